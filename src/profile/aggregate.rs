@@ -1,0 +1,314 @@
+//! Rows per function, as pstats has them: calls, own and cumulative time, callers.
+//!
+//! Semantics are those of CPython's `Modules/_lsprof.c`: a function's cumulative time counts the time
+//! during which it is anywhere on the stack once, however often it recurses; a caller's share counts
+//! the time in which that caller-callee pair is on the stack once.
+
+use rustc_hash::FxHashMap;
+
+use super::{CallTree, FunctionId, Tables};
+
+/// What passed along one caller-callee edge.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct EdgeStats {
+    /// Calls, recursive ones included.
+    pub ncalls: u64,
+    /// Calls that were not recursive through this edge.
+    pub primitive: u64,
+    /// Own time of the callee in those calls, seconds.
+    pub tottime: f64,
+    /// Cumulative time of the callee in those calls, seconds.
+    pub cumtime: f64,
+    /// Whether only `ncalls` is known (files of the pure-Python `profile` module).
+    pub count_only: bool,
+}
+
+/// One row of the table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FunctionStats {
+    /// The function.
+    pub function: FunctionId,
+    /// Position in [`CallStats::groups`].
+    pub group: u32,
+    /// Calls, recursive ones included.
+    pub ncalls: u64,
+    /// Calls that were not recursive.
+    pub primitive: u64,
+    /// Seconds in the function itself.
+    pub tottime: f64,
+    /// Seconds in the function and all it calls.
+    pub cumtime: f64,
+    /// Who called it, in the order of the source.
+    pub callers: Vec<(FunctionId, EdgeStats)>,
+}
+
+/// All rows, in the order of the source.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct CallStats {
+    /// The rows.
+    pub rows: Vec<FunctionStats>,
+    /// Labels of what is kept apart; one empty label when nothing is.
+    pub groups: Vec<String>,
+    /// Whether calls and times are exact rather than sampled.
+    pub exact: bool,
+}
+
+impl CallStats {
+    /// Rows of a sampled call tree.
+    pub fn of(tree: &CallTree, tables: &Tables) -> CallStats {
+        let mut rows = Rows::default();
+        // Positions of the rows and edges that are open on the way down, with how often.
+        let mut open_rows: FxHashMap<usize, u32> = FxHashMap::default();
+        let mut open_edges: FxHashMap<(usize, FunctionId), u32> = FxHashMap::default();
+        let mut leaving: Vec<(usize, Option<(usize, FunctionId)>)> = Vec::new();
+        let (roots, children) = tree.children();
+        let mut todo: Vec<Step> = roots.into_iter().rev().map(Step::Enter).collect();
+        while let Some(step) = todo.pop() {
+            match step {
+                Step::Leave => {
+                    if let Some((row, edge)) = leaving.pop() {
+                        decrement(&mut open_rows, &row);
+                        if let Some(edge) = edge {
+                            decrement(&mut open_edges, &edge);
+                        }
+                    }
+                }
+                Step::Enter(at) => {
+                    let node = &tree.nodes[at as usize];
+                    let row = rows.position(node.group, tree.function(tables, at));
+                    let edge = node.parent.map(|p| (row, tree.function(tables, p)));
+                    let (tottime, cumtime) = (seconds(node.self_wall_us), node.total_wall_us);
+                    let open = open_rows.entry(row).or_insert(0);
+                    let stats = &mut rows.rows[row];
+                    stats.ncalls += node.calls;
+                    stats.tottime += tottime;
+                    if *open == 0 {
+                        stats.primitive += node.calls;
+                        stats.cumtime += seconds(cumtime);
+                    }
+                    *open += 1;
+                    if let Some(edge) = edge {
+                        let open = open_edges.entry(edge).or_insert(0);
+                        let stats = rows.edge(edge);
+                        stats.ncalls += node.calls;
+                        stats.tottime += tottime;
+                        if *open == 0 {
+                            stats.primitive += node.calls;
+                            stats.cumtime += seconds(cumtime);
+                        }
+                        *open += 1;
+                    }
+                    leaving.push((row, edge));
+                    todo.push(Step::Leave);
+                    todo.extend(children[at as usize].iter().rev().map(|&c| Step::Enter(c)));
+                }
+            }
+        }
+        rows.into_stats(tree)
+    }
+
+    /// The sum of all rows' own time, seconds, added in row order as pstats does.
+    pub fn total_tottime(&self) -> f64 {
+        self.rows.iter().fold(0.0, |sum, row| sum + row.tottime)
+    }
+
+    /// The rows of one group.
+    #[must_use]
+    pub fn group(&self, group: u32) -> CallStats {
+        CallStats {
+            rows: self
+                .rows
+                .iter()
+                .filter(|row| row.group == group)
+                .map(|row| FunctionStats {
+                    group: 0,
+                    ..row.clone()
+                })
+                .collect(),
+            groups: vec![self.groups[group as usize].clone()],
+            exact: self.exact,
+        }
+    }
+}
+
+enum Step {
+    Enter(u32),
+    Leave,
+}
+
+fn decrement<K: std::hash::Hash + Eq>(open: &mut FxHashMap<K, u32>, key: &K) {
+    if let Some(count) = open.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            open.remove(key);
+        }
+    }
+}
+
+/// Microseconds to seconds.
+pub fn seconds(us: u64) -> f64 {
+    us as f64 / 1e6
+}
+
+#[derive(Default)]
+struct Rows {
+    rows: Vec<FunctionStats>,
+    positions: FxHashMap<(u32, FunctionId), usize>,
+    edges: FxHashMap<(usize, FunctionId), usize>,
+}
+
+impl Rows {
+    fn position(&mut self, group: u32, function: FunctionId) -> usize {
+        *self.positions.entry((group, function)).or_insert_with(|| {
+            self.rows.push(FunctionStats {
+                function,
+                group,
+                ncalls: 0,
+                primitive: 0,
+                tottime: 0.0,
+                cumtime: 0.0,
+                callers: Vec::new(),
+            });
+            self.rows.len() - 1
+        })
+    }
+
+    fn edge(&mut self, edge: (usize, FunctionId)) -> &mut EdgeStats {
+        let callers = &mut self.rows[edge.0].callers;
+        let at = *self.edges.entry(edge).or_insert_with(|| {
+            callers.push((edge.1, EdgeStats::default()));
+            callers.len() - 1
+        });
+        &mut callers[at].1
+    }
+
+    /// A function that has been seen was called: a row has at least one call, or pstats' readers
+    /// would divide by zero where there is time.
+    fn into_stats(mut self, tree: &CallTree) -> CallStats {
+        for row in &mut self.rows {
+            row.primitive = row.primitive.max(1);
+            row.ncalls = row.ncalls.max(row.primitive);
+            for (_, edge) in &mut row.callers {
+                edge.ncalls = edge.ncalls.max(1);
+                edge.primitive = edge.primitive.min(edge.ncalls);
+            }
+        }
+        CallStats {
+            rows: self.rows,
+            groups: tree.groups.iter().map(|g| g.label.clone()).collect(),
+            exact: false,
+        }
+    }
+}
+
+impl super::Profile {
+    /// Rows per function: the exact ones when there are, else those of the samples that count.
+    pub fn stats(&self, filter: &super::Filter) -> CallStats {
+        match &self.exact {
+            Some(exact) => exact.clone(),
+            None => CallStats::of(&CallTree::of(self, filter), &self.tables),
+        }
+    }
+
+    /// The call tree: of the samples that count, or estimated from exact rows, which have no stacks.
+    /// The flag says whether it is such an estimate.
+    pub fn tree(&self, filter: &super::Filter) -> (CallTree, bool) {
+        match &self.exact {
+            Some(exact) => {
+                // Frames need ids; an estimate names functions at their first line.
+                (super::estimate::tree(exact, &self.tables), true)
+            }
+            None => (CallTree::of(self, filter), false),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::Sample;
+    use super::super::{Filter, FunctionKind, ProcessId, Recorder, RunState, ThreadInfo};
+    use super::*;
+
+    /// `samples`: stacks outermost first, `name:line`, each of 1 ms; fresh_from as given.
+    fn record(samples: &[(&str, Option<u16>)]) -> Recorder {
+        let mut recorder = Recorder::default();
+        recorder.profile.processes.push(Default::default());
+        let thread = recorder.add_thread(ThreadInfo {
+            process: ProcessId(0),
+            os_id: 1,
+            python_id: 1,
+            name: None,
+            started_us: 0,
+        });
+        for (text, fresh_from) in samples {
+            let tables = &mut recorder.profile.tables;
+            let mut stack = None;
+            for part in text.split(' ') {
+                let (name, line) = part.split_once(':').expect("name:line");
+                let function = tables.function("a.py", 1, name, FunctionKind::Python);
+                let frame = tables.frame(function, line.parse().expect("line"));
+                stack = Some(tables.stack(stack, frame));
+            }
+            recorder.add(Sample {
+                thread,
+                stack: stack.expect("not empty"),
+                wall_us: 1000,
+                cpu_us: 500,
+                fresh_from: *fresh_from,
+                state: RunState::ON_CPU,
+            });
+        }
+        recorder
+    }
+
+    fn row<'a>(stats: &'a CallStats, tables: &Tables, name: &str) -> &'a FunctionStats {
+        stats
+            .rows
+            .iter()
+            .find(|row| tables.name(row.function) == name)
+            .expect("row")
+    }
+
+    #[test]
+    fn recursion_counts_cumulative_time_once() {
+        let recorder = record(&[
+            ("main:1 fib:2", Some(0)),
+            ("main:1 fib:2 fib:2", Some(2)),
+            ("main:1 fib:2 fib:2 fib:3", Some(3)),
+            ("main:1 fib:2 fib:3", Some(2)),
+        ]);
+        let profile = &recorder.profile;
+        let stats = profile.stats(&Filter::default());
+        let fib = row(&stats, &profile.tables, "fib");
+        assert_eq!((fib.ncalls, fib.primitive), (4, 1));
+        assert!((fib.cumtime - 0.004).abs() < 1e-12);
+        assert!((fib.tottime - 0.004).abs() < 1e-12);
+        let from_main = fib
+            .callers
+            .iter()
+            .find(|c| profile.tables.name(c.0) == "main");
+        assert_eq!(from_main.map(|c| c.1.ncalls), Some(1));
+        let from_fib = fib
+            .callers
+            .iter()
+            .find(|c| profile.tables.name(c.0) == "fib");
+        let from_fib = from_fib.expect("recursive edge").1;
+        assert_eq!((from_fib.ncalls, from_fib.primitive), (3, 2));
+        assert!((from_fib.cumtime - 0.003).abs() < 1e-12);
+        let main = row(&stats, &profile.tables, "main");
+        assert_eq!((main.ncalls, main.primitive), (1, 1));
+    }
+
+    #[test]
+    fn filtered_out_first_samples_still_leave_one_call() {
+        let mut recorder = record(&[("main:1 f:2", Some(0)), ("main:1 f:3", None)]);
+        recorder.profile.runs[0].state = RunState::default();
+        let filter = Filter {
+            mode: super::super::Mode::Cpu,
+            ..Filter::default()
+        };
+        let stats = recorder.profile.stats(&filter);
+        assert!(stats.rows.iter().all(|row| row.ncalls == 1));
+        assert!((stats.total_tottime() - 0.001).abs() < 1e-12);
+    }
+}

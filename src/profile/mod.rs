@@ -1,0 +1,58 @@
+//! What was measured, as pure data: interned names and stacks, samples in time, exact call statistics,
+//! and what can be computed from them (call tree, rows per function, differences).
+//!
+//! Nothing here reads a process, a file or a clock.
+
+pub mod aggregate;
+pub mod diff;
+pub mod estimate;
+pub mod filter;
+pub mod record;
+pub mod tables;
+pub mod tree;
+
+pub use aggregate::{CallStats, EdgeStats, FunctionStats};
+pub use filter::{Filter, Mode, Split};
+pub use record::{Meta, Origin, ProcessInfo, Profile, Recorder, Run, RunState, ThreadInfo};
+pub use tables::{Frame, Function, FunctionKind, StackNode, Tables};
+pub use tree::{CallTree, Group, TreeNode};
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub u32);
+
+        impl $name {
+            /// The position in its table.
+            pub fn index(self) -> usize {
+                self.0 as usize
+            }
+        }
+    };
+}
+
+id!(
+    /// An interned string of [`Tables`].
+    StringId
+);
+id!(
+    /// A function of [`Tables`]: file, first line, name, kind.
+    FunctionId
+);
+id!(
+    /// A function at a line, of [`Tables`].
+    FrameId
+);
+id!(
+    /// A stack of [`Tables`]: its innermost frame and its parent stack.
+    StackId
+);
+id!(
+    /// A thread of a [`Profile`].
+    ThreadId
+);
+id!(
+    /// A process of a [`Profile`].
+    ProcessId
+);

@@ -1,0 +1,346 @@
+//! The profile itself: meta data, processes, threads, and samples as runs.
+//!
+//! A *run* is one or more consecutive samples of a thread that saw the same stack in the same state
+//! with no call boundary between them. Idle threads therefore cost one run however long they sleep,
+//! which is what bounds the memory of a long recording (24 bytes a run).
+
+use super::aggregate::CallStats;
+use super::{FrameId, Function, FunctionId, ProcessId, StackId, StringId, Tables, ThreadId};
+
+/// Where the numbers come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Origin {
+    /// Samples taken by biopsy.
+    #[default]
+    Sampled,
+    /// Exact counts and times of a deterministic profiler (`--exact`, or a `.prof` file).
+    Exact,
+    /// Stacks with weights of unknown unit, from a collapsed-stack file.
+    Collapsed,
+}
+
+/// Facts about a recording as a whole.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Meta {
+    /// Where the numbers come from.
+    pub origin: Origin,
+    /// The target's command line, for people.
+    pub command: String,
+    /// Version of the target's Python such as `3.11.7`; empty when unknown.
+    pub python: String,
+    /// Process id of the (first) target; 0 when unknown.
+    pub pid: i32,
+    /// `wall`, `cpu` or `gil`: what the recording was asked to show.
+    pub mode: super::Mode,
+    /// Samples a second that were asked for; 0 for full speed or not sampled.
+    pub rate_hz: f64,
+    /// Start of the recording, milliseconds since 1970-01-01 UTC; 0 when unknown.
+    pub started_at_ms: u64,
+    /// Length of the recording in microseconds of wall time.
+    pub duration_us: u64,
+    /// Sampling instants at which the target was read.
+    pub samples: u64,
+    /// Sampling instants (times processes) at which nothing usable could be read.
+    pub given_up: u64,
+    /// Mean lateness of a sampling instant, microseconds.
+    pub mean_lateness_us: f64,
+    /// Whether stacks were read without a guarantee that each existed as a whole.
+    pub approximate_stacks: bool,
+    /// Whether every sample stopped the target.
+    pub blocking: bool,
+    /// Whether threads are to be kept apart in outputs.
+    pub split_threads: bool,
+    /// Whether CPU time was recorded.
+    pub has_cpu_time: bool,
+    /// The reader that was used and why, for people.
+    pub reader: String,
+}
+
+/// A process of the recording.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ProcessInfo {
+    /// Process id.
+    pub pid: i32,
+    /// Process id of its parent; 0 when unknown.
+    pub parent: i32,
+    /// Version of its Python; empty when unknown.
+    pub python: String,
+    /// Command line, for people.
+    pub command: String,
+}
+
+/// A thread of the recording.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ThreadInfo {
+    /// The process it belongs to.
+    pub process: ProcessId,
+    /// OS thread id; 0 when unknown.
+    pub os_id: u64,
+    /// Python's thread ident (`threading.get_ident()`); 0 when unknown.
+    pub python_id: u64,
+    /// Name given by `threading`, when known.
+    pub name: Option<String>,
+    /// When it was first accounted for, microseconds since the start of the recording. Its runs follow
+    /// each other from here without a gap.
+    pub started_us: u64,
+}
+
+/// The state of a thread when it was sampled; bits may be combined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct RunState(pub u8);
+
+impl RunState {
+    /// The thread was running or ready to run, as the kernel says.
+    pub const ON_CPU: RunState = RunState(1);
+    /// The thread held the GIL.
+    pub const GIL: RunState = RunState(2);
+    /// The thread waited for the GIL.
+    pub const GIL_WAIT: RunState = RunState(4);
+    /// A garbage collection was under way in this thread.
+    pub const GC: RunState = RunState(8);
+
+    /// Whether all bits of `other` are set.
+    pub fn has(self, other: RunState) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Both states' bits.
+    #[must_use]
+    pub fn with(self, other: RunState) -> RunState {
+        RunState(self.0 | other.0)
+    }
+}
+
+/// Consecutive samples of one thread with the same stack and state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// The thread.
+    pub thread: ThreadId,
+    /// The stack that was seen.
+    pub stack: StackId,
+    /// Wall time that passed since the thread's previous run, microseconds.
+    pub wall_us: u32,
+    /// CPU time that the thread used in that time, microseconds.
+    pub cpu_us: u32,
+    /// Number of samples.
+    pub count: u32,
+    /// Depth (0-based from the outermost frame) from which on the frames are other invocations than
+    /// those of the thread's previous run; more than the stack's depth when none is.
+    pub fresh_from: u16,
+    /// The state.
+    pub state: RunState,
+}
+
+/// A recording, or what could be read of one from a file.
+#[derive(Debug, Clone, Default)]
+pub struct Profile {
+    /// Facts about the whole.
+    pub meta: Meta,
+    /// Names and stacks.
+    pub tables: Tables,
+    /// Processes; `ProcessId` is the position.
+    pub processes: Vec<ProcessInfo>,
+    /// Threads; `ThreadId` is the position.
+    pub threads: Vec<ThreadInfo>,
+    /// Samples; those of one thread are in the order of time.
+    pub runs: Vec<Run>,
+    /// Exact statistics, when the origin is [`Origin::Exact`]: there are no stacks then.
+    pub exact: Option<CallStats>,
+}
+
+impl Profile {
+    /// A profile of exact statistics; makes sure that each function has a frame at its first line, which
+    /// stands for it in estimated stacks.
+    pub fn from_exact(mut tables: Tables, meta: Meta, exact: CallStats) -> Profile {
+        for row in &exact.rows {
+            tables.frame(row.function, tables.line(row.function));
+            for (caller, _) in &row.callers {
+                tables.frame(*caller, tables.line(*caller));
+            }
+        }
+        Profile {
+            meta,
+            tables,
+            exact: Some(exact),
+            ..Profile::default()
+        }
+    }
+
+    /// Adds all that `other` recorded of other processes at the same time.
+    pub fn absorb(&mut self, other: &Profile) {
+        let process_base = self.processes.len() as u32;
+        let thread_base = self.threads.len() as u32;
+        let from = &other.tables;
+        let to = &mut self.tables;
+        let strings: Vec<StringId> = from.strings().iter().map(|text| to.string(text)).collect();
+        let functions: Vec<FunctionId> = from
+            .functions()
+            .iter()
+            .map(|f| {
+                to.add_function(Function {
+                    file: strings[f.file.index()],
+                    name: strings[f.name.index()],
+                    ..*f
+                })
+            })
+            .collect();
+        let frames: Vec<FrameId> = from
+            .frames()
+            .iter()
+            .map(|f| to.frame(functions[f.function.index()], f.line))
+            .collect();
+        let mut stacks: Vec<StackId> = Vec::with_capacity(from.stacks().len());
+        for node in from.stacks() {
+            let parent = node.parent.map(|parent| stacks[parent.index()]);
+            stacks.push(to.stack(parent, frames[node.frame.index()]));
+        }
+        self.processes.extend(other.processes.iter().cloned());
+        self.threads
+            .extend(other.threads.iter().map(|info| ThreadInfo {
+                process: ProcessId(info.process.0 + process_base),
+                ..info.clone()
+            }));
+        self.runs.extend(other.runs.iter().map(|run| Run {
+            thread: ThreadId(run.thread.0 + thread_base),
+            stack: stacks[run.stack.index()],
+            ..*run
+        }));
+    }
+
+    /// A person's name of a thread: `MainThread (4711)`, `thread 4711`.
+    pub fn thread_label(&self, thread: ThreadId) -> String {
+        let info = &self.threads[thread.index()];
+        let id = if info.os_id != 0 {
+            info.os_id.to_string()
+        } else {
+            format!("{:#x}", info.python_id)
+        };
+        match &info.name {
+            Some(name) => format!("{name} ({id})"),
+            None => format!("thread {id}"),
+        }
+    }
+
+    /// A person's name of a process: `4711 python3 server.py`.
+    pub fn process_label(&self, process: ProcessId) -> String {
+        let info = &self.processes[process.index()];
+        if info.command.is_empty() {
+            format!("process {}", info.pid)
+        } else {
+            format!("process {} {}", info.pid, info.command)
+        }
+    }
+}
+
+/// Adds samples to a [`Profile`], merging what belongs to one run.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    /// The profile so far.
+    pub profile: Profile,
+    /// Position of each thread's last run.
+    last: Vec<Option<usize>>,
+}
+
+/// One sample of one thread, as [`Recorder::add`] takes it. Times are since the thread's previous sample.
+#[derive(Debug, Clone, Copy)]
+pub struct Sample {
+    /// The thread.
+    pub thread: ThreadId,
+    /// Its stack.
+    pub stack: StackId,
+    /// Wall time in microseconds.
+    pub wall_us: u64,
+    /// CPU time in microseconds.
+    pub cpu_us: u64,
+    /// As [`Run::fresh_from`]; `None` when no frame is a new invocation.
+    pub fresh_from: Option<u16>,
+    /// State at the sample.
+    pub state: RunState,
+}
+
+impl Recorder {
+    /// Adds a thread.
+    pub fn add_thread(&mut self, info: ThreadInfo) -> ThreadId {
+        self.profile.threads.push(info);
+        self.last.push(None);
+        ThreadId(self.profile.threads.len() as u32 - 1)
+    }
+
+    /// Adds one sample.
+    pub fn add(&mut self, sample: Sample) {
+        let last = self.last[sample.thread.index()];
+        if sample.fresh_from.is_none()
+            && let Some(run) = last.map(|at| &mut self.profile.runs[at])
+            && run.stack == sample.stack
+            && run.state == sample.state
+            && let Some(wall) = add_u32(run.wall_us, sample.wall_us)
+            && let Some(cpu) = add_u32(run.cpu_us, sample.cpu_us)
+            && run.count < u32::MAX
+        {
+            run.wall_us = wall;
+            run.cpu_us = cpu;
+            run.count += 1;
+            return;
+        }
+        self.last[sample.thread.index()] = Some(self.profile.runs.len());
+        self.profile.runs.push(Run {
+            thread: sample.thread,
+            stack: sample.stack,
+            wall_us: clamp_u32(sample.wall_us),
+            cpu_us: clamp_u32(sample.cpu_us),
+            count: 1,
+            fresh_from: sample.fresh_from.unwrap_or(u16::MAX),
+            state: sample.state,
+        });
+    }
+}
+
+fn add_u32(a: u32, b: u64) -> Option<u32> {
+    u32::try_from(u64::from(a) + b).ok()
+}
+
+/// 71 minutes without a sample of a living thread do not happen; were they to, the excess is cut.
+fn clamp_u32(value: u64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::FunctionKind;
+
+    #[test]
+    fn an_idle_thread_is_one_run() {
+        let mut recorder = Recorder::default();
+        let tables = &mut recorder.profile.tables;
+        let function = tables.function("a.py", 1, "wait", FunctionKind::Python);
+        let frame = tables.frame(function, 2);
+        let stack = tables.stack(None, frame);
+        let thread = recorder.add_thread(ThreadInfo {
+            process: ProcessId(0),
+            os_id: 1,
+            python_id: 1,
+            name: None,
+            started_us: 0,
+        });
+        let mut sample = Sample {
+            thread,
+            stack,
+            wall_us: 1000,
+            cpu_us: 0,
+            fresh_from: Some(0),
+            state: RunState::default(),
+        };
+        recorder.add(sample);
+        sample.fresh_from = None;
+        for _ in 0..999 {
+            recorder.add(sample);
+        }
+        sample.state = RunState::ON_CPU;
+        recorder.add(sample);
+        let runs = &recorder.profile.runs;
+        assert_eq!(runs.len(), 2);
+        assert_eq!((runs[0].count, runs[0].wall_us), (1000, 1_000_000));
+        assert_eq!(std::mem::size_of::<Run>(), 24);
+    }
+}

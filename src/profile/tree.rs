@@ -1,0 +1,248 @@
+//! The call tree: every distinct stack that counts, with its own and its inclusive cost and the number
+//! of invocations that the samples can tell apart.
+
+use rustc_hash::FxHashMap;
+
+use super::{Filter, FrameId, FunctionId, Profile, Split, StackId, Tables};
+
+/// What a part of the tree belongs to when threads or processes are kept apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// For people: `MainThread (4711)`; empty when everything is merged.
+    pub label: String,
+}
+
+/// One distinct stack.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TreeNode {
+    /// Position of the caller's node, always lower than this one's; `None` for an outermost frame.
+    pub parent: Option<u32>,
+    /// The innermost frame.
+    pub frame: FrameId,
+    /// Position in [`CallTree::groups`].
+    pub group: u32,
+    /// Wall time with this stack exactly, microseconds.
+    pub self_wall_us: u64,
+    /// CPU time with this stack exactly, microseconds.
+    pub self_cpu_us: u64,
+    /// Wall time with this stack or one above it, microseconds.
+    pub total_wall_us: u64,
+    /// CPU time with this stack or one above it, microseconds.
+    pub total_cpu_us: u64,
+    /// Invocations of the innermost frame's function that the samples can tell apart.
+    pub calls: u64,
+    /// Samples with this stack exactly.
+    pub samples: u64,
+}
+
+/// All distinct stacks; parents stand before their children.
+#[derive(Debug, Clone, Default)]
+pub struct CallTree {
+    /// The stacks.
+    pub nodes: Vec<TreeNode>,
+    /// What is kept apart; one unnamed group when nothing is.
+    pub groups: Vec<Group>,
+}
+
+impl CallTree {
+    /// The tree of the runs that `filter` lets through.
+    pub fn of(profile: &Profile, filter: &Filter) -> CallTree {
+        let tables = &profile.tables;
+        let mut builder = Builder {
+            tables,
+            tree: CallTree::default(),
+            nodes: FxHashMap::default(),
+        };
+        let groups = builder.add_groups(profile, filter.split);
+        // Invocations are summed like costs: +1 at the sampled stack, -1 at the deepest frame that is
+        // still the old invocation, so that a subtree's sum is the number of its fresh invocations.
+        let mut fresh: Vec<i64> = Vec::new();
+        for run in filter.runs(profile) {
+            let group = groups[run.thread.index()];
+            let at = builder.node(group, run.stack);
+            fresh.resize(builder.tree.nodes.len(), 0);
+            let node = &mut builder.tree.nodes[at as usize];
+            node.self_wall_us += u64::from(run.wall_us);
+            node.self_cpu_us += u64::from(run.cpu_us);
+            node.samples += u64::from(run.count);
+            let depth = tables.get_stack(run.stack).depth;
+            if u32::from(run.fresh_from) <= depth {
+                fresh[at as usize] += 1;
+                if let Some(old) = builder.ancestor(at, depth, u32::from(run.fresh_from)) {
+                    fresh[old as usize] -= 1;
+                }
+            }
+        }
+        let mut tree = builder.tree;
+        fresh.resize(tree.nodes.len(), 0);
+        tree.sum_totals();
+        for at in (0..tree.nodes.len()).rev() {
+            if let Some(parent) = tree.nodes[at].parent {
+                fresh[parent as usize] += fresh[at];
+            }
+        }
+        // A filter by state may drop the sample in which a call was first seen: whatever has time was
+        // called at least once.
+        for (node, fresh) in tree.nodes.iter_mut().zip(fresh) {
+            node.calls = fresh.max(0) as u64;
+        }
+        tree
+    }
+
+    /// Fills in the inclusive costs from the own ones.
+    pub(super) fn sum_totals(&mut self) {
+        for node in &mut self.nodes {
+            node.total_wall_us = node.self_wall_us;
+            node.total_cpu_us = node.self_cpu_us;
+        }
+        for at in (0..self.nodes.len()).rev() {
+            let node = self.nodes[at];
+            if let Some(parent) = node.parent {
+                let parent = &mut self.nodes[parent as usize];
+                // Exact times from a damaged file may be anything.
+                parent.total_wall_us = parent.total_wall_us.saturating_add(node.total_wall_us);
+                parent.total_cpu_us = parent.total_cpu_us.saturating_add(node.total_cpu_us);
+            }
+        }
+    }
+
+    /// Wall time of the whole tree, microseconds.
+    pub fn total_wall_us(&self) -> u64 {
+        self.nodes
+            .iter()
+            .fold(0, |sum, node| sum.saturating_add(node.self_wall_us))
+    }
+
+    /// Nodes of each node, in order; the first entry of the pair holds the outermost ones.
+    pub fn children(&self) -> (Vec<u32>, Vec<Vec<u32>>) {
+        let mut roots = Vec::new();
+        let mut children = vec![Vec::new(); self.nodes.len()];
+        for (at, node) in self.nodes.iter().enumerate() {
+            match node.parent {
+                Some(parent) => children[parent as usize].push(at as u32),
+                None => roots.push(at as u32),
+            }
+        }
+        (roots, children)
+    }
+
+    /// Visits every node from the outside in, children after their parent. `enter` is called before a
+    /// node's children and `leave` after them. Uses no recursion: stacks may be 10,000 deep.
+    pub fn walk(&self, mut enter: impl FnMut(u32), mut leave: impl FnMut(u32)) {
+        let (roots, children) = self.children();
+        let mut open: Vec<(u32, usize)> = Vec::new();
+        for root in roots {
+            enter(root);
+            open.push((root, 0));
+            while let Some((at, next)) = open.last_mut() {
+                if let Some(&child) = children[*at as usize].get(*next) {
+                    *next += 1;
+                    enter(child);
+                    open.push((child, 0));
+                } else {
+                    leave(*at);
+                    open.pop();
+                }
+            }
+        }
+    }
+
+    /// The function of a node.
+    pub fn function(&self, tables: &Tables, at: u32) -> FunctionId {
+        tables.get_frame(self.nodes[at as usize].frame).function
+    }
+
+    /// The nodes of one stack, innermost first.
+    pub fn path(&self, at: u32) -> impl Iterator<Item = u32> + '_ {
+        let mut next = Some(at);
+        std::iter::from_fn(move || {
+            let at = next?;
+            next = self.nodes[at as usize].parent;
+            Some(at)
+        })
+    }
+}
+
+struct Builder<'a> {
+    tables: &'a Tables,
+    tree: CallTree,
+    nodes: FxHashMap<(u32, StackId), u32>,
+}
+
+impl Builder<'_> {
+    /// Adds the groups that `split` asks for; gives each thread's group.
+    fn add_groups(&mut self, profile: &Profile, split: Split) -> Vec<u32> {
+        let groups = &mut self.tree.groups;
+        match split {
+            Split::Merged => {
+                groups.push(Group {
+                    label: String::new(),
+                });
+                vec![0; profile.threads.len()]
+            }
+            Split::Processes => {
+                groups.extend((0..profile.processes.len()).map(|at| Group {
+                    label: profile.process_label(super::ProcessId(at as u32)),
+                }));
+                profile.threads.iter().map(|t| t.process.0).collect()
+            }
+            Split::Threads => {
+                let several = profile.processes.len() > 1;
+                groups.extend(profile.threads.iter().enumerate().map(|(at, info)| {
+                    let thread = profile.thread_label(super::ThreadId(at as u32));
+                    let label = if several {
+                        format!("{}, {thread}", profile.process_label(info.process))
+                    } else {
+                        thread
+                    };
+                    Group { label }
+                }));
+                (0..profile.threads.len() as u32).collect()
+            }
+        }
+    }
+
+    /// The node of `stack` in `group`, with all its parents.
+    fn node(&mut self, group: u32, stack: StackId) -> u32 {
+        if let Some(&at) = self.nodes.get(&(group, stack)) {
+            return at;
+        }
+        let mut missing = vec![stack];
+        let mut parent = None;
+        let mut next = self.tables.get_stack(stack).parent;
+        while let Some(stack) = next {
+            if let Some(&at) = self.nodes.get(&(group, stack)) {
+                parent = Some(at);
+                break;
+            }
+            missing.push(stack);
+            next = self.tables.get_stack(stack).parent;
+        }
+        while let Some(stack) = missing.pop() {
+            let at = self.tree.nodes.len() as u32;
+            self.tree.nodes.push(TreeNode {
+                parent,
+                frame: self.tables.get_stack(stack).frame,
+                group,
+                self_wall_us: 0,
+                self_cpu_us: 0,
+                total_wall_us: 0,
+                total_cpu_us: 0,
+                calls: 0,
+                samples: 0,
+            });
+            self.nodes.insert((group, stack), at);
+            parent = Some(at);
+        }
+        parent.unwrap_or(0)
+    }
+
+    /// The ancestor of the node `at` (which has `depth`) just outside of `fresh_from`.
+    fn ancestor(&self, at: u32, depth: u32, fresh_from: u32) -> Option<u32> {
+        let mut at = at;
+        for _ in 0..=(depth - fresh_from) {
+            at = self.tree.nodes[at as usize].parent?;
+        }
+        Some(at)
+    }
+}

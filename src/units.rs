@@ -1,0 +1,200 @@
+//! Quantities: process and thread ids, target addresses, rates and durations as people type them, and
+//! text from the target made safe to print.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A process id in our own PID namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Pid(pub i32);
+
+impl fmt::Display for Pid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// An OS thread id in our own PID namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tid(pub i32);
+
+impl fmt::Display for Tid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// An address in the target's memory, never in ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Addr(pub u64);
+
+impl fmt::Display for Addr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
+/// How often to sample.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Rate {
+    /// Samples a second, more than 0 and at most 1,000,000.
+    Hz(f64),
+    /// As fast as one core goes.
+    Max,
+}
+
+impl Rate {
+    /// Samples a second; for `Max` there is no number.
+    pub fn hz(self) -> Option<f64> {
+        match self {
+            Rate::Hz(hz) => Some(hz),
+            Rate::Max => None,
+        }
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rate::Hz(hz) => write!(f, "{hz} Hz"),
+            Rate::Max => f.write_str("full speed"),
+        }
+    }
+}
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "max" {
+            return Ok(Rate::Max);
+        }
+        let (number, factor) = match text.strip_suffix(['k', 'K']) {
+            Some(number) => (number, 1000.0),
+            None => (text, 1.0),
+        };
+        let hz = number
+            .parse::<f64>()
+            .map_err(|_| "expected samples a second such as 1000 or 10k, or max".to_string())?
+            * factor;
+        if hz > 0.0 && hz <= 1e6 {
+            Ok(Rate::Hz(hz))
+        } else {
+            Err("must be more than 0 and at most 1000k".to_string())
+        }
+    }
+}
+
+/// Parses `30`, `30s`, `1.5m`, `250ms`, `2h`; at most 10,000 hours.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let split = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let seconds = match unit {
+        "" | "s" => 1.0,
+        "ms" => 0.001,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        _ => return Err("expected a time such as 30, 30s, 5m or 250ms".to_string()),
+    };
+    let value = number
+        .parse::<f64>()
+        .map_err(|_| "expected a time such as 30, 30s, 5m or 250ms".to_string())?
+        * seconds;
+    if value > 0.0 && value <= 3.6e7 {
+        Ok(Duration::from_secs_f64(value))
+    } else {
+        Err("must be more than 0 and at most 10000h".to_string())
+    }
+}
+
+/// Bytes for people: `512 B`, `1.5 KiB`, `335.2 MiB`.
+pub fn format_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// Text from the target with control characters written as escapes (`\x1b`, `\n`, `\u{202e}`), so that it
+/// cannot move a terminal's cursor or break a line-based format.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(needs_escape) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match c {
+            '\n' => safe.push_str("\\n"),
+            '\t' => safe.push_str("\\t"),
+            '\r' => safe.push_str("\\r"),
+            c if needs_escape(c) && (c as u32) < 0x100 => {
+                safe.push_str(&format!("\\x{:02x}", c as u32));
+            }
+            c if needs_escape(c) => safe.push_str(&format!("\\u{{{:x}}}", c as u32)),
+            c => safe.push(c),
+        }
+    }
+    Cow::Owned(safe)
+}
+
+/// Control characters, line separators, and the marks that reorder or hide text on a terminal.
+fn needs_escape(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{feff}'
+        )
+        || ('\u{202a}'..='\u{202e}').contains(&c)
+        || ('\u{2066}'..='\u{2069}').contains(&c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_as_people_type_them() {
+        assert_eq!("1000".parse(), Ok(Rate::Hz(1000.0)));
+        assert_eq!("10k".parse(), Ok(Rate::Hz(10_000.0)));
+        assert_eq!("0.5".parse(), Ok(Rate::Hz(0.5)));
+        assert_eq!("max".parse(), Ok(Rate::Max));
+        for wrong in ["", "0", "-1", "nan", "inf", "1e9", "fast", "k"] {
+            assert!(wrong.parse::<Rate>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn durations_as_people_type_them() {
+        assert_eq!(parse_duration("30"), Ok(Duration::from_secs(30)));
+        assert_eq!(parse_duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
+        for wrong in ["", "s", "0", "-3", "3x", "1..2", "999999999999h"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn bytes_for_people() {
+        assert_eq!(format_bytes(512), "512 B");
+        assert_eq!(format_bytes(1536), "1.5 KiB");
+        assert_eq!(format_bytes(5 << 30), "5.0 GiB");
+    }
+
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(printable("plain é"), "plain é");
+        assert_eq!(printable("a\x1b[2Jb\n"), "a\\x1b[2Jb\\n");
+        assert_eq!(printable("\u{202e}x"), "\\u{202e}x");
+    }
+}
