@@ -14,5 +14,6 @@
 #![deny(missing_docs)]
 
 pub mod error;
+pub mod formats;
 pub mod profile;
 pub mod units;

@@ -1,0 +1,269 @@
+//! One self-contained HTML page: a flame graph and a sortable table, offline, nothing loaded from anywhere
+//! (its content security policy forbids it).
+//!
+//! The numbers are embedded as JSON in which `<`, `>` and `&` are escapes, so that no name can end the
+//! script element; the script sets names as text only.
+
+use std::io::{self, BufWriter, Write};
+
+use serde::Serialize;
+
+use super::{ExportOptions, Exporter, Loss};
+use crate::error::{Error, Result};
+use crate::profile::{CallStats, CallTree, FunctionKind, Origin, Profile};
+use crate::units::printable;
+
+const PAGE: &str = include_str!("page.html");
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+
+/// A stack with less than this part of its group's time is narrower than a tenth of a pixel.
+const SMALLEST_PART: u64 = 20_000;
+
+/// `.html` pages.
+#[derive(Debug, Clone, Copy)]
+pub struct Html;
+
+impl Exporter for Html {
+    fn export(
+        &self,
+        profile: &Profile,
+        options: &ExportOptions,
+        out: &mut dyn Write,
+    ) -> Result<Vec<Loss>> {
+        let (tree, estimated) = profile.tree(&options.filter);
+        let stats = match &profile.exact {
+            Some(_) => profile.stats(&options.filter),
+            None => CallStats::of(&tree, &profile.tables),
+        };
+        let (nodes, left_out) = Nodes::of(&tree, profile);
+        let data = Data::of(profile, options, &stats, &tree, nodes);
+        let mut out = BufWriter::with_capacity(1 << 16, out);
+        write_page(&data, &mut out).map_err(|error| Error::write("the HTML page", &error))?;
+        let mut losses = Vec::new();
+        if left_out > 0 {
+            losses.push(format!(
+                "html: {left_out} stacks are left out of the flame graph, each less than 0.005 % of the \
+                 time"
+            ));
+        }
+        if estimated {
+            losses.push("html: the profile has no stacks; those shown are estimates".to_string());
+        }
+        Ok(losses)
+    }
+}
+
+/// Fills in the page's three places, `@CSS@`, `@DATA@` and `@JS@`.
+fn write_page(data: &Data, out: &mut dyn Write) -> io::Result<()> {
+    let mut rest = PAGE;
+    while let Some((before, after)) = rest.split_once('@') {
+        out.write_all(before.as_bytes())?;
+        let (name, after) = after.split_once('@').unwrap_or((after, ""));
+        match name {
+            "CSS" => out.write_all(STYLE.as_bytes())?,
+            "JS" => out.write_all(SCRIPT.as_bytes())?,
+            _ => {
+                let mut serializer = serde_json::Serializer::with_formatter(&mut *out, InScript);
+                data.serialize(&mut serializer)?;
+            }
+        }
+        rest = after;
+    }
+    out.write_all(rest.as_bytes())?;
+    out.flush()
+}
+
+/// JSON that may stand inside of a script element.
+struct InScript;
+
+impl serde_json::ser::Formatter for InScript {
+    fn write_string_fragment<W: ?Sized + Write>(
+        &mut self,
+        out: &mut W,
+        text: &str,
+    ) -> io::Result<()> {
+        for part in text.split_inclusive(['<', '>', '&']) {
+            let plain = part.trim_end_matches(['<', '>', '&']);
+            out.write_all(plain.as_bytes())?;
+            for c in part.get(plain.len()..).unwrap_or_default().chars() {
+                write!(out, "\\u{:04x}", c as u32)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Serialize)]
+struct Data {
+    title: String,
+    note: String,
+    groups: Vec<String>,
+    /// Wall time of each group, microseconds.
+    total: Vec<u64>,
+    /// Name, file, first line, kind (0 Python, 1 C, 2 native).
+    functions: Vec<(String, String, u32, u8)>,
+    /// Function, group, calls, primitive calls, own and cumulative time in seconds.
+    rows: Vec<(u32, u32, u64, u64, f64, f64)>,
+    nodes: Nodes,
+}
+
+/// Columns of the tree's nodes: parent (-1 for none), function, group, total and own wall time in
+/// microseconds.
+#[derive(Serialize, Default)]
+struct Nodes(Vec<i64>, Vec<u32>, Vec<u32>, Vec<u64>, Vec<u64>);
+
+impl Nodes {
+    /// The nodes that are wide enough to be seen, and how many are not.
+    fn of(tree: &CallTree, profile: &Profile) -> (Nodes, usize) {
+        let least: Vec<u64> = group_totals(tree)
+            .iter()
+            .map(|us| us / SMALLEST_PART)
+            .collect();
+        let mut nodes = Nodes::default();
+        let mut places: Vec<i64> = Vec::with_capacity(tree.nodes.len());
+        let mut left_out = 0;
+        for (at, node) in tree.nodes.iter().enumerate() {
+            // A node's total is never more than its parent's: parents of what is kept are kept.
+            if node.total_wall_us <= least[node.group as usize] {
+                left_out += usize::from(node.total_wall_us > 0);
+                places.push(-1);
+                continue;
+            }
+            places.push(nodes.0.len() as i64);
+            nodes
+                .0
+                .push(node.parent.map_or(-1, |parent| places[parent as usize]));
+            nodes.1.push(tree.function(&profile.tables, at as u32).0);
+            nodes.2.push(node.group);
+            nodes.3.push(node.total_wall_us);
+            nodes.4.push(node.self_wall_us);
+        }
+        (nodes, left_out)
+    }
+}
+
+/// Wall time of each group, microseconds.
+fn group_totals(tree: &CallTree) -> Vec<u64> {
+    let mut totals = vec![0; tree.groups.len()];
+    for node in &tree.nodes {
+        let total: &mut u64 = &mut totals[node.group as usize];
+        *total = total.saturating_add(node.self_wall_us);
+    }
+    totals
+}
+
+impl Data {
+    fn of(
+        profile: &Profile,
+        options: &ExportOptions,
+        stats: &CallStats,
+        tree: &CallTree,
+        nodes: Nodes,
+    ) -> Data {
+        let tables = &profile.tables;
+        let function = |f: &crate::profile::Function| {
+            let file = printable(options.file_name(tables.text(f.file)));
+            let kind = match f.kind {
+                FunctionKind::Python => 0,
+                FunctionKind::Builtin => 1,
+                FunctionKind::Native => 2,
+            };
+            (
+                printable(tables.text(f.name)).into_owned(),
+                file.into_owned(),
+                f.line,
+                kind,
+            )
+        };
+        let finite = |value: f64| if value.is_finite() { value } else { 0.0 };
+        let rows = stats.rows.iter().map(|row| {
+            let (tottime, cumtime) = (finite(row.tottime), finite(row.cumtime));
+            (
+                row.function.0,
+                row.group,
+                row.ncalls,
+                row.primitive,
+                tottime,
+                cumtime,
+            )
+        });
+        let command = &profile.meta.command;
+        let title = if command.is_empty() {
+            "Python"
+        } else {
+            command
+        };
+        Data {
+            title: printable(title).into_owned(),
+            note: note(profile, options),
+            groups: stats
+                .groups
+                .iter()
+                .map(|label| printable(label).into_owned())
+                .collect(),
+            total: group_totals(tree),
+            functions: tables.functions().iter().map(function).collect(),
+            rows: rows.collect(),
+            nodes,
+        }
+    }
+}
+
+/// What the numbers are, in one line.
+fn note(profile: &Profile, options: &ExportOptions) -> String {
+    let meta = &profile.meta;
+    match meta.origin {
+        Origin::Exact => "exact calls and times; the flame graph is an estimate".to_string(),
+        Origin::Collapsed => "from collapsed stacks: the unit is not known".to_string(),
+        Origin::Sampled => {
+            let rate = if meta.rate_hz > 0.0 {
+                format!("{} Hz", meta.rate_hz)
+            } else {
+                "full speed".to_string()
+            };
+            let approximate = if meta.approximate_stacks {
+                "; stacks are approximate"
+            } else {
+                ""
+            };
+            format!(
+                "{}sampled at {rate} for {:.2} s, mode {}: {} samples, {} given up; ncalls are \
+                 estimates{approximate}",
+                if meta.python.is_empty() {
+                    String::new()
+                } else {
+                    format!("Python {}, ", printable(&meta.python))
+                },
+                meta.duration_us as f64 / 1e6,
+                options.filter.mode.name(),
+                meta.samples,
+                meta.given_up,
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_ends_the_script() {
+        let mut profile = Profile::default();
+        let name = "</script><!--<script>&\u{2028}";
+        profile
+            .tables
+            .function("a.py", 1, name, FunctionKind::Python);
+        let mut out = Vec::new();
+        Html.export(&profile, &ExportOptions::default(), &mut out)
+            .expect("writes");
+        let page = String::from_utf8(out).expect("UTF-8");
+        let (_, data) = page.split_once("id=\"data\">").expect("data");
+        let (data, _) = data.split_once("</script>").expect("an end");
+        assert!(!data.contains(['<', '>', '&']));
+        let value: serde_json::Value = serde_json::from_str(data).expect("JSON");
+        assert_eq!(value["functions"][0][0], printable(name).as_ref());
+        assert_eq!(page.matches("</script>").count(), 2);
+    }
+}

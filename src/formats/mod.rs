@@ -1,0 +1,65 @@
+//! Profiles to and from files. A format's bytes never depend on a terminal, a process or a clock.
+//!
+//! Each format has one file; [`registry`] lists them with their names and what each loses.
+
+pub mod callgrind;
+pub mod collapsed;
+pub mod firefox;
+pub mod flamegraph;
+pub mod html;
+pub mod json;
+pub mod marshal;
+pub mod pprof;
+pub mod pstats;
+pub mod recording;
+pub mod registry;
+pub mod speedscope;
+
+use std::io::Write;
+
+use crate::error::Result;
+use crate::profile::{Filter, Profile};
+
+/// What an output is made of and how.
+#[derive(Debug, Clone, Default)]
+pub struct ExportOptions {
+    /// Which samples count and what is kept apart.
+    pub filter: Filter,
+    /// File names without folders, as `pstats.Stats.strip_dirs()` has them.
+    pub strip_dirs: bool,
+}
+
+impl ExportOptions {
+    /// A file name as this output is to show it.
+    pub fn file_name<'a>(&self, file: &'a str) -> &'a str {
+        match file.rfind('/') {
+            Some(at) if self.strip_dirs => file.get(at + 1..).unwrap_or(file),
+            _ => file,
+        }
+    }
+}
+
+/// Something that the format could not carry and left out; said to the user once.
+pub type Loss = String;
+
+/// Writes a profile.
+pub trait Exporter: Sync {
+    /// Writes `profile` to `out` and says what was left out. Fails only when `out` fails or the profile
+    /// has nothing that the format could show.
+    fn export(
+        &self,
+        profile: &Profile,
+        options: &ExportOptions,
+        out: &mut dyn Write,
+    ) -> Result<Vec<Loss>>;
+}
+
+/// Reads a profile.
+pub trait Importer: Sync {
+    /// Whether `head` (the first bytes of a file, at most 64 KiB) looks like this format.
+    fn recognises(&self, head: &[u8]) -> bool;
+
+    /// Reads a whole file. The bytes are hostile: every length is bounded by what is there, and errors
+    /// name the offset.
+    fn import(&self, data: &[u8]) -> Result<Profile>;
+}

@@ -1,0 +1,309 @@
+//! Writes a recording, block by block.
+
+use std::io::Write;
+
+use zstd::bulk::Compressor;
+
+use super::bytes::{put_column, put_f64, put_text, put_varint, zigzag};
+use super::{BLOCK_HEAD, MAGIC, MAX_RATIO, RATIO_SLACK, VERSION, kind, runs};
+use crate::error::{Error, ErrorKind, Result};
+use crate::profile::{
+    CallStats, EdgeStats, FunctionKind, FunctionStats, Meta, Mode, Origin, Profile, Tables,
+};
+
+/// Rows of a table, and runs, in one block. At 24 bytes a run a block is 1.5 MiB in memory, and one
+/// lost block costs about a minute of a recording at 1 kHz.
+const BLOCK_ROWS: usize = 65_536;
+
+/// Raw bytes after which a block of rows of varying size is closed.
+const BLOCK_BYTES: usize = 1 << 20;
+
+/// Parts smaller than this are packed together with the next: a zstd frame of its own has a header and
+/// code tables.
+const PART_BYTES: usize = 4096;
+
+/// zstd's default: columns of noise leave nothing for a longer search to find.
+const LEVEL: i32 = 3;
+
+/// Writes everything in `profile`.
+pub(super) fn profile(profile: &Profile, out: &mut dyn Write) -> Result<()> {
+    let mut writer = Writer::new(out)?;
+    put_meta(&mut writer.raw, &profile.meta);
+    writer.block(kind::META)?;
+    put_varint(&mut writer.raw, profile.processes.len() as u64);
+    for process in &profile.processes {
+        put_varint(&mut writer.raw, zigzag(i64::from(process.pid)));
+        put_varint(&mut writer.raw, zigzag(i64::from(process.parent)));
+        put_text(&mut writer.raw, &process.python);
+        put_text(&mut writer.raw, &process.command);
+    }
+    writer.block(kind::PROCESSES)?;
+    put_varint(&mut writer.raw, profile.threads.len() as u64);
+    for thread in &profile.threads {
+        for value in [u64::from(thread.process.0), thread.os_id, thread.python_id] {
+            put_varint(&mut writer.raw, value);
+        }
+        put_varint(&mut writer.raw, thread.started_us);
+        writer.raw.push(u8::from(thread.name.is_some()));
+        if let Some(name) = &thread.name {
+            put_text(&mut writer.raw, name);
+        }
+    }
+    writer.block(kind::THREADS)?;
+    writer.tables(&profile.tables)?;
+    writer.runs(profile)?;
+    if let Some(exact) = &profile.exact {
+        writer.exact(exact)?;
+    }
+    put_varint(&mut writer.raw, writer.blocks);
+    put_varint(&mut writer.raw, profile.runs.len() as u64);
+    writer.block(kind::END)
+}
+
+fn put_meta(out: &mut Vec<u8>, meta: &Meta) {
+    out.push(match meta.origin {
+        Origin::Sampled => 0,
+        Origin::Exact => 1,
+        Origin::Collapsed => 2,
+    });
+    out.push(match meta.mode {
+        Mode::Wall => 0,
+        Mode::Cpu => 1,
+        Mode::Gil => 2,
+    });
+    out.push(
+        u8::from(meta.approximate_stacks)
+            | u8::from(meta.blocking) << 1
+            | u8::from(meta.split_threads) << 2
+            | u8::from(meta.has_cpu_time) << 3,
+    );
+    put_varint(out, zigzag(i64::from(meta.pid)));
+    put_f64(out, meta.rate_hz);
+    put_f64(out, meta.mean_lateness_us);
+    for value in [
+        meta.started_at_ms,
+        meta.duration_us,
+        meta.samples,
+        meta.given_up,
+    ] {
+        put_varint(out, value);
+    }
+    for text in [&meta.command, &meta.python, &meta.reader] {
+        put_text(out, text);
+    }
+}
+
+struct Writer<'a> {
+    out: &'a mut dyn Write,
+    compressor: Compressor<'static>,
+    /// Contents of the block that is being made.
+    raw: Vec<u8>,
+    /// Where in `raw` bytes of another distribution begin.
+    cuts: Vec<usize>,
+    /// Blocks written so far.
+    blocks: u64,
+}
+
+impl Writer<'_> {
+    fn new(out: &mut dyn Write) -> Result<Writer<'_>> {
+        let failed = |error| Error::write("the recording", &error);
+        out.write_all(MAGIC).map_err(failed)?;
+        out.write_all(&VERSION.to_le_bytes()).map_err(failed)?;
+        Ok(Writer {
+            out,
+            compressor: Compressor::new(LEVEL).map_err(failed)?,
+            raw: Vec::new(),
+            cuts: Vec::new(),
+            blocks: 0,
+        })
+    }
+
+    /// Writes what has been gathered in `raw` as one block.
+    fn block(&mut self, kind: u32) -> Result<()> {
+        let mut stored = Vec::new();
+        let mut begin = 0;
+        self.cuts.push(self.raw.len());
+        for &cut in &self.cuts {
+            if cut - begin >= PART_BYTES || cut == self.raw.len() {
+                let packed = self.compressor.compress(&self.raw[begin..cut]);
+                stored.extend(packed.map_err(|error| Error::write("the recording", &error))?);
+                begin = cut;
+            }
+            if begin == self.raw.len() {
+                break;
+            }
+        }
+        pad(&mut stored, self.raw.len() as u64);
+        let too_big = || {
+            let why = "a name or a block is larger than 4 GiB";
+            Error::new(ErrorKind::CannotWrite, "cannot write the recording", why)
+        };
+        let raw = u32::try_from(self.raw.len()).map_err(|_| too_big())?;
+        u32::try_from(stored.len()).map_err(|_| too_big())?;
+        let block = block(kind, raw, &stored);
+        self.out
+            .write_all(&block)
+            .map_err(|error| Error::write("the recording", &error))?;
+        self.raw.clear();
+        self.cuts.clear();
+        self.blocks += 1;
+        Ok(())
+    }
+
+    fn column(&mut self, values: impl Iterator<Item = u64>) {
+        put_column(&mut self.raw, &mut values.collect(), &mut self.cuts);
+    }
+
+    fn tables(&mut self, tables: &Tables) -> Result<()> {
+        let mut rows = 0;
+        let mut texts = Vec::new();
+        for (at, text) in tables.strings().iter().enumerate() {
+            put_text(&mut texts, text);
+            rows += 1;
+            if texts.len() >= BLOCK_BYTES || at + 1 == tables.strings().len() {
+                put_varint(&mut self.raw, rows);
+                self.raw.append(&mut texts);
+                self.block(kind::STRINGS)?;
+                rows = 0;
+            }
+        }
+        for chunk in tables.functions().chunks(BLOCK_ROWS) {
+            put_varint(&mut self.raw, chunk.len() as u64);
+            self.column(differences(chunk.iter().map(|f| f.file.0)));
+            self.column(chunk.iter().map(|f| u64::from(f.line)));
+            self.column(differences(chunk.iter().map(|f| f.name.0)));
+            self.column(chunk.iter().map(|f| match f.kind {
+                FunctionKind::Python => 0,
+                FunctionKind::Builtin => 1,
+                FunctionKind::Native => 2,
+            }));
+            self.block(kind::FUNCTIONS)?;
+        }
+        for chunk in tables.frames().chunks(BLOCK_ROWS) {
+            put_varint(&mut self.raw, chunk.len() as u64);
+            self.column(differences(chunk.iter().map(|f| f.function.0)));
+            self.column(chunk.iter().map(|frame| {
+                let first_line = i64::from(tables.line(frame.function));
+                zigzag(i64::from(frame.line) - first_line)
+            }));
+            self.block(kind::FRAMES)?;
+        }
+        let mut first = 0;
+        for chunk in tables.stacks().chunks(BLOCK_ROWS) {
+            put_varint(&mut self.raw, chunk.len() as u64);
+            let rows = (first..).zip(chunk);
+            self.column(rows.map(|(at, s)| s.parent.map_or(0, |p| at - u64::from(p.0))));
+            self.column(differences(chunk.iter().map(|s| s.frame.0)));
+            self.block(kind::STACKS)?;
+            first += chunk.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn runs(&mut self, profile: &Profile) -> Result<()> {
+        let tables = &profile.tables;
+        let mut uses = vec![0u64; tables.stacks().len()];
+        for run in &profile.runs {
+            uses[run.stack.index()] += 1;
+        }
+        let mut order: Vec<u32> = (0..uses.len() as u32).collect();
+        order.retain(|&stack| uses[stack as usize] > 0);
+        order.sort_by_key(|&stack| std::cmp::Reverse(uses[stack as usize]));
+        let mut ranks = vec![0; uses.len()];
+        for (rank, &stack) in order.iter().enumerate() {
+            ranks[stack as usize] = rank as u32;
+        }
+        for chunk in order.chunks(BLOCK_ROWS) {
+            put_varint(&mut self.raw, chunk.len() as u64);
+            self.column(chunk.iter().map(|&stack| u64::from(stack)));
+            self.block(kind::ORDER)?;
+        }
+        for chunk in profile.runs.chunks(BLOCK_ROWS) {
+            runs::put(&mut self.raw, chunk, &ranks, tables, &mut self.cuts);
+            self.block(kind::RUNS)?;
+        }
+        Ok(())
+    }
+
+    fn exact(&mut self, exact: &CallStats) -> Result<()> {
+        put_varint(&mut self.raw, exact.groups.len() as u64);
+        for group in &exact.groups {
+            put_text(&mut self.raw, group);
+        }
+        self.raw.push(u8::from(exact.exact));
+        self.block(kind::EXACT)?;
+        let mut rows = 0;
+        let mut bytes = Vec::new();
+        for (at, row) in exact.rows.iter().enumerate() {
+            put_row(&mut bytes, row);
+            rows += 1;
+            if bytes.len() >= BLOCK_BYTES || at + 1 == exact.rows.len() {
+                put_varint(&mut self.raw, rows);
+                self.raw.append(&mut bytes);
+                self.block(kind::ROWS)?;
+                rows = 0;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn put_row(out: &mut Vec<u8>, row: &FunctionStats) {
+    for value in [
+        u64::from(row.function.0),
+        u64::from(row.group),
+        row.ncalls,
+        row.primitive,
+    ] {
+        put_varint(out, value);
+    }
+    put_f64(out, row.tottime);
+    put_f64(out, row.cumtime);
+    put_varint(out, row.callers.len() as u64);
+    for (caller, edge) in &row.callers {
+        put_varint(out, u64::from(caller.0));
+        put_edge(out, edge);
+    }
+}
+
+fn put_edge(out: &mut Vec<u8>, edge: &EdgeStats) {
+    put_varint(out, edge.ncalls);
+    put_varint(out, edge.primitive);
+    put_f64(out, edge.tottime);
+    put_f64(out, edge.cumtime);
+    out.push(u8::from(edge.count_only));
+}
+
+/// Each id as zigzag of its difference to the one before.
+fn differences(ids: impl Iterator<Item = u32>) -> impl Iterator<Item = u64> {
+    let mut last = 0;
+    ids.map(move |id| {
+        let difference = i64::from(id) - last;
+        last = i64::from(id);
+        zigzag(difference)
+    })
+}
+
+/// Appends a skippable frame when `stored` is smaller than the format lets `raw` bytes become.
+fn pad(stored: &mut Vec<u8>, raw: u64) {
+    let least = raw.saturating_sub(RATIO_SLACK).div_ceil(MAX_RATIO);
+    if let Some(missing) = least.checked_sub(stored.len() as u64)
+        && missing > 0
+    {
+        stored.extend_from_slice(&0x184d_2a50_u32.to_le_bytes());
+        stored.extend_from_slice(&(missing as u32).to_le_bytes());
+        stored.resize(stored.len() + missing as usize, 0);
+    }
+}
+
+/// A block's head and contents.
+pub(super) fn block(kind: u32, raw: u32, stored: &[u8]) -> Vec<u8> {
+    let mut block = Vec::with_capacity(BLOCK_HEAD + stored.len());
+    for number in [kind, stored.len() as u32, raw, 0] {
+        block.extend_from_slice(&number.to_le_bytes());
+    }
+    block.extend_from_slice(stored);
+    let crc = super::read::checksum(&block[..12], stored);
+    block[12..16].copy_from_slice(&crc.to_le_bytes());
+    block
+}
