@@ -16,4 +16,5 @@
 pub mod error;
 pub mod formats;
 pub mod profile;
+pub mod target;
 pub mod units;

@@ -1,0 +1,201 @@
+//! Is it a CPython that we can read, and which version? Symbols and the version are found by py-spy's
+//! `PythonProcessInfo`, which looks at the program and libpython through `/proc/PID`, so containers,
+//! chroots and deleted programs work.
+
+use std::fs;
+
+use py_spy::python_process_info::{PythonProcessInfo, get_python_version};
+use remoteprocess::ProcessMemory;
+
+use super::{access, process};
+use crate::error::{Error, ErrorKind, Result};
+use crate::units::Pid;
+
+/// What kind of program it seems to be, from the names of its files alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A CPython: its program is called python, or it has loaded a libpython.
+    Python,
+    /// A PyPy, GraalPy or other implementation, which is not supported.
+    OtherPython(&'static str),
+    /// No sign of Python; it may still have one linked in statically.
+    Unknown,
+}
+
+/// A version of CPython.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// 3 for all that is supported.
+    pub major: u32,
+    /// Such as 11.
+    pub minor: u32,
+    /// Such as 7.
+    pub patch: u32,
+    /// `a1`, `b2`, `rc1`, or nothing for a release.
+    pub suffix: String,
+    /// Whether it is a free-threaded build (no GIL).
+    pub free_threaded: bool,
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{}.{}.{}{}",
+            self.major, self.minor, self.patch, self.suffix
+        )?;
+        if self.free_threaded {
+            f.write_str("t")
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// The oldest and newest minor versions of Python 3 that can be read.
+pub const MINORS: std::ops::RangeInclusive<u32> = 6..=15;
+
+/// What the names of a process's program and mapped files say.
+pub fn kind(pid: Pid) -> Kind {
+    let program = process::executable(pid)
+        .and_then(|path| {
+            path.file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+        })
+        .unwrap_or_default();
+    if let Some(kind) = kind_of_file(&program) {
+        return kind;
+    }
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    maps.lines()
+        .filter_map(|line| line.rsplit('/').next().filter(|_| line.contains('/')))
+        .find_map(|name| kind_of_file(name).filter(|_| name.starts_with("lib")))
+        .unwrap_or(Kind::Unknown)
+}
+
+fn kind_of_file(name: &str) -> Option<Kind> {
+    let stem = name.strip_prefix("lib").unwrap_or(name);
+    let versioned = |stem: &str, word: &str| {
+        stem.strip_prefix(word)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(|c: char| !c.is_alphabetic()))
+    };
+    if versioned(stem, "python") {
+        Some(Kind::Python)
+    } else if stem.starts_with("pypy") {
+        Some(Kind::OtherPython("PyPy"))
+    } else if stem.starts_with("graalpy") || stem.starts_with("pythonvm") {
+        Some(Kind::OtherPython("GraalPy"))
+    } else {
+        None
+    }
+}
+
+/// The version of a process that [`access::check`] lets us read; fails when it is not a CPython, or not
+/// one that is supported.
+pub fn version(pid: Pid) -> Result<Version> {
+    let what = || format!("cannot read process {pid}");
+    if let Kind::OtherPython(name) = kind(pid) {
+        return Err(unsupported(pid, name));
+    }
+    let opened = remoteprocess::Process::new(pid.0).map_err(|_| process::gone(pid))?;
+    let info = PythonProcessInfo::new(&opened).map_err(|error| not_python(pid, &error))?;
+    let has_symbols = [
+        "_PyRuntime",
+        "Py_Version",
+        "Py_GetVersion",
+        "interp_head",
+        "Py_IsInitialized",
+    ]
+    .iter()
+    .any(|name| info.get_symbol(name).is_some());
+    if !has_symbols && kind(pid) == Kind::Unknown {
+        return Err(not_python(pid, "no Python in it"));
+    }
+    let version = get_python_version(&info, &opened).map_err(|error| not_python(pid, &error))?;
+    let version = Version {
+        major: version.major as u32,
+        minor: version.minor as u32,
+        patch: version.patch as u32,
+        suffix: version.release_flags.clone(),
+        free_threaded: info
+            .get_symbol("_PyRuntime")
+            .is_some_and(|address| is_free_threaded(&opened, *address)),
+    };
+    if version.major != 3 || !MINORS.contains(&version.minor) {
+        return Err(unsupported(pid, &format!("Python {version}")));
+    }
+    if version.free_threaded {
+        return Err(Error::new(
+            ErrorKind::UnsupportedPython,
+            what(),
+            format!("Python {version} is a free-threaded build, which is not supported yet"),
+        ));
+    }
+    Ok(version)
+}
+
+/// From 3.13 on `_PyRuntime` starts with `_Py_DebugOffsets`: cookie, version, free_threaded
+/// (Include/internal/pycore_runtime.h of 3.13, pycore_debug_offsets.h of 3.14).
+fn is_free_threaded(process: &remoteprocess::Process, runtime: u64) -> bool {
+    let mut head = [0u8; 24];
+    process.read(runtime as usize, &mut head).is_ok() && &head[..8] == b"xdebugpy" && head[16] == 1
+}
+
+/// The error for a Python that is not supported, `name` such as `PyPy` or `Python 2.7.18`.
+fn unsupported(pid: Pid, name: &str) -> Error {
+    Error::new(
+        ErrorKind::UnsupportedPython,
+        format!("cannot read process {pid}"),
+        format!("{name} is not supported"),
+    )
+    .hint(format!(
+        "CPython 3.{} to 3.{} is",
+        MINORS.start(),
+        MINORS.end()
+    ))
+}
+
+/// Why a process cannot be read as Python: gone, forbidden, or not Python at all.
+fn not_python(pid: Pid, reason: impl std::fmt::Display) -> Error {
+    if let Err(error) = access::check(pid) {
+        return error;
+    }
+    let program = process::executable(pid).unwrap_or_default();
+    let why = match kind(pid) {
+        Kind::OtherPython(name) => return unsupported(pid, name),
+        Kind::Python => format!("its Python could not be recognised: {reason}"),
+        Kind::Unknown => format!("{} is not a Python process", program.display()),
+    };
+    Error::new(
+        ErrorKind::NotPython,
+        format!("cannot read process {pid}"),
+        why,
+    )
+    .hint("biopsy ps lists the Python processes of this machine")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_names_tell_the_implementation() {
+        for name in [
+            "python",
+            "python3",
+            "python3.11",
+            "python3.13t",
+            "libpython3.11.so.1.0",
+        ] {
+            assert_eq!(kind_of_file(name), Some(Kind::Python), "{name}");
+        }
+        assert_eq!(kind_of_file("pypy3.10"), Some(Kind::OtherPython("PyPy")));
+        assert_eq!(
+            kind_of_file("libpypy3.10-c.so"),
+            Some(Kind::OtherPython("PyPy"))
+        );
+        for name in ["bash", "pythonic", "libpythonize.so", "ls"] {
+            assert_eq!(kind_of_file(name), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! A Python process seen from outside: which ones there are, whether we may read them, which Python they
+//! run, their threads, and programs that we start ourselves.
+//!
+//! Nothing in this layer knows about profiles or files' formats, and nothing writes to a target.
+
+pub mod access;
+pub mod launch;
+pub mod list;
+pub mod locate;
+pub mod process;
+pub mod signals;
+pub mod threads;

@@ -1,0 +1,156 @@
+//! What `/proc` tells about one process: state, command line, parent, children.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::units::{Pid, printable};
+
+/// Longest command line that is kept, in characters.
+const COMMAND_LIMIT: usize = 4096;
+
+/// The fields of `/proc/PID/stat` that we use (proc_pid_stat(5)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// Field 3: R, S, D, T, t, Z, X ...
+    pub state: char,
+    /// Field 4.
+    pub parent: Pid,
+    /// Field 22, in clock ticks since boot: tells a reused PID from the old one.
+    pub start_ticks: u64,
+}
+
+/// Reads `/proc/PID/stat`.
+pub fn stat(pid: Pid) -> Option<Stat> {
+    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The second field is the program's name in parentheses, which may hold spaces and parentheses itself.
+fn parse_stat(text: &str) -> Option<Stat> {
+    let (_, rest) = text.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    let parent = Pid(fields.next()?.parse().ok()?);
+    let start_ticks = fields.nth(17)?.parse().ok()?;
+    Some(Stat {
+        state,
+        parent,
+        start_ticks,
+    })
+}
+
+/// Whether the process exists and runs (a zombie does not).
+pub fn is_alive(pid: Pid) -> bool {
+    stat(pid).is_some_and(|stat| !matches!(stat.state, 'Z' | 'X' | 'x'))
+}
+
+/// The command line for people: words quoted as a shell would need them, control characters escaped,
+/// cut after 4,096 characters.
+pub fn command_line(pid: Pid) -> String {
+    let raw = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words: Vec<String> = raw
+        .split(|byte| *byte == 0)
+        .map(|word| String::from_utf8_lossy(word).into_owned())
+        .collect();
+    let end = words
+        .iter()
+        .rposition(|word| !word.is_empty())
+        .map_or(0, |at| at + 1);
+    command_text(words[..end].iter().map(String::as_str))
+}
+
+/// A command for people, as [`command_line`] gives it.
+pub fn command_text<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    let joined = shell_words::join(words);
+    let mut text = printable(&joined).into_owned();
+    if let Some((cut, _)) = text.char_indices().nth(COMMAND_LIMIT) {
+        text.truncate(cut);
+        text.push_str(" ...");
+    }
+    text
+}
+
+/// The path of the program, as the target's mount namespace names it; without a trailing ` (deleted)`.
+pub fn executable(pid: Pid) -> Option<PathBuf> {
+    let path = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    match path.to_string_lossy().strip_suffix(" (deleted)") {
+        Some(stripped) => Some(PathBuf::from(stripped)),
+        None => Some(path),
+    }
+}
+
+/// The processes whose parent is `pid`.
+pub fn children(pid: Pid) -> Vec<Pid> {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return Vec::new();
+    };
+    let mut found: Vec<Pid> = tasks
+        .flatten()
+        .filter_map(|task| fs::read_to_string(task.path().join("children")).ok())
+        .flat_map(|text| {
+            text.split_ascii_whitespace()
+                .filter_map(|word| word.parse().ok().map(Pid))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+/// The error for a process that is not there (any more).
+pub fn gone(pid: Pid) -> Error {
+    Error::new(
+        ErrorKind::NoSuchProcess,
+        format!("cannot read process {pid}"),
+        "there is no such process",
+    )
+    .hint("biopsy ps lists the Python processes of this machine")
+}
+
+/// Fails unless the process is there and running.
+pub fn require_alive(pid: Pid) -> Result<Stat> {
+    let stat = stat(pid).ok_or_else(|| gone(pid))?;
+    if matches!(stat.state, 'Z' | 'X' | 'x') {
+        return Err(Error::new(
+            ErrorKind::ProcessEnded,
+            format!("cannot read process {pid}"),
+            "it has ended and only waits for its parent to notice (a zombie)",
+        ));
+    }
+    Ok(stat)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_does_not_confuse_the_fields() {
+        let line = "12 (a) b (c) S 3 12 12 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 9876 1 2";
+        let stat = parse_stat(line).expect("parses");
+        assert_eq!(
+            stat,
+            Stat {
+                state: 'S',
+                parent: Pid(3),
+                start_ticks: 9876
+            }
+        );
+        assert_eq!(parse_stat("12 (a"), None);
+    }
+
+    #[test]
+    fn our_own_process_is_alive_and_has_a_command_line() {
+        let me = Pid(std::process::id() as i32);
+        assert!(is_alive(me));
+        assert!(!command_line(me).is_empty());
+        assert!(executable(me).is_some());
+    }
+
+    #[test]
+    fn command_lines_are_quoted_and_cut() {
+        assert_eq!(command_text(["a", "b c"]), "a 'b c'");
+        assert!(command_text(["\x1b[2J"]).contains("\\x1b"));
+        assert!(command_text(["x".repeat(10_000).as_str()]).len() < 4200);
+    }
+}

@@ -1,0 +1,63 @@
+//! Ctrl-C and its kin: end in order, and pass on to a program that we started.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::exfiltrator::WithOrigin;
+use signal_hook::low_level::siginfo::{Cause, Origin};
+
+use crate::error::{Error, ErrorKind, Result, io_reason};
+use crate::units::Pid;
+
+/// What the arrival of a stop signal does.
+#[derive(Debug, Clone)]
+pub enum OnSignal {
+    /// Sets the flag; a second signal ends biopsy at once with 128+N.
+    Stop(Arc<AtomicBool>),
+    /// Leaves the end to the program with this PID: a signal from the terminal has reached it already,
+    /// one that was sent to biopsy alone is passed on.
+    PassOn(Pid),
+}
+
+/// Handles SIGINT, SIGTERM, SIGHUP and SIGQUIT from now on in a thread of its own. The number of the last
+/// one is in the returned cell (0 for none yet).
+pub fn handle(on_signal: OnSignal) -> Result<Arc<AtomicI32>> {
+    let failed = |error: std::io::Error| {
+        Error::new(
+            ErrorKind::Failed,
+            "cannot handle signals",
+            io_reason(&error),
+        )
+    };
+    let mut signals =
+        SignalsInfo::<WithOrigin>::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT]).map_err(failed)?;
+    let last = Arc::new(AtomicI32::new(0));
+    let seen = last.clone();
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for origin in &mut signals {
+                let first = seen.swap(origin.signal, Ordering::SeqCst) == 0;
+                match &on_signal {
+                    OnSignal::Stop(stop) if first => stop.store(true, Ordering::SeqCst),
+                    OnSignal::Stop(_) => signal_hook::low_level::exit(128 + origin.signal),
+                    OnSignal::PassOn(pid) => pass_on(*pid, &origin),
+                }
+            }
+        })
+        .map_err(failed)?;
+    Ok(last)
+}
+
+fn pass_on(pid: Pid, origin: &Origin) {
+    if matches!(origin.cause, Cause::Kernel) {
+        return;
+    }
+    // SAFETY: kill(2) takes two integers. The PID is that of our child, which is not reaped before the
+    // end of the program that owns this thread, so that it cannot name another process.
+    unsafe {
+        libc::kill(pid.0, origin.signal);
+    }
+}

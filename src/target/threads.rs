@@ -1,0 +1,174 @@
+//! The OS side of a target's threads: CPU time, whether it runs, and which kernel thread a Python thread
+//! is.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+
+use remoteprocess::ProcessMemory;
+use rustc_hash::FxHashMap;
+
+use crate::units::{Pid, Tid};
+
+/// Offset of `tid` in glibc's `struct pthread` on x86-64 (nptl/descr.h; the ident of a Python thread is
+/// the address of that struct). Every value read there is checked against the process's thread list.
+pub const PTHREAD_TID_OFFSET: u64 = 720;
+
+/// Open files of one thread in `/proc`.
+#[derive(Debug)]
+struct ThreadFiles {
+    schedstat: Option<File>,
+    stat: Option<File>,
+}
+
+/// What the kernel says of one thread now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Activity {
+    /// CPU time used so far, nanoseconds.
+    pub cpu_ns: u64,
+    /// Running or ready to run.
+    pub on_cpu: bool,
+}
+
+/// The threads of one process.
+#[derive(Debug)]
+pub struct Threads {
+    pid: Pid,
+    /// Ids in the target's PID namespace to ours.
+    ids: FxHashMap<i32, Tid>,
+    files: FxHashMap<Tid, ThreadFiles>,
+    last: FxHashMap<Tid, Activity>,
+}
+
+impl Threads {
+    /// The threads of `pid`.
+    pub fn new(pid: Pid) -> Threads {
+        Threads {
+            pid,
+            ids: FxHashMap::default(),
+            files: FxHashMap::default(),
+            last: FxHashMap::default(),
+        }
+    }
+
+    /// Our id of the thread that the target calls `inner` (they differ across PID namespaces); `None`
+    /// when there is none.
+    pub fn resolve(&mut self, inner: i32) -> Option<Tid> {
+        if let Some(&tid) = self.ids.get(&inner) {
+            return Some(tid);
+        }
+        self.refresh();
+        self.ids.get(&inner).copied()
+    }
+
+    /// Reads the list of threads anew and forgets those that have ended.
+    pub fn refresh(&mut self) {
+        self.ids.clear();
+        let Ok(tasks) = fs::read_dir(format!("/proc/{}/task", self.pid)) else {
+            return;
+        };
+        for task in tasks.flatten() {
+            let Some(tid) = task.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
+            let inner = fs::read_to_string(task.path().join("status"))
+                .ok()
+                .and_then(|status| inner_id(&status))
+                .unwrap_or(tid);
+            self.ids.insert(inner, Tid(tid));
+        }
+        let alive: rustc_hash::FxHashSet<Tid> = self.ids.values().copied().collect();
+        self.files.retain(|tid, _| alive.contains(tid));
+        self.last.retain(|tid, _| alive.contains(tid));
+    }
+
+    /// CPU time and state of a thread; `None` when it has ended. One small read for a thread that sleeps,
+    /// two for one that runs.
+    pub fn activity(&mut self, tid: Tid) -> Option<Activity> {
+        let pid = self.pid;
+        let files = self.files.entry(tid).or_insert_with(|| ThreadFiles {
+            schedstat: File::open(format!("/proc/{pid}/task/{tid}/schedstat")).ok(),
+            stat: File::open(format!("/proc/{pid}/task/{tid}/stat")).ok(),
+        });
+        let before = self.last.get(&tid).copied();
+        let cpu_ns = files.schedstat.as_ref().and_then(read_first_number);
+        // A thread whose clock stands still since it was last seen asleep is still asleep.
+        if let (Some(cpu_ns), Some(before)) = (cpu_ns, before)
+            && cpu_ns == before.cpu_ns
+            && !before.on_cpu
+        {
+            return Some(before);
+        }
+        let (state, ticks_ns) = files.stat.as_ref().and_then(read_stat)?;
+        let activity = Activity {
+            cpu_ns: cpu_ns.unwrap_or(ticks_ns),
+            on_cpu: state == b'R',
+        };
+        self.last.insert(tid, activity);
+        Some(activity)
+    }
+}
+
+/// The kernel thread, in the target's PID namespace, of the Python thread `ident`: for versions before 3.11,
+/// which do not keep it. `None` where the C library is not glibc on x86-64, or the value makes no sense.
+pub fn pthread_tid(pid: Pid, ident: u64) -> Option<i32> {
+    if cfg!(not(target_arch = "x86_64")) {
+        return None;
+    }
+    let opened = remoteprocess::Process::new(pid.0).ok()?;
+    let address = ident.checked_add(PTHREAD_TID_OFFSET)?;
+    let mut bytes = [0; 4];
+    opened
+        .read(usize::try_from(address).ok()?, &mut bytes)
+        .ok()?;
+    Some(i32::from_le_bytes(bytes)).filter(|tid| *tid > 0)
+}
+
+/// The innermost id of `NSpid:`.
+fn inner_id(status: &str) -> Option<i32> {
+    let ids = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))?;
+    ids.split_ascii_whitespace().next_back()?.parse().ok()
+}
+
+fn read_first_number(file: &File) -> Option<u64> {
+    let mut bytes = [0u8; 64];
+    let length = file.read_at(&mut bytes, 0).ok()?;
+    let text = std::str::from_utf8(bytes.get(..length)?).ok()?;
+    text.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// State letter, and user plus system time in nanoseconds (clock ticks are 10 ms, USER_HZ is 100).
+fn read_stat(file: &File) -> Option<(u8, u64)> {
+    let mut bytes = [0u8; 512];
+    let length = file.read_at(&mut bytes, 0).ok()?;
+    let text = String::from_utf8_lossy(bytes.get(..length)?);
+    let (_, rest) = text.rsplit_once(')')?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let ticks = |at: usize| fields.get(at)?.parse::<u64>().ok();
+    Some((
+        *fields.first()?.as_bytes().first()?,
+        (ticks(11)? + ticks(12)?) * 10_000_000,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_main_thread_runs_and_has_a_clock() {
+        let pid = std::process::id() as i32;
+        let mut threads = Threads::new(Pid(pid));
+        let tid = threads.resolve(pid).expect("the main thread");
+        let first = threads.activity(tid).expect("alive");
+        assert!(threads.activity(tid).expect("alive").cpu_ns >= first.cpu_ns);
+        assert_eq!(threads.resolve(-5), None);
+    }
+
+    #[test]
+    fn the_innermost_namespace_counts() {
+        assert_eq!(inner_id("Name:\tx\nNSpid:\t100\t7\n"), Some(7));
+        assert_eq!(inner_id("Name:\tx\n"), None);
+    }
+}
