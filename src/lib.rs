@@ -14,7 +14,9 @@
 #![deny(missing_docs)]
 
 pub mod error;
+pub mod exact;
 pub mod formats;
 pub mod profile;
+pub mod sample;
 pub mod target;
 pub mod units;

@@ -1,0 +1,73 @@
+//! Which invocations two consecutive samples of a thread can tell apart.
+//!
+//! From the outside in, a frame is a new invocation when its function differs from the one seen before,
+//! when the reader gives it another identity, when its caller is new, or when its caller has moved to
+//! another line meanwhile: a caller stands still while its callee runs. Calls that leave no such trace
+//! between two samples count as one, so the count is a lower estimate for short calls.
+
+use super::FrameSample;
+use crate::profile::Tables;
+
+/// The depth from which on `now` differs in invocation from `before` (0 for all of it); `None` when every
+/// frame of `now` is the invocation that was there before.
+pub fn fresh_from(tables: &Tables, before: &[FrameSample], now: &[FrameSample]) -> Option<usize> {
+    for (depth, frame) in now.iter().enumerate() {
+        let Some(old) = before.get(depth) else {
+            return Some(depth);
+        };
+        if frame.invocation != old.invocation {
+            return Some(depth);
+        }
+        if frame.frame == old.frame {
+            continue;
+        }
+        let (new_at, old_at) = (tables.get_frame(frame.frame), tables.get_frame(old.frame));
+        if new_at.function != old_at.function {
+            return Some(depth);
+        }
+        // Same invocation at another line: it ran meanwhile, so what it had called has returned.
+        return (depth + 1 < now.len()).then_some(depth + 1);
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::FunctionKind;
+
+    fn stack(tables: &mut Tables, text: &str) -> Vec<FrameSample> {
+        text.split_whitespace()
+            .map(|part| {
+                let mut fields = part.split(':');
+                let name = fields.next().unwrap_or_default();
+                let line = fields.next().and_then(|l| l.parse().ok()).unwrap_or(0);
+                let invocation = fields.next().and_then(|i| i.parse().ok()).unwrap_or(0);
+                let function = tables.function("a.py", 1, name, FunctionKind::Python);
+                FrameSample {
+                    frame: tables.frame(function, line),
+                    invocation,
+                }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn evidence_is_found_from_the_outside_in() {
+        let mut tables = Tables::default();
+        let mut check = |before: &str, now: &str, expected| {
+            let before = stack(&mut tables, before);
+            let now = stack(&mut tables, now);
+            assert_eq!(fresh_from(&tables, &before, &now), expected);
+        };
+        check("", "main:1", Some(0));
+        check("main:1 f:2", "main:1 f:2", None);
+        check("main:1 f:2", "main:1 f:3", None);
+        check("main:1 f:2", "main:1 g:2", Some(1));
+        check("main:1 f:2", "main:2 f:2", Some(1));
+        check("main:1 f:2", "main:1", None);
+        check("main:1", "main:1 f:2", Some(1));
+        check("main:1 f:2:7", "main:1 f:2:8", Some(1));
+        check("main:1 f:2 g:3", "main:1 f:4 g:3", Some(2));
+    }
+}

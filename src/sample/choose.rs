@@ -1,0 +1,108 @@
+//! Which reader, and opening it: a process may have only just started.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::StackReader;
+use super::pyspy::{PySpyReader, ReaderOptions};
+use crate::error::{Error, ErrorKind, Result};
+use crate::target::locate::{Kind, Version};
+use crate::target::{access, locate, process};
+use crate::units::Pid;
+
+/// A reader and what it reads.
+pub struct Opened {
+    /// The reader.
+    pub reader: Box<dyn StackReader>,
+    /// The target's Python.
+    pub version: Version,
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened")
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How long to wait for a Python that is starting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// Until it is readable, has ended, or the stop flag is set: for programs that we start.
+    Forever,
+    /// This long.
+    For(Duration),
+}
+
+/// Opens `pid` once.
+pub fn open(pid: Pid, options: ReaderOptions) -> Result<Opened> {
+    access::check(pid)?;
+    if locate::kind(pid) == Kind::Unknown || matches!(locate::kind(pid), Kind::OtherPython(_)) {
+        // Says what it is; goes on when a Python is linked into another program.
+        locate::version(pid)?;
+    }
+    let (reader, version) = PySpyReader::open(pid, options)?;
+    Ok(Opened {
+        reader: Box::new(reader),
+        version,
+    })
+}
+
+/// Opens `pid`, trying again while it is starting.
+pub fn open_patiently(
+    pid: Pid,
+    options: ReaderOptions,
+    patience: Patience,
+    stop: &AtomicBool,
+) -> Result<Opened> {
+    let started = Instant::now();
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let error = match open(pid, options) {
+            Ok(opened) => return Ok(opened),
+            Err(error) => error,
+        };
+        let final_kind = matches!(
+            error.kind(),
+            ErrorKind::Usage
+                | ErrorKind::NotAvailable
+                | ErrorKind::NotPermitted
+                | ErrorKind::NoSuchProcess
+                | ErrorKind::ProcessEnded
+        );
+        // What is no Python yet may become one by exec, but only a program that we started is likely to.
+        let waits_for_exec = patience == Patience::Forever;
+        let hopeless = !waits_for_exec
+            && matches!(
+                error.kind(),
+                ErrorKind::NotPython | ErrorKind::UnsupportedPython
+            );
+        let out_of_time = match patience {
+            Patience::Forever => false,
+            Patience::For(limit) => started.elapsed() >= limit,
+        };
+        if final_kind || hopeless || out_of_time || stop.load(Ordering::Relaxed) {
+            return Err(error);
+        }
+        if !process::is_alive(pid) {
+            return Err(ended_early(pid, error));
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+fn ended_early(pid: Pid, error: Error) -> Error {
+    if matches!(
+        error.kind(),
+        ErrorKind::NotPython | ErrorKind::UnsupportedPython
+    ) {
+        return error;
+    }
+    Error::new(
+        ErrorKind::ProcessEnded,
+        format!("cannot read process {pid}"),
+        "it ended before its Python could be read",
+    )
+}

@@ -1,0 +1,92 @@
+//! Stacks over time: a [`StackReader`] reads the stacks of one process at one instant, [`session`] does so
+//! again and again and fills a profile.
+
+pub mod calls;
+pub mod choose;
+pub mod clock;
+pub mod dump;
+pub mod pyspy;
+pub mod session;
+
+use std::time::Duration;
+
+use crate::profile::{FrameId, Mode, Tables};
+use crate::units::Rate;
+
+/// One frame of a stack that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameSample {
+    /// Function and running line.
+    pub frame: FrameId,
+    /// What tells two invocations apart, such as the frame's address; 0 when the reader cannot say.
+    pub invocation: u64,
+}
+
+/// The stack of one Python thread.
+#[derive(Debug, Clone, Default)]
+pub struct ThreadStack {
+    /// `threading.get_ident()`.
+    pub python_id: u64,
+    /// OS thread id in the target's PID namespace; 0 when the version does not tell.
+    pub os_id: u64,
+    /// Name, when `threading` knows one.
+    pub name: Option<String>,
+    /// Whether it held the GIL.
+    pub holds_gil: bool,
+    /// Frames, outermost first; may be empty.
+    pub frames: Vec<FrameSample>,
+}
+
+/// Local variables of one frame: name and short repr.
+pub type Locals = Vec<(String, String)>;
+
+/// The stacks of all Python threads of a process at one instant. Reused from sample to sample.
+#[derive(Debug, Clone, Default)]
+pub struct ThreadStacks {
+    /// The threads; only the first `count` are valid.
+    pub threads: Vec<ThreadStack>,
+    /// Locals for `dump --locals`: for each thread, for each frame outermost first. Empty otherwise.
+    pub locals: Vec<Vec<Locals>>,
+}
+
+/// Why a sample could not be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// The memory changed while it was read, or made no sense.
+    Torn,
+    /// The process has ended or runs another program now.
+    Gone,
+    /// Reading is not permitted (any more).
+    Denied,
+}
+
+/// Reads the stacks of one process.
+pub trait StackReader {
+    /// Reads all threads' stacks; names go into `tables`. On a fault `stacks` holds nothing of use.
+    fn read(&mut self, tables: &mut Tables, stacks: &mut ThreadStacks) -> Result<(), Fault>;
+
+    /// Which reader this is and why it was chosen, for people.
+    fn describe(&self) -> String;
+
+    /// Whether a stack that was read is known to have existed as a whole.
+    fn is_exact(&self) -> bool;
+}
+
+/// How to sample.
+#[derive(Debug, Clone)]
+pub struct SampleOptions {
+    /// Samples a second.
+    pub rate: Rate,
+    /// Stop after this time; `None` for the target's end or a signal.
+    pub duration: Option<Duration>,
+    /// Which samples count; recorded for the outputs, all are taken.
+    pub mode: Mode,
+    /// Keep threads apart in the outputs.
+    pub threads: bool,
+    /// Follow child processes.
+    pub subprocesses: bool,
+    /// Stop the target for each sample.
+    pub blocking: bool,
+    /// Native frames too.
+    pub native: bool,
+}

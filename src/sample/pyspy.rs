@@ -1,0 +1,424 @@
+//! Stacks through the py-spy crate: every version from 3.6 on, and native frames.
+//!
+//! Nothing outside of this file sees py-spy's types. py-spy gives one line number a frame, either the
+//! running one or the function's first one. Both are needed, so the first lines are learnt: when a frame
+//! (file, qualified name, running line) is new, the stacks are read once more for first lines; a frame is
+//! paired with the one at the same depth when everything outside of it is the same in both.
+
+use py_spy::config::{Config, LineNo, LockingStrategy};
+use py_spy::stack_trace::{Frame as SpyFrame, StackTrace};
+use py_spy::{Pid as SpyPid, PythonSpy};
+use rustc_hash::FxHashMap;
+
+use super::{Fault, FrameSample, Locals, StackReader, ThreadStack, ThreadStacks};
+use crate::error::{Error, ErrorKind, Result};
+use crate::profile::{FrameId, FunctionKind, Tables};
+use crate::target::locate::{self, Version};
+use crate::target::process;
+use crate::units::Pid;
+
+/// How often stacks are read again to learn first lines before an estimate is used.
+const LEARNING_READS: usize = 3;
+
+/// Longest name or path that is kept, in characters; longer ones are cut.
+const NAME_LIMIT: usize = 1024;
+
+/// What to read beside Python frames, and how.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReaderOptions {
+    /// Stop the target while its stacks are read.
+    pub blocking: bool,
+    /// Native frames too; needs `blocking` and the cargo feature `native`.
+    pub native: bool,
+    /// Locals too (for `dump`).
+    pub locals: bool,
+}
+
+/// Reads stacks through py-spy.
+pub struct PySpyReader {
+    spy: PythonSpy,
+    pid: Pid,
+    blocking: bool,
+    locals: bool,
+    first_lines: FirstLines,
+    /// py-spy names 3.11's functions by their qualified names, older ones' by `co_name`.
+    qualified: bool,
+}
+
+impl std::fmt::Debug for PySpyReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PySpyReader")
+            .field("pid", &self.pid)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Fails unless this build can do what `options` ask for.
+pub fn check_options(options: ReaderOptions) -> Result<()> {
+    if options.native && cfg!(not(feature = "native")) {
+        return Err(Error::new(
+            ErrorKind::NotAvailable,
+            "cannot read native frames",
+            "this biopsy was built without them",
+        )
+        .hint("install libunwind's development package (Debian: libunwind-dev), then build with: cargo install --features native ..."));
+    }
+    if options.native && !options.blocking {
+        return Err(Error::usage(
+            "cannot read native frames",
+            "a native stack stands still only while the target is stopped",
+        )
+        .hint("add --blocking: the target is stopped for each sample"));
+    }
+    Ok(())
+}
+
+impl PySpyReader {
+    /// Opens the process; it must have a Python that has started.
+    pub fn open(pid: Pid, options: ReaderOptions) -> Result<(PySpyReader, Version)> {
+        check_options(options)?;
+        let config = Config {
+            blocking: if options.blocking {
+                LockingStrategy::AlreadyLocked
+            } else {
+                LockingStrategy::NonBlocking
+            },
+            native: options.native,
+            dump_locals: u64::from(options.locals),
+            lineno: LineNo::LastInstruction,
+            collect_thread_names: true,
+            full_filenames: true,
+            ..Config::default()
+        };
+        let spy =
+            PythonSpy::new(pid.0 as SpyPid, &config).map_err(|error| not_opened(pid, &error))?;
+        let version = Version {
+            major: spy.version.major as u32,
+            minor: spy.version.minor as u32,
+            patch: spy.version.patch as u32,
+            suffix: spy.version.release_flags.clone(),
+            free_threaded: false,
+        };
+        if version.major != 3 || !locate::MINORS.contains(&version.minor) || version.minor >= 13 {
+            // Refuses what is not supported with the right words, free-threaded builds among them.
+            locate::version(pid)?;
+        }
+        let qualified = version.minor >= 11;
+        let mut reader = PySpyReader {
+            spy,
+            pid,
+            blocking: options.blocking,
+            locals: options.locals,
+            first_lines: FirstLines::default(),
+            qualified,
+        };
+        // py-spy finds interpreters in ones that are still starting; a first read proves it.
+        reader.read_lines(LineNo::First).map_err(|_| {
+            Error::new(
+                ErrorKind::Failed,
+                format!("cannot read process {pid}"),
+                "its Python has no readable stack (still starting?)",
+            )
+        })?;
+        Ok((reader, version))
+    }
+
+    fn read_lines(&mut self, lines: LineNo) -> Result<Vec<StackTrace>, Fault> {
+        self.spy.config.lineno = lines;
+        match self.spy.get_stack_traces() {
+            Ok(traces) => Ok(traces),
+            Err(_) if !process::is_alive(self.pid) => Err(Fault::Gone),
+            Err(_) => Err(Fault::Torn),
+        }
+    }
+
+    /// Reads once, and again for first lines where a frame is new.
+    fn read_traces(&mut self) -> Result<Vec<StackTrace>, Fault> {
+        let _stopped = if self.blocking {
+            Some(self.spy.process.lock().map_err(|_| {
+                if process::is_alive(self.pid) {
+                    Fault::Denied
+                } else {
+                    Fault::Gone
+                }
+            })?)
+        } else {
+            None
+        };
+        let traces = self.read_lines(LineNo::LastInstruction)?;
+        for _ in 0..LEARNING_READS {
+            if !self.first_lines.any_unknown(&traces) {
+                break;
+            }
+            let locals = std::mem::take(&mut self.spy.config.dump_locals);
+            let firsts = self.read_lines(LineNo::First);
+            self.spy.config.dump_locals = locals;
+            match firsts {
+                Ok(firsts) => self.first_lines.learn(&traces, &firsts),
+                Err(Fault::Torn) => {}
+                Err(fault) => return Err(fault),
+            }
+        }
+        Ok(traces)
+    }
+
+    fn frame(&mut self, tables: &mut Tables, frame: &SpyFrame) -> FrameId {
+        let line = u32::try_from(frame.line).unwrap_or(0);
+        if let Some(module) = &frame.module {
+            let file = if frame.filename.is_empty() {
+                module
+            } else {
+                &frame.filename
+            };
+            let function = tables.function(cut(file), 0, cut(&frame.name), FunctionKind::Native);
+            return tables.frame(function, line);
+        }
+        let name = if self.qualified {
+            frame.name.rsplit('.').next().unwrap_or(&frame.name)
+        } else {
+            &frame.name
+        };
+        let first = self.first_lines.of(frame);
+        let function =
+            tables.function(cut(&frame.filename), first, cut(name), FunctionKind::Python);
+        tables.frame(function, line)
+    }
+}
+
+impl StackReader for PySpyReader {
+    fn read(&mut self, tables: &mut Tables, stacks: &mut ThreadStacks) -> Result<(), Fault> {
+        let traces = self.read_traces()?;
+        stacks.threads.clear();
+        stacks.locals.clear();
+        for trace in traces {
+            // py-spy lists innermost frames first.
+            let frames = trace
+                .frames
+                .iter()
+                .rev()
+                .map(|frame| FrameSample {
+                    frame: self.frame(tables, frame),
+                    invocation: 0,
+                })
+                .collect();
+            if self.locals {
+                stacks
+                    .locals
+                    .push(trace.frames.iter().rev().map(locals).collect());
+            }
+            stacks.threads.push(ThreadStack {
+                python_id: trace.thread_id,
+                os_id: trace.os_thread_id.unwrap_or(0),
+                name: trace.thread_name,
+                holds_gil: trace.owns_gil,
+                frames,
+            });
+        }
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        "py-spy's reader".to_string()
+    }
+
+    fn is_exact(&self) -> bool {
+        self.blocking
+    }
+}
+
+fn not_opened(pid: Pid, error: &dyn std::fmt::Display) -> Error {
+    match locate::version(pid) {
+        Err(error) => error,
+        Ok(version) => Error::new(
+            ErrorKind::Failed,
+            format!("cannot read process {pid}"),
+            format!(
+                "Python {version} has no interpreter that can be read (still starting?): {error}"
+            ),
+        ),
+    }
+}
+
+fn locals(frame: &SpyFrame) -> Locals {
+    frame
+        .locals
+        .iter()
+        .flatten()
+        .map(|local| {
+            (
+                cut(&local.name).to_string(),
+                local.repr.clone().unwrap_or_else(|| "?".to_string()),
+            )
+        })
+        .collect()
+}
+
+fn cut(text: &str) -> &str {
+    match text.char_indices().nth(NAME_LIMIT) {
+        Some((end, _)) => &text[..end],
+        None => text,
+    }
+}
+
+/// First lines of functions by file, name and running line.
+#[derive(Debug, Default)]
+struct FirstLines {
+    files: FxHashMap<String, FxHashMap<String, Functions>>,
+}
+
+/// The functions of one name in one file.
+#[derive(Debug, Default)]
+struct Functions {
+    /// Running line to first line.
+    known: FxHashMap<i32, u32>,
+    /// All first lines seen.
+    firsts: Vec<u32>,
+}
+
+impl FirstLines {
+    fn any_unknown(&self, traces: &[StackTrace]) -> bool {
+        let unknown = |frame: &SpyFrame| {
+            frame.module.is_none()
+                && !self
+                    .files
+                    .get(&frame.filename)
+                    .and_then(|names| names.get(&frame.name))
+                    .is_some_and(|functions| functions.known.contains_key(&frame.line))
+        };
+        traces.iter().any(|trace| trace.frames.iter().any(unknown))
+    }
+
+    /// Pairs running lines with the first lines of a read that followed at once.
+    fn learn(&mut self, running: &[StackTrace], firsts: &[StackTrace]) {
+        for trace in running {
+            let Some(other) = firsts
+                .iter()
+                .find(|other| other.thread_id == trace.thread_id)
+            else {
+                continue;
+            };
+            let pairs = trace.frames.iter().rev().zip(other.frames.iter().rev());
+            for (frame, first) in pairs {
+                if frame.name != first.name || frame.filename != first.filename {
+                    break;
+                }
+                let Some(line) = u32::try_from(first.line)
+                    .ok()
+                    .filter(|_| frame.module.is_none())
+                else {
+                    continue;
+                };
+                // A function's lines do not stand before its first; another function of the same name
+                // was read then. Line 0 stands for "no line".
+                if first.line > frame.line && frame.line > 0 {
+                    break;
+                }
+                let functions = self
+                    .files
+                    .entry(frame.filename.clone())
+                    .or_default()
+                    .entry(frame.name.clone())
+                    .or_default();
+                functions.known.entry(frame.line).or_insert(line);
+                if !functions.firsts.contains(&line) {
+                    functions.firsts.push(line);
+                }
+            }
+        }
+    }
+
+    /// The first line of a frame's function: as learnt; else the nearest one before it of the same name;
+    /// else the running line itself.
+    fn of(&mut self, frame: &SpyFrame) -> u32 {
+        let line = u32::try_from(frame.line).unwrap_or(0);
+        let functions = self
+            .files
+            .get(&frame.filename)
+            .and_then(|names| names.get(&frame.name));
+        let Some(functions) = functions else {
+            return line;
+        };
+        functions
+            .known
+            .get(&frame.line)
+            .copied()
+            .unwrap_or_else(|| {
+                let before = functions
+                    .firsts
+                    .iter()
+                    .copied()
+                    .filter(|first| *first <= line)
+                    .max();
+                before
+                    .or_else(|| functions.firsts.first().copied())
+                    .unwrap_or(line)
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trace(frames: &[(&str, i32)]) -> StackTrace {
+        StackTrace {
+            pid: 1,
+            thread_id: 1,
+            thread_name: None,
+            os_thread_id: None,
+            active: true,
+            owns_gil: false,
+            frames: frames
+                .iter()
+                .map(|(name, line)| SpyFrame {
+                    name: name.to_string(),
+                    filename: "a.py".to_string(),
+                    module: None,
+                    short_filename: None,
+                    line: *line,
+                    locals: None,
+                    is_entry: false,
+                    is_shim_entry: false,
+                })
+                .collect(),
+            process_info: None,
+        }
+    }
+
+    #[test]
+    fn first_lines_are_learnt_from_the_outside_in() {
+        let mut lines = FirstLines::default();
+        let running = [trace(&[("leaf", 25), ("main", 3)])];
+        assert!(lines.any_unknown(&running));
+        // The leaf has changed between the two reads; main is learnt all the same.
+        lines.learn(&running, &[trace(&[("other", 40), ("main", 1)])]);
+        assert!(lines.any_unknown(&running));
+        lines.learn(&running, &[trace(&[("leaf", 20), ("main", 1)])]);
+        assert!(!lines.any_unknown(&running));
+        assert_eq!(lines.of(&running[0].frames[0]), 20);
+        assert_eq!(lines.of(&running[0].frames[1]), 1);
+        // Another function of the same name further down is not mixed up with it.
+        let other = [trace(&[("leaf", 55), ("main", 3)])];
+        assert_eq!(lines.of(&other[0].frames[0]), 20);
+        lines.learn(&other, &[trace(&[("leaf", 50), ("main", 1)])]);
+        assert_eq!(lines.of(&other[0].frames[0]), 50);
+        assert_eq!(lines.of(&running[0].frames[0]), 20);
+    }
+
+    #[test]
+    fn a_first_line_after_the_running_line_is_not_believed() {
+        let mut lines = FirstLines::default();
+        let running = [trace(&[("leaf", 25)])];
+        lines.learn(&running, &[trace(&[("leaf", 50)])]);
+        assert!(lines.any_unknown(&running));
+    }
+
+    #[test]
+    fn native_frames_without_blocking_are_refused() {
+        let options = ReaderOptions {
+            native: true,
+            ..ReaderOptions::default()
+        };
+        assert!(check_options(options).is_err());
+    }
+}

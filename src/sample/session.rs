@@ -1,0 +1,561 @@
+//! Samples a process, and its children when asked to, into a profile.
+//!
+//! Each process has a sampler thread of its own; the caller's thread watches for new children and for the
+//! time to stop. Signals, `--duration` and the target's end all end in the same way: samplers return what
+//! they have, and the parts are put together.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::choose::{self, Opened, Patience};
+use super::clock::Clock;
+use super::pyspy::{self, ReaderOptions};
+use super::{Fault, FrameSample, SampleOptions, ThreadStack, ThreadStacks, calls};
+use crate::error::{Error, ErrorKind, Result, io_reason};
+use crate::profile::record::Sample;
+use crate::profile::{
+    Meta, Origin, ProcessId, ProcessInfo, Profile, Recorder, RunState, StackId, Tables, ThreadId,
+    ThreadInfo,
+};
+use crate::target::process;
+use crate::target::threads::{self, Threads};
+use crate::units::{Pid, Tid};
+
+/// How often new children are looked for.
+const CHILD_SCAN: Duration = Duration::from_millis(20);
+
+/// How long a process whose memory makes no sense any more may take to become readable again (after an
+/// exec), before it is given up.
+const REOPEN: Duration = Duration::from_secs(2);
+
+/// Faults in a row after which the process is opened anew: it may have called exec.
+const FAULTS_BEFORE_REOPEN: u32 = 20;
+
+/// Numbers that grow while a session runs, for progress displays.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Samples taken, of all processes.
+    pub samples: AtomicU64,
+    /// Samples given up.
+    pub given_up: AtomicU64,
+    /// Processes that are or were sampled.
+    pub processes: AtomicU64,
+}
+
+/// Which process a session starts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Root {
+    /// One that runs already; an error when it cannot be read.
+    Running(Pid),
+    /// One that we have just started: waited for until it is readable or has ended.
+    Started(Pid),
+}
+
+impl Root {
+    fn pid(self) -> Pid {
+        match self {
+            Root::Running(pid) | Root::Started(pid) => pid,
+        }
+    }
+}
+
+/// What a session gathered.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The recording; without samples when the program ended before it could be read.
+    pub profile: Profile,
+    /// Things that the user should know.
+    pub notes: Vec<String>,
+}
+
+/// What all samplers of a session share.
+#[derive(Clone)]
+struct Shared {
+    options: SampleOptions,
+    stop: Arc<AtomicBool>,
+    progress: Arc<Progress>,
+    epoch: Instant,
+}
+
+impl Shared {
+    fn reader_options(&self) -> ReaderOptions {
+        ReaderOptions {
+            blocking: self.options.blocking,
+            native: self.options.native,
+            locals: false,
+        }
+    }
+
+    fn now_us(&self) -> u64 {
+        self.epoch.elapsed().as_micros() as u64
+    }
+}
+
+/// What one sampler gathered.
+struct Part {
+    recorder: Recorder,
+    /// When its process was open, microseconds since the session's start.
+    opened_us: u64,
+    python: String,
+    reader: String,
+    exact_stacks: bool,
+    samples: u64,
+    given_up: u64,
+    lateness_us: f64,
+    notes: Vec<String>,
+}
+
+/// Samples from now until `stop` is set, the duration is over, or all processes have ended.
+pub fn record(
+    root: Root,
+    options: &SampleOptions,
+    stop: Arc<AtomicBool>,
+    progress: Arc<Progress>,
+) -> Result<Outcome> {
+    let shared = Shared {
+        options: options.clone(),
+        stop,
+        progress,
+        epoch: Instant::now(),
+    };
+    pyspy::check_options(shared.reader_options())?;
+    let started_at_ms = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |t| t.as_millis() as u64);
+    let command = process::command_line(root.pid());
+    let patience = match root {
+        Root::Running(_) => Patience::For(Duration::from_millis(500)),
+        Root::Started(_) => Patience::Forever,
+    };
+    let mut family = Family {
+        root: root.pid(),
+        known: FxHashSet::default(),
+        samplers: Vec::new(),
+    };
+    family.spawn(root.pid(), patience, &shared)?;
+    let parts = family.watch(&shared)?;
+    let end_us = shared.now_us();
+    shared.stop.store(true, Ordering::SeqCst);
+
+    // The recording begins when the first process could be read, not when we began to look for it.
+    let opened = parts
+        .iter()
+        .filter_map(|(_, part)| part.as_ref().ok().map(|part| part.opened_us));
+    let opened_us = opened.min().unwrap_or(end_us);
+    let mut outcome = assemble(parts, root, options)?;
+    let profile = &mut outcome.profile;
+    for thread in &mut profile.threads {
+        thread.started_us = thread.started_us.saturating_sub(opened_us);
+    }
+    profile.meta.command = profile
+        .processes
+        .first()
+        .map_or(command, |process| process.command.clone());
+    profile.meta.pid = root.pid().0;
+    profile.meta.started_at_ms = started_at_ms + opened_us / 1000;
+    profile.meta.duration_us = end_us - opened_us;
+    Ok(outcome)
+}
+
+/// The processes of a session.
+struct Family {
+    root: Pid,
+    /// By id and start time, since ids are used again.
+    known: FxHashSet<(Pid, u64)>,
+    samplers: Vec<(Pid, JoinHandle<Result<Part>>)>,
+}
+
+impl Family {
+    fn spawn(&mut self, pid: Pid, patience: Patience, shared: &Shared) -> Result<()> {
+        let Some(stat) = process::stat(pid) else {
+            return if pid == self.root {
+                Err(process::gone(pid))
+            } else {
+                Ok(())
+            };
+        };
+        if !self.known.insert((pid, stat.start_ticks)) {
+            return Ok(());
+        }
+        let shared = shared.clone();
+        let sampler = std::thread::Builder::new()
+            .name(format!("sample {pid}"))
+            .spawn(move || sample_process(pid, patience, &shared))
+            .map_err(|error| {
+                Error::new(
+                    ErrorKind::Failed,
+                    "cannot start a thread",
+                    io_reason(&error),
+                )
+            })?;
+        self.samplers.push((pid, sampler));
+        Ok(())
+    }
+
+    /// Looks for children and for the end; gives the samplers' results, the root's first.
+    fn watch(mut self, shared: &Shared) -> Result<Vec<(Pid, Result<Part>)>> {
+        let nap = if shared.options.subprocesses {
+            CHILD_SCAN
+        } else {
+            Duration::from_millis(5)
+        };
+        loop {
+            if let Some(limit) = shared.options.duration
+                && shared.epoch.elapsed() >= limit
+            {
+                shared.stop.store(true, Ordering::SeqCst);
+            }
+            let ended = self
+                .samplers
+                .iter()
+                .all(|(_, sampler)| sampler.is_finished());
+            if shared.stop.load(Ordering::Relaxed) || ended {
+                break;
+            }
+            if shared.options.subprocesses {
+                let mut todo: Vec<Pid> = self.known.iter().map(|(pid, _)| *pid).collect();
+                while let Some(pid) = todo.pop() {
+                    for child in process::children(pid) {
+                        let before = self.known.len();
+                        self.spawn(child, Patience::Forever, shared)?;
+                        if self.known.len() > before {
+                            todo.push(child);
+                        }
+                    }
+                }
+            }
+            let left = shared
+                .options
+                .duration
+                .map(|limit| limit.saturating_sub(shared.epoch.elapsed()));
+            std::thread::sleep(left.map_or(nap, |left| left.min(nap)));
+        }
+        let join = |(pid, sampler): (Pid, JoinHandle<Result<Part>>)| {
+            let part = sampler.join().unwrap_or_else(|_| {
+                Err(Error::new(
+                    ErrorKind::Failed,
+                    format!("cannot sample process {pid}"),
+                    "the sampler failed",
+                ))
+            });
+            (pid, part)
+        };
+        Ok(self.samplers.into_iter().map(join).collect())
+    }
+}
+
+/// Puts the parts together. The root's failure is an error, unless its children were followed and gave
+/// samples, or it was started by us and ended too early.
+fn assemble(
+    parts: Vec<(Pid, Result<Part>)>,
+    root: Root,
+    options: &SampleOptions,
+) -> Result<Outcome> {
+    let mut profile = Profile::default();
+    let mut notes: Vec<String> = Vec::new();
+    let mut first_error = None;
+    let mut meta = Meta {
+        origin: Origin::Sampled,
+        mode: options.mode,
+        rate_hz: options.rate.hz().unwrap_or(0.0),
+        blocking: options.blocking,
+        split_threads: options.threads,
+        has_cpu_time: true,
+        ..Meta::default()
+    };
+    let mut lateness = 0.0;
+    for (pid, part) in parts {
+        match part {
+            Ok(part) => {
+                if meta.python.is_empty() {
+                    meta.python.clone_from(&part.python);
+                    meta.reader.clone_from(&part.reader);
+                }
+                meta.approximate_stacks |= !part.exact_stacks;
+                meta.samples += part.samples;
+                meta.given_up += part.given_up;
+                lateness += part.lateness_us * part.samples as f64;
+                notes.extend(part.notes);
+                profile.absorb(&part.recorder.profile);
+            }
+            Err(error) if pid == root.pid() => first_error = Some(error),
+            // A child that is no Python, or ended at once, is no failure.
+            Err(_) => {}
+        }
+    }
+    if let Some(error) = first_error {
+        let too_early = matches!(root, Root::Started(_))
+            && matches!(
+                error.kind(),
+                ErrorKind::ProcessEnded | ErrorKind::NoSuchProcess
+            );
+        if too_early {
+            notes.push("the program ended before its Python could be read".to_string());
+        } else if profile.runs.is_empty() {
+            return Err(error);
+        }
+    }
+    if meta.samples > 0 {
+        meta.mean_lateness_us = lateness / meta.samples as f64;
+    }
+    profile.meta = meta;
+    Ok(Outcome { profile, notes })
+}
+
+/// Samples one process until it ends or the stop flag is set.
+fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part> {
+    let opened = choose::open_patiently(pid, shared.reader_options(), patience, &shared.stop)?;
+    shared.progress.processes.fetch_add(1, Ordering::Relaxed);
+    let mut sampler = ProcessSampler::new(pid, opened, shared);
+    let mut clock = Clock::new(shared.options.rate);
+    let mut faults_in_a_row = 0;
+    while clock.wait(&shared.stop) {
+        match sampler.sample() {
+            Ok(()) => {
+                faults_in_a_row = 0;
+                sampler.part.samples += 1;
+                shared.progress.samples.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(fault) => {
+                if !process::is_alive(pid) {
+                    break;
+                }
+                sampler.part.given_up += 1;
+                shared.progress.given_up.fetch_add(1, Ordering::Relaxed);
+                faults_in_a_row += 1;
+                if fault == Fault::Denied {
+                    sampler
+                        .part
+                        .notes
+                        .push(format!("process {pid} may not be read any more"));
+                    break;
+                }
+                if faults_in_a_row == FAULTS_BEFORE_REOPEN {
+                    faults_in_a_row = 0;
+                    let reopened = choose::open_patiently(
+                        pid,
+                        shared.reader_options(),
+                        Patience::For(REOPEN),
+                        &shared.stop,
+                    );
+                    match reopened {
+                        Ok(opened) => sampler.reopen(opened),
+                        Err(_) if !process::is_alive(pid) => break,
+                        Err(error) => {
+                            sampler.part.notes.push(error.to_string());
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    sampler.part.lateness_us = clock.mean_lateness_us();
+    Ok(sampler.part)
+}
+
+/// What is remembered of a thread between samples.
+struct Slot {
+    id: ThreadId,
+    tid: Option<Tid>,
+    frames: Vec<FrameSample>,
+    stack: Option<StackId>,
+    last_us: u64,
+    last_cpu_ns: u64,
+    /// CPU time that no sample on a CPU has accounted for yet.
+    pending_cpu_ns: u64,
+    generation: u64,
+}
+
+struct ProcessSampler<'a> {
+    pid: Pid,
+    opened: Opened,
+    shared: &'a Shared,
+    part: Part,
+    stacks: ThreadStacks,
+    os_threads: Threads,
+    slots: FxHashMap<(u64, u64), Slot>,
+    last_us: u64,
+    generation: u64,
+}
+
+impl<'a> ProcessSampler<'a> {
+    fn new(pid: Pid, opened: Opened, shared: &'a Shared) -> Self {
+        let mut recorder = Recorder::default();
+        recorder.profile.processes.push(ProcessInfo {
+            pid: pid.0,
+            parent: process::stat(pid).map_or(0, |stat| stat.parent.0),
+            python: opened.version.to_string(),
+            command: process::command_line(pid),
+        });
+        let part = Part {
+            recorder,
+            opened_us: shared.now_us(),
+            python: opened.version.to_string(),
+            reader: opened.reader.describe(),
+            exact_stacks: opened.reader.is_exact(),
+            samples: 0,
+            given_up: 0,
+            lateness_us: 0.0,
+            notes: Vec::new(),
+        };
+        ProcessSampler {
+            pid,
+            opened,
+            shared,
+            part,
+            stacks: ThreadStacks::default(),
+            os_threads: Threads::new(pid),
+            slots: FxHashMap::default(),
+            last_us: shared.now_us(),
+            generation: 0,
+        }
+    }
+
+    /// Goes on with a new reader after an exec: all threads are new.
+    fn reopen(&mut self, opened: Opened) {
+        self.opened = opened;
+        self.slots.clear();
+        self.os_threads = Threads::new(self.pid);
+        self.last_us = self.shared.now_us();
+        self.part.recorder.profile.processes[0].command = process::command_line(self.pid);
+    }
+
+    /// Takes one sample of all threads.
+    fn sample(&mut self) -> Result<(), Fault> {
+        // The kernel's view first: stopping a target (--blocking) changes it.
+        let mut activity = FxHashMap::default();
+        for slot in self.slots.values() {
+            if let Some(tid) = slot.tid
+                && let Some(seen) = self.os_threads.activity(tid)
+            {
+                activity.insert(tid, seen);
+            }
+        }
+        let now_us = self.shared.now_us();
+        let tables = &mut self.part.recorder.profile.tables;
+        self.opened.reader.read(tables, &mut self.stacks)?;
+        self.generation += 1;
+        let stacks = std::mem::take(&mut self.stacks);
+        for thread in &stacks.threads {
+            if thread.frames.is_empty() {
+                continue;
+            }
+            let key = (thread.python_id, thread.os_id);
+            let mut slot = match self.slots.remove(&key) {
+                Some(slot) => slot,
+                None => self.new_slot(thread),
+            };
+            let seen = slot.tid.and_then(|tid| {
+                activity
+                    .get(&tid)
+                    .copied()
+                    .or_else(|| self.os_threads.activity(tid))
+            });
+            self.add(&mut slot, thread, now_us, seen);
+            self.slots.insert(key, slot);
+        }
+        self.stacks = stacks;
+        let generation = self.generation;
+        self.slots.retain(|_, slot| slot.generation == generation);
+        self.last_us = now_us;
+        Ok(())
+    }
+
+    fn new_slot(&mut self, thread: &ThreadStack) -> Slot {
+        let inner = match i32::try_from(thread.os_id) {
+            Ok(0) | Err(_) => threads::pthread_tid(self.pid, thread.python_id),
+            Ok(inner) => Some(inner),
+        };
+        let tid = inner.and_then(|inner| self.os_threads.resolve(inner));
+        let id = self.part.recorder.add_thread(ThreadInfo {
+            process: ProcessId(0),
+            os_id: tid.map_or(thread.os_id, |tid| tid.0 as u64),
+            python_id: thread.python_id,
+            name: thread.name.clone(),
+            started_us: self.last_us,
+        });
+        Slot {
+            id,
+            tid,
+            frames: Vec::new(),
+            stack: None,
+            last_us: self.last_us,
+            last_cpu_ns: tid
+                .and_then(|tid| self.os_threads.activity(tid))
+                .map_or(0, |activity| activity.cpu_ns),
+            pending_cpu_ns: 0,
+            generation: 0,
+        }
+    }
+
+    fn add(
+        &mut self,
+        slot: &mut Slot,
+        thread: &ThreadStack,
+        now_us: u64,
+        seen: Option<threads::Activity>,
+    ) {
+        let profile = &mut self.part.recorder.profile;
+        let tables = &mut profile.tables;
+        let fresh = calls::fresh_from(tables, &slot.frames, &thread.frames);
+        let stack = match slot.stack {
+            Some(stack) if same_frames(&slot.frames, &thread.frames) => stack,
+            _ => intern(tables, &thread.frames),
+        };
+        if thread.name.is_some() {
+            profile.threads[slot.id.index()]
+                .name
+                .clone_from(&thread.name);
+        }
+        let mut state = RunState::default();
+        if thread.holds_gil {
+            state = state.with(RunState::GIL);
+        }
+        // Without a kernel thread to ask, the holder of the GIL is taken to run.
+        let on_cpu = seen.map_or(thread.holds_gil, |seen| seen.on_cpu);
+        if on_cpu {
+            state = state.with(RunState::ON_CPU);
+        }
+        if let Some(seen) = seen {
+            slot.pending_cpu_ns += seen.cpu_ns.saturating_sub(slot.last_cpu_ns);
+            slot.last_cpu_ns = seen.cpu_ns;
+        }
+        // CPU time goes to stacks that were seen on a CPU, not to the sleep that followed.
+        let cpu_us = if on_cpu {
+            slot.pending_cpu_ns / 1000
+        } else {
+            0
+        };
+        slot.pending_cpu_ns -= cpu_us * 1000;
+        self.part.recorder.add(Sample {
+            thread: slot.id,
+            stack,
+            wall_us: now_us.saturating_sub(slot.last_us),
+            cpu_us,
+            fresh_from: fresh.map(|depth| u16::try_from(depth).unwrap_or(u16::MAX - 1)),
+            state,
+        });
+        slot.frames.clone_from(&thread.frames);
+        slot.stack = Some(stack);
+        slot.last_us = now_us;
+        slot.generation = self.generation;
+    }
+}
+
+fn same_frames(a: &[FrameSample], b: &[FrameSample]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.frame == b.frame)
+}
+
+/// The stack of `frames`, outermost first; there is at least one.
+fn intern(tables: &mut Tables, frames: &[FrameSample]) -> StackId {
+    let mut stack = None;
+    for sample in frames {
+        stack = Some(tables.stack(stack, sample.frame));
+    }
+    stack.unwrap_or(StackId(0))
+}
