@@ -13,6 +13,7 @@
 //! ```
 #![deny(missing_docs)]
 
+pub mod cli;
 pub mod error;
 pub mod exact;
 pub mod formats;
@@ -20,3 +21,4 @@ pub mod profile;
 pub mod sample;
 pub mod target;
 pub mod units;
+pub mod view;

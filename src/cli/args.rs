@@ -1,0 +1,156 @@
+//! Groups of arguments that several commands share, and what they turn into.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use crate::error::{Error, Result};
+use crate::profile::Mode;
+use crate::sample::SampleOptions;
+use crate::target::list;
+use crate::units::{Pid, Rate, parse_duration};
+
+/// Which process.
+#[derive(Debug, Clone, Args)]
+pub struct TargetArgs {
+    /// Process id
+    #[arg(value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    pid: Option<i32>,
+    /// The one Python process that has this in its command line
+    #[arg(long, value_name = "PATTERN", conflicts_with = "pid")]
+    name: Option<String>,
+}
+
+impl TargetArgs {
+    /// The process that is meant.
+    pub fn pid(&self) -> Result<Pid> {
+        match (self.pid, &self.name) {
+            (Some(pid), _) => Ok(Pid(pid)),
+            (None, Some(pattern)) => list::find_by_name(pattern),
+            (None, None) => Err(Error::usage("no process", "give a PID or --name PATTERN")
+                .hint("biopsy ps lists the Python processes of this machine")),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ModeArg {
+    /// All samples, as cProfile counts
+    Wall,
+    /// Threads on a CPU
+    Cpu,
+    /// Threads that hold the GIL
+    Gil,
+}
+
+impl From<ModeArg> for Mode {
+    fn from(mode: ModeArg) -> Mode {
+        match mode {
+            ModeArg::Wall => Mode::Wall,
+            ModeArg::Cpu => Mode::Cpu,
+            ModeArg::Gil => Mode::Gil,
+        }
+    }
+}
+
+/// How to sample.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Sampling")]
+pub struct SampleArgs {
+    /// Samples a second, such as 1000 or 10k, or "max"
+    #[arg(short, long, value_name = "HZ", default_value = "1000")]
+    rate: Rate,
+    /// Stop after this time: 30, 30s, 5m [default: to the end, or Ctrl-C]
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
+    duration: Option<Duration>,
+    /// Which samples count
+    #[arg(long, value_enum, default_value = "wall")]
+    mode: ModeArg,
+    /// Keep threads apart in every output
+    #[arg(long)]
+    threads: bool,
+    /// Follow child processes; each keeps its own rows
+    #[arg(long)]
+    subprocesses: bool,
+    /// Stop the target for each sample [default: never stopped]
+    #[arg(long)]
+    blocking: bool,
+    /// Native (C, C++, Rust) frames too; needs --blocking and a build with them
+    #[arg(long)]
+    native: bool,
+}
+
+impl SampleArgs {
+    /// Plain options.
+    pub fn options(&self) -> SampleOptions {
+        SampleOptions {
+            rate: self.rate,
+            duration: self.duration,
+            mode: self.mode.into(),
+            threads: self.threads,
+            subprocesses: self.subprocesses,
+            blocking: self.blocking,
+            native: self.native,
+        }
+    }
+}
+
+/// Where results go.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Output")]
+pub struct OutputArgs {
+    /// Write a file; its name chooses the format. Repeat it for several files
+    #[arg(short, long = "output", value_name = "FILE")]
+    pub outputs: Vec<PathBuf>,
+    /// Format of the one -o, or of stdout: table, pstats, callgrind, flamegraph, collapsed, speedscope,
+    /// gecko, pprof, html, json, biopsy
+    #[arg(short, long, value_name = "NAME")]
+    pub format: Option<String>,
+    /// No progress, no notes
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// How the table looks.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Table")]
+pub struct ViewArgs {
+    /// Order of the rows: any key of pstats' sort_stats, such as cumulative, tottime, ncalls; repeatable
+    /// [default: cumulative]
+    #[arg(short, long = "sort", value_name = "KEY", value_delimiter = ',')]
+    pub sort: Vec<String>,
+    /// Restrict the rows as print_stats does: a number, a fraction or a regular expression; repeatable
+    /// [default: 30 rows on a terminal, all otherwise]
+    #[arg(
+        short,
+        long = "limit",
+        value_name = "N|FRACTION|REGEX",
+        allow_hyphen_values = true
+    )]
+    pub limit: Vec<String>,
+    /// File names without folders
+    #[arg(long)]
+    pub strip_dirs: bool,
+}
+
+impl From<CliMode> for Mode {
+    fn from(mode: CliMode) -> Mode {
+        mode.0.into()
+    }
+}
+
+/// `--mode` where it may be left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CliMode(ModeArg);
+
+impl clap::builder::ValueParserFactory for CliMode {
+    type Parser = clap::builder::ValueParser;
+
+    fn value_parser() -> Self::Parser {
+        use clap::builder::TypedValueParser;
+        clap::builder::ValueParser::new(
+            clap::builder::EnumValueParser::<ModeArg>::new().map(CliMode),
+        )
+    }
+}

@@ -1,0 +1,60 @@
+//! `biopsy attach`: sample a running process.
+
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::Args;
+
+use super::args::{OutputArgs, SampleArgs, TargetArgs, ViewArgs};
+use super::output::{self, Outputs, Shown};
+use super::progress::ProgressLine;
+use crate::error::{Error, ErrorKind, Result};
+use crate::profile::Filter;
+use crate::sample::session::{self, Progress, Root};
+use crate::target::signals::{self, OnSignal};
+
+/// Sample a running process: cProfile's table, or files for every viewer.
+#[derive(Debug, Args)]
+pub struct AttachArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    sample: SampleArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    view: ViewArgs,
+}
+
+pub fn run(args: AttachArgs, out: &mut dyn Write) -> Result<()> {
+    let interactive = std::io::stdout().is_terminal();
+    let shown = Shown {
+        table: output::table_options(&args.view, interactive)?,
+        ..Shown::default()
+    };
+    let outputs = Outputs::prepare(&args.output)?;
+    let pid = args.target.pid()?;
+    let stop = Arc::new(AtomicBool::new(false));
+    signals::handle(OnSignal::Stop(stop.clone()))?;
+    let progress = Arc::new(Progress::default());
+    let line = ProgressLine::show(progress.clone(), args.output.quiet);
+    let outcome = session::record(Root::Running(pid), &args.sample.options(), stop, progress);
+    drop(line);
+    let outcome = outcome?;
+    if !args.output.quiet {
+        for note in &outcome.notes {
+            eprintln!("biopsy: note: {note}");
+        }
+    }
+    let profile = &outcome.profile;
+    outputs.write(profile, &Filter::of(profile), &shown, out)?;
+    if profile.runs.is_empty() {
+        return Err(Error::new(
+            ErrorKind::Failed,
+            format!("no sample of process {pid}"),
+            format!("{} were given up", profile.meta.given_up),
+        ));
+    }
+    Ok(())
+}

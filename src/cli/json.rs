@@ -1,0 +1,172 @@
+//! The JSON documents of `ps`, `dump` and `diff`. A field is never lost or renamed within a version.
+
+use serde::Serialize;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::profile::diff::{DiffRow, Side};
+use crate::sample::dump::{self, Dump};
+use crate::target::list::PythonProcess;
+
+fn text(document: &impl Serialize) -> Result<String> {
+    serde_json::to_string_pretty(document)
+        .map(|text| text + "\n")
+        .map_err(|error| Error::new(ErrorKind::Failed, "cannot write JSON", error.to_string()))
+}
+
+#[derive(Serialize)]
+struct PsDocument<'a> {
+    schema: &'static str,
+    processes: Vec<PsProcess<'a>>,
+}
+
+#[derive(Serialize)]
+struct PsProcess<'a> {
+    pid: i32,
+    /// Null when it is not known; `note` says why.
+    python: Option<&'a str>,
+    user: &'a str,
+    rss_bytes: u64,
+    threads: usize,
+    cpu_percent: f32,
+    command: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'a str>,
+}
+
+/// `biopsy.ps/1`.
+pub fn processes(processes: &[PythonProcess]) -> Result<String> {
+    text(&PsDocument {
+        schema: "biopsy.ps/1",
+        processes: processes
+            .iter()
+            .map(|process| PsProcess {
+                pid: process.pid.0,
+                python: process.python.as_deref().ok(),
+                user: &process.user,
+                rss_bytes: process.rss_bytes,
+                threads: process.threads,
+                cpu_percent: process.cpu_percent,
+                command: &process.command,
+                note: process.python.as_ref().err().map(String::as_str),
+            })
+            .collect(),
+    })
+}
+
+#[derive(Serialize)]
+struct DumpDocument<'a> {
+    schema: &'static str,
+    pid: i32,
+    python: &'a str,
+    command: &'a str,
+    steady: bool,
+    threads: Vec<DumpThread<'a>>,
+}
+
+#[derive(Serialize)]
+struct DumpThread<'a> {
+    id: u64,
+    os_id: Option<u64>,
+    name: Option<&'a str>,
+    state: &'static str,
+    frames: Vec<DumpFrame<'a>>,
+}
+
+#[derive(Serialize)]
+struct DumpFrame<'a> {
+    file: &'a str,
+    line: u32,
+    first_line: u32,
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    locals: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+/// `biopsy.dump/1`; frames stand innermost first.
+pub fn dump(dump: &Dump) -> Result<String> {
+    text(&DumpDocument {
+        schema: "biopsy.dump/1",
+        pid: dump.pid.0,
+        python: &dump.python,
+        command: &dump.command,
+        steady: dump.steady,
+        threads: dump
+            .threads
+            .iter()
+            .map(|thread| DumpThread {
+                id: thread.python_id,
+                os_id: (thread.os_id != 0).then_some(thread.os_id),
+                name: thread.name.as_deref(),
+                state: thread.state(),
+                frames: thread.frames.iter().map(frame).collect(),
+            })
+            .collect(),
+    })
+}
+
+fn frame(frame: &dump::DumpFrame) -> DumpFrame<'_> {
+    DumpFrame {
+        file: &frame.file,
+        line: frame.line,
+        first_line: frame.first_line,
+        name: &frame.name,
+        locals: frame.locals.as_ref().map(|locals| {
+            locals
+                .iter()
+                .map(|(name, value)| (name.clone(), value.clone().into()))
+                .collect()
+        }),
+    }
+}
+
+#[derive(Serialize)]
+struct DiffDocument<'a> {
+    schema: &'static str,
+    old: &'a str,
+    new: &'a str,
+    functions: Vec<DiffFunction<'a>>,
+}
+
+#[derive(Serialize)]
+struct DiffFunction<'a> {
+    file: &'a str,
+    line: u32,
+    name: &'a str,
+    tottime_change_s: f64,
+    cumtime_change_s: f64,
+    old: Option<DiffSide>,
+    new: Option<DiffSide>,
+}
+
+#[derive(Serialize)]
+struct DiffSide {
+    ncalls: u64,
+    tottime_s: f64,
+    cumtime_s: f64,
+}
+
+/// `biopsy.profile-diff/1`.
+pub fn diff(old: &str, new: &str, rows: &[DiffRow]) -> Result<String> {
+    let side = |side: Side| DiffSide {
+        ncalls: side.ncalls,
+        tottime_s: side.tottime,
+        cumtime_s: side.cumtime,
+    };
+    text(&DiffDocument {
+        schema: "biopsy.profile-diff/1",
+        old,
+        new,
+        functions: rows
+            .iter()
+            .map(|row| DiffFunction {
+                file: &row.file,
+                line: row.line,
+                name: &row.name,
+                tottime_change_s: row.tottime_change(),
+                cumtime_change_s: row.cumtime_change(),
+                old: row.old.map(side),
+                new: row.new.map(side),
+            })
+            .collect(),
+    })
+}

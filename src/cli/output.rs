@@ -1,0 +1,433 @@
+//! Results to files and stdout: formats by name, places checked before the work starts, files written
+//! beside their place and renamed.
+
+use std::fs;
+use std::io::{BufWriter, IsTerminal, Write};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::args::{OutputArgs, ViewArgs};
+use crate::error::{Error, ErrorKind, Result, io_reason};
+use crate::formats::registry::{self, Format};
+use crate::formats::{ExportOptions, Loss};
+use crate::profile::{Filter, Origin, Profile};
+use crate::view::stats::{self, LineOptions, Restriction, SortKey, TableOptions};
+
+/// Rows that a terminal gets without `--limit`.
+const TERMINAL_ROWS: usize = 30;
+
+/// One result.
+#[derive(Debug)]
+enum Kind {
+    Table,
+    File(&'static Format),
+}
+
+#[derive(Debug)]
+struct Output {
+    /// `None` for stdout.
+    path: Option<PathBuf>,
+    kind: Kind,
+}
+
+/// All results of a command.
+#[derive(Debug)]
+pub struct Outputs {
+    outputs: Vec<Output>,
+    quiet: bool,
+}
+
+/// What is shown in a table.
+#[derive(Debug, Clone, Default)]
+pub struct Shown {
+    /// Sort keys, restrictions, view.
+    pub table: TableOptions,
+    /// Cost by line, of the functions that match.
+    pub lines: Option<Option<String>>,
+    /// A line above the table, such as pstats' file-name line.
+    pub heading: Option<String>,
+}
+
+impl Outputs {
+    /// Chooses the formats and checks that each place can be written.
+    pub fn prepare(args: &OutputArgs) -> Result<Outputs> {
+        if args.format.is_some() && args.outputs.len() > 1 {
+            return Err(Error::usage(
+                "cannot use --format",
+                format!(
+                    "it names the format of one output, and there are {}",
+                    args.outputs.len()
+                ),
+            )
+            .hint("leave it out: file names choose their formats"));
+        }
+        let kind_of = |name: &str| match name {
+            "table" => Ok(Kind::Table),
+            name => registry::by_name(name).map(Kind::File),
+        };
+        let mut outputs = Vec::new();
+        for path in &args.outputs {
+            let kind = match &args.format {
+                Some(name) => kind_of(name)?,
+                None if path.as_os_str() == "-" => Kind::Table,
+                None => Kind::File(registry::by_file_name(path)?),
+            };
+            let path = (path.as_os_str() != "-").then(|| path.clone());
+            if outputs.iter().any(|other: &Output| other.path == path) {
+                return Err(Error::usage(
+                    "cannot write twice",
+                    "the same output is named two times",
+                ));
+            }
+            outputs.push(Output { path, kind });
+        }
+        if outputs.is_empty() {
+            outputs.push(Output {
+                path: None,
+                kind: args.format.as_deref().map_or(Ok(Kind::Table), kind_of)?,
+            });
+        }
+        for output in &outputs {
+            if let Kind::File(format) = output.kind {
+                format.exporter()?;
+                if output.path.is_none() && is_binary(format) && std::io::stdout().is_terminal() {
+                    return Err(Error::usage(
+                        format!("cannot write {} to a terminal", format.name),
+                        "it is binary",
+                    )
+                    .hint("name a file: -o FILE"));
+                }
+            }
+            if let Some(path) = &output.path {
+                check_writable(path)?;
+            }
+        }
+        Ok(Outputs {
+            outputs,
+            quiet: args.quiet,
+        })
+    }
+
+    /// Whether a table goes to stdout.
+    pub fn has_table(&self) -> bool {
+        self.outputs
+            .iter()
+            .any(|output| matches!(output.kind, Kind::Table))
+    }
+
+    /// Writes everything. One failure does not keep the others from being written; the first is returned.
+    pub fn write(
+        &self,
+        profile: &Profile,
+        filter: &Filter,
+        shown: &Shown,
+        out: &mut dyn Write,
+    ) -> Result<()> {
+        let options = ExportOptions {
+            filter: filter.clone(),
+            strip_dirs: shown.table.strip_dirs,
+        };
+        let mut first_error = None;
+        let mut said: Vec<Loss> = Vec::new();
+        for output in &self.outputs {
+            let result = match (&output.path, &output.kind) {
+                (None, Kind::Table) => {
+                    write_table(profile, filter, shown, out).map(|()| Vec::new())
+                }
+                (None, Kind::File(format)) => export(format, profile, &options, out),
+                (Some(path), Kind::Table) => write_file(path, false, |file| {
+                    write_table(profile, filter, shown, file).map(|()| Vec::new())
+                }),
+                (Some(path), Kind::File(format)) => {
+                    let private = format.name == "biopsy";
+                    write_file(path, private, |file| {
+                        export(format, profile, &options, file)
+                    })
+                }
+            };
+            match result {
+                Ok(losses) => {
+                    if let (Some(path), false) = (&output.path, self.quiet) {
+                        eprintln!("biopsy: wrote {}", path.display());
+                    }
+                    said.extend(losses);
+                }
+                Err(error) => {
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+        if !self.quiet {
+            said.dedup();
+            for loss in said {
+                eprintln!("biopsy: note: {loss}");
+            }
+        }
+        first_error.map_or(Ok(()), Err)
+    }
+}
+
+fn is_binary(format: &Format) -> bool {
+    matches!(format.name, "pstats" | "pprof" | "biopsy")
+}
+
+fn export(
+    format: &Format,
+    profile: &Profile,
+    options: &ExportOptions,
+    out: &mut dyn Write,
+) -> Result<Vec<Loss>> {
+    let losses = format.exporter()?.export(profile, options, out)?;
+    out.flush()
+        .map_err(|error| Error::write(format.name, &error))?;
+    let name = |loss| format!("{}: {loss}", format.name);
+    Ok(losses.into_iter().map(name).collect())
+}
+
+fn write_table(
+    profile: &Profile,
+    filter: &Filter,
+    shown: &Shown,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let failed = |error: std::io::Error| Error::write("the table", &error);
+    let above = match (&shown.heading, profile.meta.origin) {
+        (Some(heading), _) => Some(heading.clone()),
+        (None, Origin::Sampled) => Some(note_line(profile)),
+        (None, _) => None,
+    };
+    if let Some(above) = above {
+        write!(out, "{above}\n\n").map_err(failed)?;
+    }
+    if let Some(pattern) = &shown.lines {
+        let mut sources = Sources::default();
+        let options = LineOptions {
+            function: pattern.clone(),
+            strip_dirs: shown.table.strip_dirs,
+        };
+        return stats::write_lines(
+            profile,
+            filter,
+            &options,
+            &mut |file| sources.read(file),
+            out,
+        );
+    }
+    let stats = profile.stats(filter);
+    if stats.groups.len() <= 1 {
+        return stats::write_table(&stats, &profile.tables, &shown.table, out);
+    }
+    for (at, label) in stats.groups.iter().enumerate() {
+        let group = stats.group(at as u32);
+        if group.rows.is_empty() {
+            continue;
+        }
+        writeln!(out, "{}\n", crate::units::printable(label)).map_err(failed)?;
+        stats::write_table(&group, &profile.tables, &shown.table, out)?;
+    }
+    Ok(())
+}
+
+/// The one line above a table of sampled numbers.
+pub fn note_line(profile: &Profile) -> String {
+    let meta = &profile.meta;
+    let rate = if meta.rate_hz > 0.0 {
+        format!("at {} Hz", meta.rate_hz)
+    } else {
+        "at full speed".to_string()
+    };
+    let mut line = format!(
+        "sampled {rate} for {:.2} s: {} samples, {} given up; ncalls are estimates",
+        meta.duration_us as f64 / 1e6,
+        meta.samples,
+        meta.given_up
+    );
+    if meta.approximate_stacks {
+        line.push_str("; approximate stacks");
+    }
+    line
+}
+
+/// Source files for `--lines`, read once.
+#[derive(Default)]
+struct Sources {
+    files: std::collections::HashMap<String, Option<Arc<Vec<String>>>>,
+}
+
+impl Sources {
+    /// Lines of a source file; `None` when it cannot be read or is larger than 16 MiB.
+    fn read(&mut self, file: &str) -> Option<Arc<Vec<String>>> {
+        let read = |file: &str| {
+            let path = Path::new(file);
+            let size = fs::metadata(path).ok().filter(fs::Metadata::is_file)?.len();
+            let bytes = (size <= 16 << 20).then(|| fs::read(path).ok())??;
+            let text = String::from_utf8_lossy(&bytes);
+            Some(Arc::new(text.lines().map(str::to_string).collect()))
+        };
+        self.files
+            .entry(file.to_string())
+            .or_insert_with(|| read(file))
+            .clone()
+    }
+}
+
+/// The options of a table; `interactive` when it goes to a terminal.
+pub fn table_options(args: &ViewArgs, interactive: bool) -> Result<TableOptions> {
+    let mut options = TableOptions {
+        strip_dirs: args.strip_dirs,
+        ..TableOptions::default()
+    };
+    for key in &args.sort {
+        options.sort.push(SortKey::parse(key)?);
+    }
+    if options.sort.is_empty() {
+        options.sort.push(SortKey::parse("cumulative")?);
+    }
+    for restriction in &args.limit {
+        options.restrictions.push(Restriction::parse(restriction)?);
+    }
+    if options.restrictions.is_empty() && interactive {
+        options
+            .restrictions
+            .push(Restriction::parse(&TERMINAL_ROWS.to_string())?);
+    }
+    Ok(options)
+}
+
+/// Whether `path` names something that is written in place: a pipe, a terminal, `/dev/null`.
+fn is_special(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| {
+        let kind = meta.file_type();
+        kind.is_char_device() || kind.is_fifo() || kind.is_block_device() || kind.is_socket()
+    })
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Fails unless a file can be made beside `path` and take its place.
+pub fn check_writable(path: &Path) -> Result<()> {
+    let what = format!("cannot write {}", path.display());
+    if path.is_dir() {
+        return Err(Error::new(ErrorKind::CannotWrite, what, "it is a folder"));
+    }
+    if is_special(path) {
+        return Ok(());
+    }
+    tempfile::NamedTempFile::new_in(folder_of(path))
+        .map(drop)
+        .map_err(|error| {
+            let why = match error.kind() {
+                std::io::ErrorKind::NotFound => "its folder does not exist".to_string(),
+                _ => io_reason(
+                    error
+                        .get_ref()
+                        .and_then(|e| e.downcast_ref())
+                        .unwrap_or(&error),
+                ),
+            };
+            Error::new(ErrorKind::CannotWrite, what, why)
+        })
+}
+
+/// Writes `path` through a temporary file beside it, so that a stop at any moment leaves the old file or
+/// the new one. A `private` file is readable by its owner alone.
+pub fn write_file<T>(
+    path: &Path,
+    private: bool,
+    write: impl FnOnce(&mut dyn Write) -> Result<T>,
+) -> Result<T> {
+    let shown = path.display();
+    let failed = |error: &std::io::Error| Error::write(shown.to_string(), error);
+    if is_special(path) {
+        let file = fs::OpenOptions::new()
+            .write(true)
+            .open(path)
+            .map_err(|e| failed(&e))?;
+        let mut file = BufWriter::new(file);
+        let result = write(&mut file)?;
+        file.flush().map_err(|e| failed(&e))?;
+        return Ok(result);
+    }
+    let temporary = tempfile::NamedTempFile::new_in(folder_of(path)).map_err(|e| failed(&e))?;
+    let mut file = BufWriter::new(temporary);
+    let result = write(&mut file).map_err(|error| error.within(shown.to_string()))?;
+    let temporary = file.into_inner().map_err(|e| failed(e.error()))?;
+    if !private {
+        let mode = 0o666 & !umask();
+        temporary
+            .as_file()
+            .set_permissions(fs::Permissions::from_mode(mode))
+            .map_err(|e| failed(&e))?;
+    }
+    temporary.persist(path).map_err(|e| failed(&e.error))?;
+    Ok(result)
+}
+
+/// The umask of this process, from `/proc` since asking the kernel would change it.
+fn umask() -> u32 {
+    fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| {
+            let text = status
+                .lines()
+                .find_map(|line| line.strip_prefix("Umask:"))?;
+            u32::from_str_radix(text.trim(), 8).ok()
+        })
+        .unwrap_or(0o077)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_replace_their_elders_only_when_whole() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("a.json");
+        fs::write(&path, "old").expect("write");
+        let failing = write_file(&path, false, |out| {
+            out.write_all(b"half").map_err(|e| Error::write("x", &e))?;
+            Err::<(), Error>(Error::usage("a", "b"))
+        });
+        assert!(failing.is_err());
+        assert_eq!(fs::read_to_string(&path).expect("read"), "old");
+        write_file(&path, true, |out| {
+            out.write_all(b"new").map_err(|e| Error::write("x", &e))
+        })
+        .expect("written");
+        assert_eq!(fs::read_to_string(&path).expect("read"), "new");
+        assert_eq!(
+            fs::metadata(&path).expect("meta").permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(fs::read_dir(folder.path()).expect("list").count(), 1);
+    }
+
+    #[test]
+    fn places_are_checked_before_the_work() {
+        let prepare = |outputs: &[&str], format: Option<&str>| {
+            Outputs::prepare(&OutputArgs {
+                outputs: outputs.iter().map(PathBuf::from).collect(),
+                format: format.map(str::to_string),
+                quiet: true,
+            })
+        };
+        for (outputs, format) in [
+            (vec!["/nonexistent/a.svg"], None),
+            (vec!["/"], Some("json")),
+            (vec!["a.unknown"], None),
+            (vec!["/dev/null", "b.svg"], Some("json")),
+            (vec![], Some("nope")),
+        ] {
+            assert!(prepare(&outputs, format).is_err(), "{outputs:?} {format:?}");
+        }
+        assert!(prepare(&["/dev/null"], Some("callgrind")).is_ok());
+        assert!(prepare(&[], None).is_ok_and(|outputs| outputs.has_table()));
+    }
+}

@@ -1,0 +1,144 @@
+//! `biopsy run`: start a program and sample it, or profile it exactly, to its end.
+
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::Args;
+
+use super::args::{OutputArgs, SampleArgs, ViewArgs};
+use super::output::{self, Outputs, Shown};
+use super::progress::ProgressLine;
+use crate::error::{Error, ErrorKind, Result};
+use crate::exact;
+use crate::profile::{Filter, Profile};
+use crate::sample::session::{self, Progress, Root};
+use crate::target::launch::{self, Launched};
+use crate::target::signals::{self, OnSignal};
+
+/// Start a program and sample it to its end. Its streams are its own, its exit code becomes ours.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    sample: SampleArgs,
+    /// Real call counts and times by the target's own cProfile (slower), instead of samples
+    #[arg(long, help_heading = "Sampling", conflicts_with_all = ["rate", "duration", "mode", "subprocesses", "blocking", "native", "threads"])]
+    exact: bool,
+    /// The interpreter for scripts, -m and -c
+    #[arg(long, value_name = "PATH", default_value = "python3")]
+    python: String,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    view: ViewArgs,
+    /// What to run: script.py ARGS, -m MODULE ARGS, -c CODE, or any program
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "COMMAND"
+    )]
+    pub command: Vec<String>,
+}
+
+pub fn run(args: RunArgs, out: &mut dyn Write) -> Result<u8> {
+    let interactive = std::io::stdout().is_terminal();
+    let shown = Shown {
+        table: output::table_options(&args.view, interactive)?,
+        ..Shown::default()
+    };
+    let outputs = Outputs::prepare(&args.output)?;
+    let words = launch::words(&args.command, &args.python);
+    if args.exact {
+        return run_exact(&args, &words, &outputs, &shown, out);
+    }
+    let mut launched = Launched::start(&words)?;
+    signals::handle(OnSignal::PassOn(launched.pid()))?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let progress = Arc::new(Progress::default());
+    // The program writes to the same terminal: a line that redraws itself would get in its way.
+    let line = ProgressLine::show(progress.clone(), args.output.quiet || interactive);
+    let options = args.sample.options();
+    let root = Root::Started(launched.pid());
+    let session = {
+        let stop = stop.clone();
+        std::thread::spawn(move || session::record(root, &options, stop, progress))
+    };
+    let status = launched.wait()?;
+    // Children that outlive the program are followed no longer.
+    stop.store(true, Ordering::SeqCst);
+    let outcome = session.join().map_err(|_| {
+        Error::new(
+            ErrorKind::Failed,
+            "cannot sample the program",
+            "the sampler failed",
+        )
+    })?;
+    drop(line);
+    let code = launch::exit_code(status);
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        // The program's own failure says more than ours.
+        Err(_) if code != 0 => return Ok(code),
+        Err(error) => return Err(error),
+    };
+    let mut notes = outcome.notes;
+    if outcome.profile.runs.is_empty() && notes.is_empty() {
+        notes.push("no samples: the program was over too soon".to_string());
+    }
+    finish(&args, &outcome.profile, notes, code, &outputs, &shown, out)
+}
+
+fn run_exact(
+    args: &RunArgs,
+    words: &[String],
+    outputs: &Outputs,
+    shown: &Shown,
+    out: &mut dyn Write,
+) -> Result<u8> {
+    let prepared = exact::Prepared::new(words)?;
+    let mut launched = Launched::start(prepared.words())?;
+    signals::handle(OnSignal::PassOn(launched.pid()))?;
+    let status = launched.wait()?;
+    let code = launch::exit_code(status);
+    match prepared.profile(words)? {
+        Some(profile) => finish(args, &profile, Vec::new(), code, outputs, shown, out),
+        None if code != 0 => {
+            eprintln!(
+                "biopsy: no profile: the program did not end in a way that lets cProfile's results be written"
+            );
+            Ok(code)
+        }
+        None => Err(Error::new(
+            ErrorKind::Failed,
+            "cannot read the program's profile",
+            "it ended without writing one (os._exit, or exec?)",
+        )
+        .hint("sample it instead: leave out --exact")),
+    }
+}
+
+fn finish(
+    args: &RunArgs,
+    profile: &Profile,
+    notes: Vec<String>,
+    code: u8,
+    outputs: &Outputs,
+    shown: &Shown,
+    out: &mut dyn Write,
+) -> Result<u8> {
+    if !args.output.quiet {
+        for note in notes {
+            eprintln!("biopsy: note: {note}");
+        }
+    }
+    match outputs.write(profile, &Filter::of(profile), shown, out) {
+        Ok(()) => Ok(code),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(code),
+        Err(error) if code == 0 => Err(error),
+        Err(error) => {
+            eprintln!("biopsy: {error}");
+            Ok(code)
+        }
+    }
+}

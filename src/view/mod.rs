@@ -1,0 +1,5 @@
+//! Text for people at a terminal. Takes results; starts no work and reads no files.
+
+pub mod stacks;
+pub mod stats;
+pub mod table;
