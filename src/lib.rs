@@ -17,6 +17,7 @@ pub mod cli;
 pub mod error;
 pub mod exact;
 pub mod formats;
+pub mod layout;
 pub mod profile;
 pub mod sample;
 pub mod target;

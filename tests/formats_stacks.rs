@@ -72,6 +72,7 @@ fn record(recorder: &mut Recorder, thread: u64, samples: &[(&[Frame], u64, Optio
         recorder.add(Sample {
             thread,
             stack: stack.expect("a frame"),
+            count: 1,
             wall_us: ms * 1000 + 1,
             cpu_us: ms * 500,
             fresh_from: *fresh_from,
@@ -472,6 +473,7 @@ fn large_profiles_make_bounded_flame_graphs() {
         recorder.add(Sample {
             thread: biopsy::profile::ThreadId(0),
             stack,
+            count: 1,
             wall_us: 100,
             cpu_us: 0,
             fresh_from: Some(0),

@@ -521,6 +521,7 @@ fn sampled() -> Profile {
             recorder.add(Sample {
                 thread,
                 stack,
+                count: 1,
                 wall_us: 1000,
                 cpu_us: 0,
                 fresh_from,

@@ -79,6 +79,9 @@ pub struct SampleArgs {
     /// Native (C, C++, Rust) frames too; needs --blocking and a build with them
     #[arg(long)]
     native: bool,
+    /// Do not attribute time to C functions [default: attributed, on 3.11 and newer]
+    #[arg(long)]
+    no_builtins: bool,
 }
 
 impl SampleArgs {
@@ -92,6 +95,7 @@ impl SampleArgs {
             subprocesses: self.subprocesses,
             blocking: self.blocking,
             native: self.native,
+            no_builtins: self.no_builtins,
         }
     }
 }

@@ -35,6 +35,8 @@ pub fn run(args: &DumpArgs, out: &mut dyn Write) -> Result<()> {
         blocking: args.blocking,
         native: args.native,
         locals: args.locals,
+        cross_cpu: false,
+        no_builtins: true,
     };
     let dump = dump::dump(args.target.pid()?, options)?;
     if args.json {

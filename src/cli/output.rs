@@ -350,7 +350,7 @@ pub fn write_file<T>(
             .open(path)
             .map_err(|e| failed(&e))?;
         let mut file = BufWriter::new(file);
-        let result = write(&mut file)?;
+        let result = write(&mut file).map_err(|error| error.within(shown.to_string()))?;
         file.flush().map_err(|e| failed(&e))?;
         return Ok(result);
     }

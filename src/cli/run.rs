@@ -12,7 +12,7 @@ use super::progress::ProgressLine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exact;
 use crate::profile::{Filter, Profile};
-use crate::sample::session::{self, Progress, Root};
+use crate::sample::session::{self, Outcome, Progress, Root};
 use crate::target::launch::{self, Launched};
 use crate::target::signals::{self, OnSignal};
 
@@ -22,7 +22,7 @@ pub struct RunArgs {
     #[command(flatten)]
     sample: SampleArgs,
     /// Real call counts and times by the target's own cProfile (slower), instead of samples
-    #[arg(long, help_heading = "Sampling", conflicts_with_all = ["rate", "duration", "mode", "subprocesses", "blocking", "native", "threads"])]
+    #[arg(long, help_heading = "Sampling", conflicts_with_all = ["rate", "duration", "mode", "subprocesses", "blocking", "native", "threads", "no_builtins"])]
     exact: bool,
     /// The interpreter for scripts, -m and -c
     #[arg(long, value_name = "PATH", default_value = "python3")]
@@ -78,8 +78,11 @@ pub fn run(args: RunArgs, out: &mut dyn Write) -> Result<u8> {
     let code = launch::exit_code(status);
     let outcome = match outcome {
         Ok(outcome) => outcome,
-        // The program's own failure says more than ours.
-        Err(_) if code != 0 => return Ok(code),
+        // The program's own failure says more than ours, and a Python may end before it can be told for one.
+        Err(error) if code != 0 || was_python(&words, &error) => Outcome {
+            profile: Profile::default(),
+            notes: vec![error.to_string()],
+        },
         Err(error) => return Err(error),
     };
     let mut notes = outcome.notes;
@@ -87,6 +90,10 @@ pub fn run(args: RunArgs, out: &mut dyn Write) -> Result<u8> {
         notes.push("no samples: the program was over too soon".to_string());
     }
     finish(&args, &outcome.profile, notes, code, &outputs, &shown, out)
+}
+
+fn was_python(words: &[String], error: &Error) -> bool {
+    error.kind() == ErrorKind::NotPython && launch::python_command(words).is_some()
 }
 
 fn run_exact(

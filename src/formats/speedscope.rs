@@ -99,19 +99,15 @@ fn by_thread(profile: &Profile, options: &ExportOptions) -> Vec<Section> {
     }
     let mut samples: Vec<Vec<(u32, u64)>> = vec![Vec::new(); profile.threads.len()];
     for run in options.filter.runs(profile) {
-        let Run {
-            thread,
-            stack,
-            wall_us,
-            ..
-        } = *run;
-        if wall_us == 0 {
+        let Run { thread, stack, .. } = *run;
+        let weight_us = options.filter.weight_us(profile, run);
+        if weight_us == 0 {
             continue;
         }
         let (place, samples) = (places[stack.index()], &mut samples[thread.index()]);
         match samples.last_mut() {
-            Some((last, weight)) if *last == place => *weight += u64::from(wall_us),
-            _ => samples.push((place, u64::from(wall_us))),
+            Some((last, weight)) if *last == place => *weight += u64::from(weight_us),
+            _ => samples.push((place, u64::from(weight_us))),
         }
     }
     let paths = std::rc::Rc::new(paths);

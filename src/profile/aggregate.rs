@@ -252,6 +252,7 @@ mod tests {
             recorder.add(Sample {
                 thread,
                 stack: stack.expect("not empty"),
+                count: 1,
                 wall_us: 1000,
                 cpu_us: 500,
                 fresh_from: *fresh_from,

@@ -74,6 +74,16 @@ impl Filter {
         }
     }
 
+    /// What a run that counts weighs, microseconds: the time that passed; for [`Mode::Cpu`] the CPU time that
+    /// was used in it, where that was recorded, so that waiting for a CPU does not count.
+    pub fn weight_us(&self, profile: &Profile, run: &Run) -> u32 {
+        if self.mode == Mode::Cpu && profile.meta.has_cpu_time {
+            run.cpu_us
+        } else {
+            run.wall_us
+        }
+    }
+
     /// Which threads count, by position.
     pub fn threads(&self, profile: &Profile) -> Vec<bool> {
         profile

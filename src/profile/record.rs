@@ -241,13 +241,16 @@ pub struct Recorder {
     last: Vec<Option<usize>>,
 }
 
-/// One sample of one thread, as [`Recorder::add`] takes it. Times are since the thread's previous sample.
+/// One sample of one thread, or several that saw the same, as [`Recorder::add`] takes it. Times are since the
+/// thread's previous sample.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample {
     /// The thread.
     pub thread: ThreadId,
     /// Its stack.
     pub stack: StackId,
+    /// Number of samples.
+    pub count: u32,
     /// Wall time in microseconds.
     pub wall_us: u64,
     /// CPU time in microseconds.
@@ -275,11 +278,11 @@ impl Recorder {
             && run.state == sample.state
             && let Some(wall) = add_u32(run.wall_us, sample.wall_us)
             && let Some(cpu) = add_u32(run.cpu_us, sample.cpu_us)
-            && run.count < u32::MAX
+            && let Some(count) = run.count.checked_add(sample.count)
         {
             run.wall_us = wall;
             run.cpu_us = cpu;
-            run.count += 1;
+            run.count = count;
             return;
         }
         self.last[sample.thread.index()] = Some(self.profile.runs.len());
@@ -288,7 +291,7 @@ impl Recorder {
             stack: sample.stack,
             wall_us: clamp_u32(sample.wall_us),
             cpu_us: clamp_u32(sample.cpu_us),
-            count: 1,
+            count: sample.count,
             fresh_from: sample.fresh_from.unwrap_or(u16::MAX),
             state: sample.state,
         });
@@ -326,6 +329,7 @@ mod tests {
         let mut sample = Sample {
             thread,
             stack,
+            count: 1,
             wall_us: 1000,
             cpu_us: 0,
             fresh_from: Some(0),

@@ -62,7 +62,7 @@ impl CallTree {
             let at = builder.node(group, run.stack);
             fresh.resize(builder.tree.nodes.len(), 0);
             let node = &mut builder.tree.nodes[at as usize];
-            node.self_wall_us += u64::from(run.wall_us);
+            node.self_wall_us += u64::from(filter.weight_us(profile, run));
             node.self_cpu_us += u64::from(run.cpu_us);
             node.samples += u64::from(run.count);
             let depth = tables.get_stack(run.stack).depth;

@@ -2,7 +2,7 @@
 //!
 //! From the outside in, a frame is a new invocation when its function differs from the one seen before,
 //! when the reader gives it another identity, when its caller is new, or when its caller has moved to
-//! another line meanwhile: a caller stands still while its callee runs. Calls that leave no such trace
+//! another line or instruction meanwhile: a caller stands still while its callee runs. Calls that leave no such trace
 //! between two samples count as one, so the count is a lower estimate for short calls.
 
 use super::FrameSample;
@@ -18,14 +18,14 @@ pub fn fresh_from(tables: &Tables, before: &[FrameSample], now: &[FrameSample]) 
         if frame.invocation != old.invocation {
             return Some(depth);
         }
-        if frame.frame == old.frame {
+        if frame.frame == old.frame && frame.instruction == old.instruction {
             continue;
         }
         let (new_at, old_at) = (tables.get_frame(frame.frame), tables.get_frame(old.frame));
         if new_at.function != old_at.function {
             return Some(depth);
         }
-        // Same invocation at another line: it ran meanwhile, so what it had called has returned.
+        // Same invocation at another place: it ran meanwhile, so what it had called has returned.
         return (depth + 1 < now.len()).then_some(depth + 1);
     }
     None
@@ -47,6 +47,7 @@ mod tests {
                 FrameSample {
                     frame: tables.frame(function, line),
                     invocation,
+                    instruction: 0,
                 }
             })
             .collect()

@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::StackReader;
+use super::fast::{FastOptions, FastReader};
 use super::pyspy::{PySpyReader, ReaderOptions};
 use crate::error::{Error, ErrorKind, Result};
+use crate::layout::tables;
 use crate::target::locate::{Kind, Version};
 use crate::target::{access, locate, process};
 use crate::units::Pid;
@@ -42,11 +44,39 @@ pub fn open(pid: Pid, options: ReaderOptions) -> Result<Opened> {
         // Says what it is; goes on when a Python is linked into another program.
         locate::version(pid)?;
     }
+    let ours = !options.native && !options.locals;
+    if ours && let Some(opened) = open_fast(pid, options)? {
+        return Ok(opened);
+    }
     let (reader, version) = PySpyReader::open(pid, options)?;
+    // A Python that was still loading when we looked: our own reader knows it by now.
+    if ours
+        && tables::for_version(version.major, version.minor).is_some()
+        && let Some(opened) = open_fast(pid, options)?
+    {
+        return Ok(opened);
+    }
     Ok(Opened {
         reader: Box::new(reader),
         version,
     })
+}
+
+/// Our own reader; `None` for a version that it does not know, or a Python in which it finds no symbols.
+fn open_fast(pid: Pid, options: ReaderOptions) -> Result<Option<Opened>> {
+    let fast = FastOptions {
+        blocking: options.blocking,
+        cross_cpu: options.cross_cpu,
+        no_builtins: options.no_builtins,
+    };
+    match FastReader::open(pid, fast) {
+        Ok((reader, version)) => Ok(Some(Opened {
+            reader: Box::new(reader),
+            version,
+        })),
+        Err(error) if error.kind() == ErrorKind::UnsupportedPython => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Opens `pid`, trying again while it is starting.

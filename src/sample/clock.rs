@@ -14,6 +14,9 @@ use crate::units::Rate;
 /// Longest uninterrupted sleep, so that a stop is noticed soon at any rate.
 const NAP: Duration = Duration::from_millis(50);
 
+/// The shortest slice that the scheduler gives.
+const SLICE_NS: u64 = 100_000;
+
 /// Draws sampling instants and sleeps until them.
 #[derive(Debug)]
 pub struct Clock {
@@ -28,6 +31,7 @@ impl Clock {
     /// A clock that starts now.
     pub fn new(rate: Rate) -> Clock {
         set_timer_slack();
+        ask_for_short_slices();
         Clock {
             period: rate
                 .hz()
@@ -78,6 +82,43 @@ impl Clock {
         } else {
             self.lateness.as_secs_f64() * 1e6 / self.waits as f64
         }
+    }
+}
+
+/// The head of `struct sched_attr` (include/uapi/linux/sched/types.h), version 0.
+#[repr(C)]
+struct SchedAttributes {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime_ns: u64,
+    deadline_ns: u64,
+    period_ns: u64,
+}
+
+/// Asks the scheduler to let this thread run as soon as it wakes, for a short time. Without it a target that has
+/// just woken on the same CPU keeps it for milliseconds, often until it falls asleep again: samples would
+/// then be late just when the target works, and show it asleep.
+///
+/// From Linux 6.12 on, a task with a shorter slice preempts one with a longer slice when it wakes (kernel/sched/fair.c,
+/// PREEMPT_SHORT); earlier kernels ignore the slice.
+fn ask_for_short_slices() {
+    let attributes = SchedAttributes {
+        size: size_of::<SchedAttributes>() as u32,
+        policy: libc::SCHED_OTHER as u32,
+        flags: 0,
+        nice: 0,
+        priority: 0,
+        runtime_ns: SLICE_NS,
+        deadline_ns: 0,
+        period_ns: 0,
+    };
+    // SAFETY: sched_setattr reads `size` bytes from a valid struct of that size and changes how the calling
+    // thread (0) is scheduled, nothing else.
+    unsafe {
+        libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0);
     }
 }
 

@@ -3,6 +3,8 @@
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
+
 use super::choose::{self, Patience};
 use super::pyspy::{self, ReaderOptions};
 use super::{Fault, Locals, ThreadStacks};
@@ -10,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::profile::Tables;
 use crate::target::process;
 use crate::target::threads::{self, Threads};
-use crate::units::Pid;
+use crate::units::{Pid, Tid};
 
 /// Reads until two in a row agree, so that a moving stack is not shown half old, half new.
 const READS: usize = 25;
@@ -79,6 +81,13 @@ impl DumpThread {
 pub fn dump(pid: Pid, options: ReaderOptions) -> Result<Dump> {
     pyspy::check_options(options)?;
     let never = AtomicBool::new(false);
+    let mut os_threads = Threads::new(pid);
+    // A thread that we stop and let go runs for a moment, however deep its sleep was.
+    let undisturbed = if options.blocking {
+        os_threads.activities()
+    } else {
+        FxHashMap::default()
+    };
     let mut opened = choose::open_patiently(
         pid,
         options,
@@ -86,14 +95,20 @@ pub fn dump(pid: Pid, options: ReaderOptions) -> Result<Dump> {
         &never,
     )?;
     let mut tables = Tables::default();
-    let mut os_threads = Threads::new(pid);
     let mut last: Option<Vec<DumpThread>> = None;
     let mut steady = false;
+    // The same one for all reads: readers look names up rarely and leave them there.
+    let mut stacks = ThreadStacks::default();
     for _ in 0..READS {
-        let mut stacks = ThreadStacks::default();
         match opened.reader.read(&mut tables, &mut stacks) {
             Ok(()) => {
-                let threads = describe(pid, &tables, &stacks, &mut os_threads);
+                let mut threads = describe(pid, &tables, &stacks, &mut os_threads);
+                for thread in &mut threads {
+                    let tid = i32::try_from(thread.os_id).ok().map(Tid);
+                    if let Some(seen) = tid.and_then(|tid| undisturbed.get(&tid)) {
+                        thread.on_cpu = Some(seen.on_cpu);
+                    }
+                }
                 steady = options.blocking || last.as_ref().is_some_and(|last| same(last, &threads));
                 last = Some(threads);
                 if steady {
@@ -164,7 +179,7 @@ fn describe(
             name: thread.name.clone(),
             holds_gil: thread.holds_gil,
             on_cpu: tid
-                .and_then(|tid| os_threads.activity(tid))
+                .and_then(|tid| os_threads.activity(tid, None))
                 .map(|seen| seen.on_cpu),
             frames,
         }

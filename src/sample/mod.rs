@@ -1,10 +1,12 @@
 //! Stacks over time: a [`StackReader`] reads the stacks of one process at one instant, [`session`] does so
 //! again and again and fills a profile.
 
+pub mod builtins;
 pub mod calls;
 pub mod choose;
 pub mod clock;
 pub mod dump;
+pub mod fast;
 pub mod pyspy;
 pub mod session;
 
@@ -20,6 +22,8 @@ pub struct FrameSample {
     pub frame: FrameId,
     /// What tells two invocations apart, such as the frame's address; 0 when the reader cannot say.
     pub invocation: u64,
+    /// Index of the running instruction, where the reader can say; other readers give 0.
+    pub instruction: u32,
 }
 
 /// The stack of one Python thread.
@@ -89,4 +93,6 @@ pub struct SampleOptions {
     pub blocking: bool,
     /// Native frames too.
     pub native: bool,
+    /// Leave C functions out.
+    pub no_builtins: bool,
 }

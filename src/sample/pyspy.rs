@@ -5,6 +5,10 @@
 //! (file, qualified name, running line) is new, the stacks are read once more for first lines; a frame is
 //! paired with the one at the same depth when everything outside of it is the same in both.
 
+use std::cell::Cell;
+use std::panic::AssertUnwindSafe;
+use std::sync::Once;
+
 use py_spy::config::{Config, LineNo, LockingStrategy};
 use py_spy::stack_trace::{Frame as SpyFrame, StackTrace};
 use py_spy::{Pid as SpyPid, PythonSpy};
@@ -14,6 +18,7 @@ use super::{Fault, FrameSample, Locals, StackReader, ThreadStack, ThreadStacks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{FrameId, FunctionKind, Tables};
 use crate::target::locate::{self, Version};
+use crate::target::memory::{Stopped, Stopper};
 use crate::target::process;
 use crate::units::Pid;
 
@@ -32,13 +37,18 @@ pub struct ReaderOptions {
     pub native: bool,
     /// Locals too (for `dump`).
     pub locals: bool,
+    /// Stay away from the target's CPU (rates above 20 kHz): our own reader's stacks are approximate then.
+    pub cross_cpu: bool,
+    /// Leave C functions out (our own reader shows those that Python functions call).
+    pub no_builtins: bool,
 }
 
 /// Reads stacks through py-spy.
 pub struct PySpyReader {
     spy: PythonSpy,
     pid: Pid,
-    blocking: bool,
+    /// Stops the target for each read, when that was asked for.
+    stopper: Option<Stopper>,
     locals: bool,
     first_lines: FirstLines,
     /// py-spy names 3.11's functions by their qualified names, older ones' by `co_name`.
@@ -90,8 +100,9 @@ impl PySpyReader {
             full_filenames: true,
             ..Config::default()
         };
-        let spy =
-            PythonSpy::new(pid.0 as SpyPid, &config).map_err(|error| not_opened(pid, &error))?;
+        let spy = guarded(|| PythonSpy::new(pid.0 as SpyPid, &config))
+            .ok_or_else(|| not_opened(pid, &"its memory makes no sense"))?
+            .map_err(|error| not_opened(pid, &error))?;
         let version = Version {
             major: spy.version.major as u32,
             minor: spy.version.minor as u32,
@@ -104,16 +115,24 @@ impl PySpyReader {
             locate::version(pid)?;
         }
         let qualified = version.minor >= 11;
+        let stopper = if options.blocking {
+            Some(Stopper::new(pid).ok_or_else(|| process::gone(pid))?)
+        } else {
+            None
+        };
         let mut reader = PySpyReader {
             spy,
             pid,
-            blocking: options.blocking,
+            stopper,
             locals: options.locals,
             first_lines: FirstLines::default(),
             qualified,
         };
-        // py-spy finds interpreters in ones that are still starting; a first read proves it.
-        reader.read_lines(LineNo::First).map_err(|_| {
+        // py-spy finds interpreters in ones that are still starting; a first read proves it. Native frames
+        // can be read only of a target that stands still.
+        let held = reader.hold();
+        let first_read = held.and_then(|_held| reader.read_lines(LineNo::First));
+        first_read.map_err(|_| {
             Error::new(
                 ErrorKind::Failed,
                 format!("cannot read process {pid}"),
@@ -125,26 +144,28 @@ impl PySpyReader {
 
     fn read_lines(&mut self, lines: LineNo) -> Result<Vec<StackTrace>, Fault> {
         self.spy.config.lineno = lines;
-        match self.spy.get_stack_traces() {
-            Ok(traces) => Ok(traces),
-            Err(_) if !process::is_alive(self.pid) => Err(Fault::Gone),
-            Err(_) => Err(Fault::Torn),
+        match guarded(|| self.spy.get_stack_traces()) {
+            Some(Ok(traces)) => Ok(traces),
+            _ if !process::is_alive(self.pid) => Err(Fault::Gone),
+            _ => Err(Fault::Torn),
+        }
+    }
+
+    /// Stops the target until the answer is dropped, when samples are to stop it.
+    fn hold(&self) -> Result<Option<Stopped>, Fault> {
+        let Some(stopper) = &self.stopper else {
+            return Ok(None);
+        };
+        match stopper.stop() {
+            Some(stopped) => Ok(Some(stopped)),
+            None if process::is_alive(self.pid) => Err(Fault::Denied),
+            None => Err(Fault::Gone),
         }
     }
 
     /// Reads once, and again for first lines where a frame is new.
     fn read_traces(&mut self) -> Result<Vec<StackTrace>, Fault> {
-        let _stopped = if self.blocking {
-            Some(self.spy.process.lock().map_err(|_| {
-                if process::is_alive(self.pid) {
-                    Fault::Denied
-                } else {
-                    Fault::Gone
-                }
-            })?)
-        } else {
-            None
-        };
+        let _held = self.hold()?;
         let traces = self.read_lines(LineNo::LastInstruction)?;
         for _ in 0..LEARNING_READS {
             if !self.first_lines.any_unknown(&traces) {
@@ -199,6 +220,7 @@ impl StackReader for PySpyReader {
                 .map(|frame| FrameSample {
                     frame: self.frame(tables, frame),
                     invocation: 0,
+                    instruction: 0,
                 })
                 .collect();
             if self.locals {
@@ -222,8 +244,31 @@ impl StackReader for PySpyReader {
     }
 
     fn is_exact(&self) -> bool {
-        self.blocking
+        self.stopper.is_some()
     }
+}
+
+thread_local! {
+    /// Whether this thread is in py-spy's code.
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Calls into py-spy, which may panic on memory that makes no sense (seen: an addition that overflows in the
+/// moment of an exec); `None` then, without the message that a panic writes.
+fn guarded<T>(call: impl FnOnce() -> T) -> Option<T> {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !GUARDED.get() {
+                hook(info);
+            }
+        }));
+    });
+    GUARDED.set(true);
+    let result = std::panic::catch_unwind(AssertUnwindSafe(call));
+    GUARDED.set(false);
+    result.ok()
 }
 
 fn not_opened(pid: Pid, error: &dyn std::fmt::Display) -> Error {
@@ -411,6 +456,12 @@ mod tests {
         let running = [trace(&[("leaf", 25)])];
         lines.learn(&running, &[trace(&[("leaf", 50)])]);
         assert!(lines.any_unknown(&running));
+    }
+
+    #[test]
+    fn a_panic_in_a_reader_is_a_failed_read() {
+        assert_eq!(guarded(|| 1), Some(1));
+        assert_eq!(guarded(|| panic!("torn")), None::<i32>);
     }
 
     #[test]

@@ -4,9 +4,9 @@
 //! time to stop. Signals, `--duration` and the target's end all end in the same way: samplers return what
 //! they have, and the parts are put together.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -21,12 +21,21 @@ use crate::profile::{
     Meta, Origin, ProcessId, ProcessInfo, Profile, Recorder, RunState, StackId, Tables, ThreadId,
     ThreadInfo,
 };
-use crate::target::process;
 use crate::target::threads::{self, Threads};
+use crate::target::{access, process};
 use crate::units::{Pid, Tid};
 
 /// How often new children are looked for.
 const CHILD_SCAN: Duration = Duration::from_millis(20);
+
+/// How often a sampler makes sure that its process is still there.
+const ALIVE_SCAN: Duration = Duration::from_millis(100);
+
+/// Share of the period by which samples may be late on average without a word about it.
+const LATE: f64 = 0.25;
+
+/// How often the stop flag is looked at.
+const STOP_SCAN: Duration = Duration::from_millis(50);
 
 /// How long a process whose memory makes no sense any more may take to become readable again (after an
 /// exec), before it is given up.
@@ -79,6 +88,11 @@ struct Shared {
     stop: Arc<AtomicBool>,
     progress: Arc<Progress>,
     epoch: Instant,
+    /// Samplers that have ended, and the thread that waits for them.
+    ended: Arc<AtomicUsize>,
+    supervisor: Thread,
+    /// When the first process was open.
+    opened: Arc<OnceLock<Instant>>,
 }
 
 impl Shared {
@@ -87,6 +101,8 @@ impl Shared {
             blocking: self.options.blocking,
             native: self.options.native,
             locals: false,
+            no_builtins: self.options.no_builtins,
+            cross_cpu: self.options.rate.hz().is_none_or(|hz| hz > 20_000.0),
         }
     }
 
@@ -121,6 +137,9 @@ pub fn record(
         stop,
         progress,
         epoch: Instant::now(),
+        ended: Arc::new(AtomicUsize::new(0)),
+        supervisor: std::thread::current(),
+        opened: Arc::default(),
     };
     pyspy::check_options(shared.reader_options())?;
     let started_at_ms = SystemTime::now()
@@ -132,7 +151,7 @@ pub fn record(
         Root::Started(_) => Patience::Forever,
     };
     let mut family = Family {
-        root: root.pid(),
+        root,
         known: FxHashSet::default(),
         samplers: Vec::new(),
     };
@@ -163,7 +182,7 @@ pub fn record(
 
 /// The processes of a session.
 struct Family {
-    root: Pid,
+    root: Root,
     /// By id and start time, since ids are used again.
     known: FxHashSet<(Pid, u64)>,
     samplers: Vec<(Pid, JoinHandle<Result<Part>>)>,
@@ -172,7 +191,7 @@ struct Family {
 impl Family {
     fn spawn(&mut self, pid: Pid, patience: Patience, shared: &Shared) -> Result<()> {
         let Some(stat) = process::stat(pid) else {
-            return if pid == self.root {
+            return if pid == self.root.pid() {
                 Err(process::gone(pid))
             } else {
                 Ok(())
@@ -184,7 +203,12 @@ impl Family {
         let shared = shared.clone();
         let sampler = std::thread::Builder::new()
             .name(format!("sample {pid}"))
-            .spawn(move || sample_process(pid, patience, &shared))
+            .spawn(move || {
+                let part = sample_process(pid, patience, &shared);
+                shared.ended.fetch_add(1, Ordering::SeqCst);
+                shared.supervisor.unpark();
+                part
+            })
             .map_err(|error| {
                 Error::new(
                     ErrorKind::Failed,
@@ -196,23 +220,31 @@ impl Family {
         Ok(())
     }
 
+    /// Until `--duration` is over; `None` when there is no such limit (yet). It is counted from the moment when
+    /// the process was open, or from the start of a program that may never become a Python.
+    fn time_left(&self, shared: &Shared) -> Option<Duration> {
+        let limit = shared.options.duration?;
+        let since = match (shared.opened.get(), self.root) {
+            (Some(opened), _) => *opened,
+            (None, Root::Started(_)) => shared.epoch,
+            (None, Root::Running(_)) => return None,
+        };
+        Some(limit.saturating_sub(since.elapsed()))
+    }
+
     /// Looks for children and for the end; gives the samplers' results, the root's first.
     fn watch(mut self, shared: &Shared) -> Result<Vec<(Pid, Result<Part>)>> {
         let nap = if shared.options.subprocesses {
             CHILD_SCAN
         } else {
-            Duration::from_millis(5)
+            STOP_SCAN
         };
         loop {
-            if let Some(limit) = shared.options.duration
-                && shared.epoch.elapsed() >= limit
-            {
+            let left = self.time_left(shared);
+            if left == Some(Duration::ZERO) {
                 shared.stop.store(true, Ordering::SeqCst);
             }
-            let ended = self
-                .samplers
-                .iter()
-                .all(|(_, sampler)| sampler.is_finished());
+            let ended = shared.ended.load(Ordering::SeqCst) == self.samplers.len();
             if shared.stop.load(Ordering::Relaxed) || ended {
                 break;
             }
@@ -228,11 +260,8 @@ impl Family {
                     }
                 }
             }
-            let left = shared
-                .options
-                .duration
-                .map(|limit| limit.saturating_sub(shared.epoch.elapsed()));
-            std::thread::sleep(left.map_or(nap, |left| left.min(nap)));
+            // A sampler that is open or has ended wakes us.
+            std::thread::park_timeout(left.map_or(nap, |left| left.min(nap)));
         }
         let join = |(pid, sampler): (Pid, JoinHandle<Result<Part>>)| {
             let part = sampler.join().unwrap_or_else(|_| {
@@ -302,6 +331,14 @@ fn assemble(
     if meta.samples > 0 {
         meta.mean_lateness_us = lateness / meta.samples as f64;
     }
+    let period_us = options.rate.hz().map_or(f64::INFINITY, |hz| 1e6 / hz);
+    if meta.mean_lateness_us > LATE * period_us {
+        notes.push(format!(
+            "samples came {:.0} us late on average: this machine is too busy for the rate, and functions that sleep \
+             may have got time of others",
+            meta.mean_lateness_us
+        ));
+    }
     profile.meta = meta;
     Ok(Outcome { profile, notes })
 }
@@ -309,11 +346,21 @@ fn assemble(
 /// Samples one process until it ends or the stop flag is set.
 fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part> {
     let opened = choose::open_patiently(pid, shared.reader_options(), patience, &shared.stop)?;
+    shared.opened.get_or_init(Instant::now);
+    shared.supervisor.unpark();
     shared.progress.processes.fetch_add(1, Ordering::Relaxed);
     let mut sampler = ProcessSampler::new(pid, opened, shared);
     let mut clock = Clock::new(shared.options.rate);
     let mut faults_in_a_row = 0;
+    let mut seen_alive = Instant::now();
     while clock.wait(&shared.stop) {
+        // A reader need not touch a process in which nothing happens.
+        if seen_alive.elapsed() >= ALIVE_SCAN {
+            seen_alive = Instant::now();
+            if !process::is_alive(pid) {
+                break;
+            }
+        }
         match sampler.sample() {
             Ok(()) => {
                 faults_in_a_row = 0;
@@ -327,7 +374,9 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
                 sampler.part.given_up += 1;
                 shared.progress.given_up.fetch_add(1, Ordering::Relaxed);
                 faults_in_a_row += 1;
-                if fault == Fault::Denied {
+                // A debugger or another profiler may hold the target for a moment; that passes.
+                let forbidden = |error: Error| error.kind() == ErrorKind::NotPermitted;
+                if fault == Fault::Denied && access::check(pid).is_err_and(forbidden) {
                     sampler
                         .part
                         .notes
@@ -336,13 +385,7 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
                 }
                 if faults_in_a_row == FAULTS_BEFORE_REOPEN {
                     faults_in_a_row = 0;
-                    let reopened = choose::open_patiently(
-                        pid,
-                        shared.reader_options(),
-                        Patience::For(REOPEN),
-                        &shared.stop,
-                    );
-                    match reopened {
+                    match open_again(pid, shared) {
                         Ok(opened) => sampler.reopen(opened),
                         Err(_) if !process::is_alive(pid) => break,
                         Err(error) => {
@@ -354,21 +397,57 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
             }
         }
     }
+    sampler.note_reader();
     sampler.part.lateness_us = clock.mean_lateness_us();
     Ok(sampler.part)
+}
+
+/// Opens a process whose memory makes no sense any more. After an exec it may be no Python for a while: the
+/// loader is at work, or a shell stands before the next Python.
+fn open_again(pid: Pid, shared: &Shared) -> Result<Opened> {
+    let started = Instant::now();
+    loop {
+        let opened = choose::open_patiently(
+            pid,
+            shared.reader_options(),
+            Patience::For(REOPEN),
+            &shared.stop,
+        );
+        let may_become_python =
+            matches!(&opened, Err(error) if error.kind() == ErrorKind::NotPython);
+        let stopped = shared.stop.load(Ordering::Relaxed);
+        if !may_become_python || stopped || started.elapsed() >= REOPEN || !process::is_alive(pid) {
+            return opened;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// What is remembered of a thread between samples.
 struct Slot {
     id: ThreadId,
+    /// As the reader gave it; 0 for not known (yet).
+    os_id: u64,
     tid: Option<Tid>,
     frames: Vec<FrameSample>,
     stack: Option<StackId>,
+    /// What the kernel said of it for this sample.
+    seen: Option<threads::Activity>,
     last_us: u64,
     last_cpu_ns: u64,
     /// CPU time that no sample on a CPU has accounted for yet.
     pending_cpu_ns: u64,
     generation: u64,
+}
+
+impl Slot {
+    /// Asks the kernel about the thread. One that holds the GIL and was on a CPU for nearly all of the time
+    /// since its last sample is there still; others, which may have fallen asleep just now, are looked at.
+    fn look(&mut self, os_threads: &mut Threads, holds_gil: bool, now_us: u64) {
+        let since_us = now_us.saturating_sub(self.last_us);
+        let busy_ns = holds_gil.then_some(since_us.saturating_mul(900).max(1));
+        self.seen = self.tid.and_then(|tid| os_threads.activity(tid, busy_ns));
+    }
 }
 
 struct ProcessSampler<'a> {
@@ -378,7 +457,8 @@ struct ProcessSampler<'a> {
     part: Part,
     stacks: ThreadStacks,
     os_threads: Threads,
-    slots: FxHashMap<(u64, u64), Slot>,
+    /// By Python's thread ident.
+    slots: FxHashMap<u64, Slot>,
     last_us: u64,
     generation: u64,
 }
@@ -396,8 +476,8 @@ impl<'a> ProcessSampler<'a> {
             recorder,
             opened_us: shared.now_us(),
             python: opened.version.to_string(),
-            reader: opened.reader.describe(),
-            exact_stacks: opened.reader.is_exact(),
+            reader: String::new(),
+            exact_stacks: true,
             samples: 0,
             given_up: 0,
             lateness_us: 0.0,
@@ -416,8 +496,15 @@ impl<'a> ProcessSampler<'a> {
         }
     }
 
+    /// Notes how the reader read. It may have become approximate on the way, so this is asked at its end.
+    fn note_reader(&mut self) {
+        self.part.exact_stacks &= self.opened.reader.is_exact();
+        self.part.reader = self.opened.reader.describe();
+    }
+
     /// Goes on with a new reader after an exec: all threads are new.
     fn reopen(&mut self, opened: Opened) {
+        self.note_reader();
         self.opened = opened;
         self.slots.clear();
         self.os_threads = Threads::new(self.pid);
@@ -427,51 +514,67 @@ impl<'a> ProcessSampler<'a> {
 
     /// Takes one sample of all threads.
     fn sample(&mut self) -> Result<(), Fault> {
-        // The kernel's view first: stopping a target (--blocking) changes it.
-        let mut activity = FxHashMap::default();
-        for slot in self.slots.values() {
-            if let Some(tid) = slot.tid
-                && let Some(seen) = self.os_threads.activity(tid)
-            {
-                activity.insert(tid, seen);
-            }
-        }
         let now_us = self.shared.now_us();
+        if self.shared.options.blocking {
+            // Stopping the target changes what the kernel says of its threads.
+            self.look_at_threads(now_us);
+        }
         let tables = &mut self.part.recorder.profile.tables;
         self.opened.reader.read(tables, &mut self.stacks)?;
+        if self.stacks.threads.is_empty() {
+            // The interpreter is going down, or is another one's by now: a stale list must not look like rest.
+            return Err(Fault::Torn);
+        }
         self.generation += 1;
         let stacks = std::mem::take(&mut self.stacks);
+        let mut slots = std::mem::take(&mut self.slots);
         for thread in &stacks.threads {
             if thread.frames.is_empty() {
                 continue;
             }
-            let key = (thread.python_id, thread.os_id);
-            let mut slot = match self.slots.remove(&key) {
-                Some(slot) => slot,
-                None => self.new_slot(thread),
-            };
-            let seen = slot.tid.and_then(|tid| {
-                activity
-                    .get(&tid)
-                    .copied()
-                    .or_else(|| self.os_threads.activity(tid))
-            });
-            self.add(&mut slot, thread, now_us, seen);
-            self.slots.insert(key, slot);
+            let slot = slots
+                .entry(thread.python_id)
+                .or_insert_with(|| self.new_slot(thread, now_us));
+            // Idents are used again by later threads; a thread that is starting has no id of the OS yet.
+            if slot.os_id == 0 {
+                slot.os_id = thread.os_id;
+            } else if thread.os_id != 0 && slot.os_id != thread.os_id {
+                *slot = self.new_slot(thread, now_us);
+            }
+            if !self.shared.options.blocking {
+                slot.look(&mut self.os_threads, thread.holds_gil, now_us);
+            }
+            self.add(slot, thread, now_us);
         }
-        self.stacks = stacks;
         let generation = self.generation;
-        self.slots.retain(|_, slot| slot.generation == generation);
+        slots.retain(|_, slot| slot.generation == generation);
+        self.slots = slots;
+        self.stacks = stacks;
         self.last_us = now_us;
         Ok(())
     }
 
-    fn new_slot(&mut self, thread: &ThreadStack) -> Slot {
+    /// Asks the kernel about all threads that are known.
+    fn look_at_threads(&mut self, now_us: u64) {
+        for slot in self.slots.values_mut() {
+            slot.look(&mut self.os_threads, false, now_us);
+        }
+    }
+
+    fn new_slot(&mut self, thread: &ThreadStack, now_us: u64) -> Slot {
         let inner = match i32::try_from(thread.os_id) {
             Ok(0) | Err(_) => threads::pthread_tid(self.pid, thread.python_id),
             Ok(inner) => Some(inner),
         };
         let tid = inner.and_then(|inner| self.os_threads.resolve(inner));
+        let seen = tid.and_then(|tid| self.os_threads.activity(tid, None));
+        let cpu_ns = seen.map_or(0, |seen| seen.cpu_ns);
+        // What a thread has used that was not there at the last sample, it has used since then.
+        let last_cpu_ns = if self.generation > 1 {
+            cpu_ns.saturating_sub(now_us.saturating_sub(self.last_us).saturating_mul(1000))
+        } else {
+            cpu_ns
+        };
         let id = self.part.recorder.add_thread(ThreadInfo {
             process: ProcessId(0),
             os_id: tid.map_or(thread.os_id, |tid| tid.0 as u64),
@@ -481,25 +584,19 @@ impl<'a> ProcessSampler<'a> {
         });
         Slot {
             id,
+            os_id: thread.os_id,
             tid,
             frames: Vec::new(),
             stack: None,
+            seen,
             last_us: self.last_us,
-            last_cpu_ns: tid
-                .and_then(|tid| self.os_threads.activity(tid))
-                .map_or(0, |activity| activity.cpu_ns),
+            last_cpu_ns,
             pending_cpu_ns: 0,
             generation: 0,
         }
     }
 
-    fn add(
-        &mut self,
-        slot: &mut Slot,
-        thread: &ThreadStack,
-        now_us: u64,
-        seen: Option<threads::Activity>,
-    ) {
+    fn add(&mut self, slot: &mut Slot, thread: &ThreadStack, now_us: u64) {
         let profile = &mut self.part.recorder.profile;
         let tables = &mut profile.tables;
         let fresh = calls::fresh_from(tables, &slot.frames, &thread.frames);
@@ -517,11 +614,11 @@ impl<'a> ProcessSampler<'a> {
             state = state.with(RunState::GIL);
         }
         // Without a kernel thread to ask, the holder of the GIL is taken to run.
-        let on_cpu = seen.map_or(thread.holds_gil, |seen| seen.on_cpu);
+        let on_cpu = slot.seen.map_or(thread.holds_gil, |seen| seen.on_cpu);
         if on_cpu {
             state = state.with(RunState::ON_CPU);
         }
-        if let Some(seen) = seen {
+        if let Some(seen) = slot.seen {
             slot.pending_cpu_ns += seen.cpu_ns.saturating_sub(slot.last_cpu_ns);
             slot.last_cpu_ns = seen.cpu_ns;
         }
@@ -535,6 +632,7 @@ impl<'a> ProcessSampler<'a> {
         self.part.recorder.add(Sample {
             thread: slot.id,
             stack,
+            count: 1,
             wall_us: now_us.saturating_sub(slot.last_us),
             cpu_us,
             fresh_from: fresh.map(|depth| u16::try_from(depth).unwrap_or(u16::MAX - 1)),

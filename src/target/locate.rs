@@ -134,6 +134,13 @@ pub fn version(pid: Pid) -> Result<Version> {
     Ok(version)
 }
 
+/// The address of a symbol of the Python in a process, from its files' symbol tables.
+pub fn symbol(pid: Pid, name: &str) -> Option<u64> {
+    let opened = remoteprocess::Process::new(pid.0).ok()?;
+    let info = PythonProcessInfo::new(&opened).ok()?;
+    info.get_symbol(name).copied()
+}
+
 /// From 3.13 on `_PyRuntime` starts with `_Py_DebugOffsets`: cookie, version, free_threaded
 /// (Include/internal/pycore_runtime.h of 3.13, pycore_debug_offsets.h of 3.14).
 fn is_free_threaded(process: &remoteprocess::Process, runtime: u64) -> bool {

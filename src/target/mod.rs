@@ -4,9 +4,13 @@
 //! Nothing in this layer knows about profiles or files' formats, and nothing writes to a target.
 
 pub mod access;
+pub mod cpu;
+pub mod elf;
 pub mod launch;
 pub mod list;
 pub mod locate;
+pub mod memory;
 pub mod process;
+pub mod runtime;
 pub mod signals;
 pub mod threads;

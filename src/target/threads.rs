@@ -25,6 +25,8 @@ struct ThreadFiles {
 pub struct Activity {
     /// CPU time used so far, nanoseconds.
     pub cpu_ns: u64,
+    /// How often it has been given a CPU so far.
+    slices: u64,
     /// Running or ready to run.
     pub on_cpu: bool,
 }
@@ -81,26 +83,47 @@ impl Threads {
         self.last.retain(|tid, _| alive.contains(tid));
     }
 
-    /// CPU time and state of a thread; `None` when it has ended. One small read for a thread that sleeps,
-    /// two for one that runs.
-    pub fn activity(&mut self, tid: Tid) -> Option<Activity> {
+    /// What all threads do now.
+    pub fn activities(&mut self) -> FxHashMap<Tid, Activity> {
+        self.refresh();
+        let tids: Vec<Tid> = self.ids.values().copied().collect();
+        tids.into_iter()
+            .filter_map(|tid| Some((tid, self.activity(tid, None)?)))
+            .collect()
+    }
+
+    /// CPU time and state of a thread; `None` when it has ended. `busy_ns`: CPU time since the last call for it
+    /// from which on it is taken to be running still, without asking; `None` to ask. Costs one small read
+    /// where that tells the state, else two.
+    pub fn activity(&mut self, tid: Tid, busy_ns: Option<u64>) -> Option<Activity> {
         let pid = self.pid;
         let files = self.files.entry(tid).or_insert_with(|| ThreadFiles {
             schedstat: File::open(format!("/proc/{pid}/task/{tid}/schedstat")).ok(),
             stat: File::open(format!("/proc/{pid}/task/{tid}/stat")).ok(),
         });
         let before = self.last.get(&tid).copied();
-        let cpu_ns = files.schedstat.as_ref().and_then(read_first_number);
-        // A thread whose clock stands still since it was last seen asleep is still asleep.
-        if let (Some(cpu_ns), Some(before)) = (cpu_ns, before)
-            && cpu_ns == before.cpu_ns
-            && !before.on_cpu
-        {
-            return Some(before);
+        let clock = files.schedstat.as_ref().and_then(read_schedstat);
+        if let (Some((cpu_ns, slices)), Some(before)) = (clock, before) {
+            // Not given a CPU since it was seen asleep: still asleep. (The clock alone would not do: a running
+            // thread's is brought up to date only now and then.)
+            let asleep = !before.on_cpu && slices == before.slices && cpu_ns == before.cpu_ns;
+            let used_ns = cpu_ns.saturating_sub(before.cpu_ns);
+            let busy = busy_ns.is_some_and(|busy_ns| used_ns >= busy_ns);
+            if asleep || busy {
+                let activity = Activity {
+                    cpu_ns,
+                    slices,
+                    on_cpu: busy,
+                };
+                self.last.insert(tid, activity);
+                return Some(activity);
+            }
         }
         let (state, ticks_ns) = files.stat.as_ref().and_then(read_stat)?;
+        let (cpu_ns, slices) = clock.unwrap_or((ticks_ns, 0));
         let activity = Activity {
-            cpu_ns: cpu_ns.unwrap_or(ticks_ns),
+            cpu_ns,
+            slices,
             on_cpu: state == b'R',
         };
         self.last.insert(tid, activity);
@@ -131,24 +154,30 @@ fn inner_id(status: &str) -> Option<i32> {
     ids.split_ascii_whitespace().next_back()?.parse().ok()
 }
 
-fn read_first_number(file: &File) -> Option<u64> {
-    let mut bytes = [0u8; 64];
+/// Nanoseconds on a CPU, and the number of times it was given one (Documentation/scheduler/sched-stats.rst).
+fn read_schedstat(file: &File) -> Option<(u64, u64)> {
+    let mut bytes = [0u8; 96];
     let length = file.read_at(&mut bytes, 0).ok()?;
     let text = std::str::from_utf8(bytes.get(..length)?).ok()?;
-    text.split_ascii_whitespace().next()?.parse().ok()
+    let mut fields = text.split_ascii_whitespace();
+    Some((fields.next()?.parse().ok()?, fields.nth(1)?.parse().ok()?))
 }
 
 /// State letter, and user plus system time in nanoseconds (clock ticks are 10 ms, USER_HZ is 100).
 fn read_stat(file: &File) -> Option<(u8, u64)> {
     let mut bytes = [0u8; 512];
     let length = file.read_at(&mut bytes, 0).ok()?;
-    let text = String::from_utf8_lossy(bytes.get(..length)?);
-    let (_, rest) = text.rsplit_once(')')?;
-    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-    let ticks = |at: usize| fields.get(at)?.parse::<u64>().ok();
+    let bytes = bytes.get(..length)?;
+    // The name in parentheses may be anything; what follows the last one is plain text.
+    let end = bytes.iter().rposition(|byte| *byte == b')')?;
+    let text = std::str::from_utf8(bytes.get(end + 1..)?).ok()?;
+    let mut fields = text.split_ascii_whitespace();
+    let state = *fields.next()?.as_bytes().first()?;
+    let user: u64 = fields.nth(10)?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
     Some((
-        *fields.first()?.as_bytes().first()?,
-        (ticks(11)? + ticks(12)?) * 10_000_000,
+        state,
+        user.saturating_add(system).saturating_mul(10_000_000),
     ))
 }
 
@@ -161,8 +190,8 @@ mod tests {
         let pid = std::process::id() as i32;
         let mut threads = Threads::new(Pid(pid));
         let tid = threads.resolve(pid).expect("the main thread");
-        let first = threads.activity(tid).expect("alive");
-        assert!(threads.activity(tid).expect("alive").cpu_ns >= first.cpu_ns);
+        let first = threads.activity(tid, None).expect("alive");
+        assert!(threads.activity(tid, Some(1000)).expect("alive").cpu_ns >= first.cpu_ns);
         assert_eq!(threads.resolve(-5), None);
     }
 

@@ -128,6 +128,7 @@ pub fn rich() -> Profile {
         recorder.add(Sample {
             thread,
             stack,
+            count: 1,
             wall_us,
             cpu_us,
             fresh_from: fresh,
@@ -253,6 +254,7 @@ pub fn deep(depth: u32) -> Profile {
     recorder.add(Sample {
         thread,
         stack: stack.expect("deep"),
+        count: 1,
         wall_us: 1000,
         cpu_us: 1000,
         fresh_from: Some(0),
@@ -309,6 +311,7 @@ pub fn server(ticks: u64) -> Profile {
             let mut sample = Sample {
                 thread: ThreadId(thread),
                 stack: stacks[9],
+                count: 1,
                 wall_us,
                 cpu_us: 0,
                 fresh_from: None,

@@ -107,12 +107,15 @@ impl<'a> Thread<'a> {
             // The timeline draws a sample half-way to its neighbours: a long run needs both of its ends.
             let count = u64::from(run.count.max(1));
             let (first_us, first_cpu_us) = (wall_us / count, cpu_us / count);
+            let weight_us = u64::from(options.filter.weight_us(profile, run));
+            let first_weight_us = weight_us / count;
             let last = (
                 wall_us - first_us,
-                wall_us - first_us,
+                weight_us - first_weight_us,
                 cpu_us - first_cpu_us,
             );
-            for (delta_us, weight_us, cpu_us) in [(first_us, first_us, first_cpu_us), last] {
+            let first = (first_us, first_weight_us, first_cpu_us);
+            for (delta_us, weight_us, cpu_us) in [first, last] {
                 thread.ticks.push(Tick {
                     stack,
                     delta_us: passed_us + delta_us,

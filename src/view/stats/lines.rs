@@ -294,6 +294,7 @@ mod tests {
             recorder.add(Sample {
                 thread,
                 stack: stack.expect("not empty"),
+                count: 1,
                 wall_us: ms * 1000,
                 cpu_us: 0,
                 fresh_from: None,

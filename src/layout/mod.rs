@@ -1,0 +1,281 @@
+//! What CPython's structs look like: offsets as data, bytes in and values out.
+//!
+//! One [`Offsets`] a minor version (`tables`). What differs between versions in kind, not only in place, is an
+//! enum in it, so that nothing outside of `tables` ever asks for a version. No I/O here.
+
+pub mod debug_offsets;
+pub mod linetable;
+pub mod object;
+pub mod opcodes;
+pub mod tables;
+pub mod version;
+
+pub use opcodes::Opcodes;
+
+/// Where the words of the interpreter lock are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GilPlace {
+    /// At this offset in `_PyRuntime` (up to 3.11): one for all interpreters.
+    Runtime(u32),
+    /// Behind the pointer at this offset in the interpreter state (3.12 and newer).
+    Interpreter(u32),
+}
+
+/// `struct _gil_runtime_state`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GilOffsets {
+    /// The struct.
+    pub place: GilPlace,
+    /// Thread state that holds it or held it last.
+    pub last_holder: u32,
+    /// Int: 1 while it is held.
+    pub locked: u32,
+    /// Counts the times at which another thread than the last one took it.
+    pub switch_number: u32,
+    /// Size of what has to be read.
+    pub size: u32,
+}
+
+/// `PyInterpreterState`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InterpreterOffsets {
+    /// Next interpreter.
+    pub next: u32,
+    /// Newest thread state.
+    pub threads_head: u32,
+    /// `sys.modules`.
+    pub modules: u32,
+}
+
+/// Where a thread's innermost frame is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CurrentFrame {
+    /// In the thread state.
+    Thread(u32),
+    /// In the `_PyCFrame` that the thread state points to, which lies on the C stack (3.11, 3.12).
+    CFrame {
+        /// Pointer in the thread state.
+        cframe: u32,
+        /// Current frame in the `_PyCFrame`.
+        current: u32,
+        /// The one before it.
+        previous: u32,
+        /// Size of the struct.
+        size: u32,
+    },
+}
+
+/// The thread's own stack of frames (3.11 and newer).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DataStackOffsets {
+    /// Newest chunk, in the thread state.
+    pub chunk: u32,
+    /// First free word of the newest chunk, in the thread state.
+    pub top: u32,
+    /// In a chunk: the one before it.
+    pub chunk_previous: u32,
+    /// In a chunk: its size in bytes.
+    pub chunk_size: u32,
+    /// In a chunk that is not the newest: words in use.
+    pub chunk_top: u32,
+    /// In a chunk: its words.
+    pub chunk_data: u32,
+    /// In the lowest chunk: the frame that every stack ends in. Word 0 is never used.
+    pub bottom_frame: u32,
+}
+
+/// `PyThreadState`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ThreadOffsets {
+    /// Newer thread.
+    pub prev: u32,
+    /// Older thread.
+    pub next: u32,
+    /// Its interpreter.
+    pub interp: u32,
+    /// `threading.get_ident()`, which is `pthread_self()`.
+    pub thread_id: u32,
+    /// OS thread id in the target's PID namespace (3.11 and newer).
+    pub native_id: Option<u32>,
+    /// Innermost frame.
+    pub current: CurrentFrame,
+    /// Data stack; `None` where frames are objects on the heap.
+    pub stack: Option<DataStackOffsets>,
+}
+
+/// What a frame stores of where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Instruction {
+    /// Int: byte offset into the bytecode, -1 before the first one.
+    ByteIndex,
+    /// Int: index of the 2-byte unit, -1 before the first one.
+    UnitIndex,
+    /// Pointer to a unit.
+    Pointer,
+}
+
+/// `PyFrameObject` (up to 3.10) or `_PyInterpreterFrame`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameOffsets {
+    /// The caller.
+    pub previous: u32,
+    /// Code object, with the bits of `tag_mask` clear.
+    pub code: u32,
+    /// Low bits of `code` that are no part of the address.
+    pub tag_mask: u64,
+    /// Where it is.
+    pub instruction: u32,
+    /// How to read `instruction`.
+    pub coding: Instruction,
+    /// Byte that says who owns the frame's memory.
+    pub owner: Option<u32>,
+    /// Owners from this one on are no frames of Python functions.
+    pub first_shim_owner: u8,
+    /// Byte that is not 0 if C called this frame's function; where there is none, a frame of a shim lies between.
+    pub is_entry: Option<u32>,
+    /// First local variable.
+    pub localsplus: u32,
+    /// Pointer to the evaluation stack; where there is none it follows the local variables.
+    pub value_stack: Option<u32>,
+}
+
+/// Where a code object's instructions are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bytecode {
+    /// In the bytes object at this offset.
+    Bytes(u32),
+    /// In the code object itself from this offset on; `ob_size` counts the units.
+    Inline(u32),
+}
+
+/// How a code object maps instructions to lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LineCoding {
+    /// `co_lnotab` with signed line deltas (3.6 to 3.9; Objects/lnotab_notes.txt).
+    Lnotab,
+    /// `co_linetable` of PEP 626 (3.10).
+    Pep626,
+    /// Location table of PEP 657 (3.11 and newer; Objects/locations.md).
+    Locations,
+}
+
+/// `PyCodeObject`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CodeOffsets {
+    /// `co_filename`.
+    pub filename: u32,
+    /// `co_name`.
+    pub name: u32,
+    /// `co_firstlineno`.
+    pub first_line: u32,
+    /// `co_lnotab` or `co_linetable`.
+    pub line_table: u32,
+    /// How to read it.
+    pub lines: LineCoding,
+    /// Instructions.
+    pub bytecode: Bytecode,
+    /// `co_nlocalsplus` where there is one.
+    pub nlocalsplus: Option<u32>,
+    /// `co_stacksize`.
+    pub stack_size: u32,
+    /// `co_exceptiontable` where there is one.
+    pub exception_table: Option<u32>,
+    /// Bytes from the start that hold all of the above.
+    pub head: u32,
+}
+
+/// `PyASCIIObject` and `PyCompactUnicodeObject`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TextOffsets {
+    /// Where the characters of an ASCII string start.
+    pub ascii_data: u32,
+    /// Where those of other compact strings start.
+    pub compact_data: u32,
+}
+
+/// How dict keys are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DictKeys {
+    /// Up to 3.10: `dk_size` slots of 1, 2, 4 or 8 bytes, then entries of 24 bytes.
+    Sized,
+    /// From 3.11 on: sizes as logarithms; entries of 16 bytes when all keys are strings.
+    Log2,
+}
+
+/// Where the attributes of a plain instance are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InstanceDict {
+    /// Dict pointer at the type's `tp_dictoffset`.
+    DictOffset,
+    /// 3.11: four words before the object its values or null, three words before it its dict or null.
+    ValuesOrDict,
+    /// 3.12: three words before the object its values with bit 0 set, or its dict.
+    TaggedValues,
+    /// 3.13 and newer: three words before the object its dict or null; values behind the object.
+    InlineValues,
+}
+
+/// Dicts and instances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DictOffsets {
+    /// Keys.
+    pub keys: DictKeys,
+    /// Instances.
+    pub instance: InstanceDict,
+    /// `ht_cached_keys` in a heap type.
+    pub cached_keys: u32,
+}
+
+/// All offsets of one version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offsets {
+    /// Newest interpreter, in `_PyRuntime`.
+    pub interpreters_head: u32,
+    /// The lock.
+    pub gil: GilOffsets,
+    /// Interpreter state.
+    pub interpreter: InterpreterOffsets,
+    /// Thread state.
+    pub thread: ThreadOffsets,
+    /// Frames.
+    pub frame: FrameOffsets,
+    /// Code objects.
+    pub code: CodeOffsets,
+    /// Strings.
+    pub text: TextOffsets,
+    /// Dicts.
+    pub dict: DictOffsets,
+    /// Opcodes and the evaluation stack; `None` where C functions are not told apart.
+    pub opcodes: Option<Opcodes>,
+}
+
+/// An offset as an index; all are small.
+pub fn at(offset: u32) -> usize {
+    offset as usize
+}
+
+/// The little-endian word at `offset`, `None` beyond the end.
+pub fn word(bytes: &[u8], offset: usize) -> Option<u64> {
+    let bytes = bytes.get(offset..offset.checked_add(8)?)?;
+    Some(u64::from_ne_bytes(bytes.try_into().ok()?))
+}
+
+/// The 32-bit integer at `offset`, `None` beyond the end.
+pub fn int(bytes: &[u8], offset: usize) -> Option<i32> {
+    let bytes = bytes.get(offset..offset.checked_add(4)?)?;
+    Some(i32::from_ne_bytes(bytes.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_read_beyond_the_end() {
+        assert_eq!(word(&[1, 0, 0, 0, 0, 0, 0, 0], 0), Some(1));
+        assert_eq!(word(&[0; 8], 1), None);
+        assert_eq!(word(&[0; 8], usize::MAX), None);
+        assert_eq!(int(&[2, 0, 0, 0], 0), Some(2));
+        assert_eq!(int(&[0; 3], 0), None);
+    }
+}

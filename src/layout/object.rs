@@ -1,0 +1,97 @@
+//! Object heads, strings and bytes objects from their bytes (Include/cpython/unicodeobject.h).
+
+use super::{TextOffsets, int, word};
+
+/// `ob_type` of every object.
+pub const TYPE: usize = 8;
+
+/// `ob_size` of objects of variable size.
+pub const SIZE: usize = 16;
+
+/// The characters of a bytes object.
+pub const BYTES_DATA: u64 = 32;
+
+/// `tp_name` of a type.
+pub const TYPE_NAME: usize = 24;
+
+/// Longest name or path that is kept, in characters; longer ones are cut.
+pub const TEXT_LIMIT: u64 = 4096;
+
+/// Bytes of a string's head.
+pub const TEXT_HEAD: usize = 64;
+
+/// Where a string's characters are and how wide they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Text {
+    /// Bytes from the object's start.
+    pub data: u32,
+    /// Bytes a character: 1, 2 or 4.
+    pub width: u8,
+    /// Characters, at most [`TEXT_LIMIT`].
+    pub length: u32,
+}
+
+/// Decodes the head of a compact string; `None` when it is none.
+pub fn text(head: &[u8], offsets: TextOffsets) -> Option<Text> {
+    let length = word(head, SIZE).filter(|length| *length < 1 << 48)?;
+    let state = int(head, 32)? as u32;
+    // Bits 0-1 interned, 2-4 kind, 5 compact, 6 ascii, in all builds with a GIL.
+    let (kind, compact, ascii) = ((state >> 2) & 7, (state >> 5) & 1, (state >> 6) & 1);
+    if compact == 0 || !matches!(kind, 1 | 2 | 4) || (ascii == 1 && kind != 1) {
+        return None;
+    }
+    Some(Text {
+        data: if ascii == 1 {
+            offsets.ascii_data
+        } else {
+            offsets.compact_data
+        },
+        width: kind as u8,
+        length: length.min(TEXT_LIMIT) as u32,
+    })
+}
+
+/// The characters; lone surrogates and impossible code points are replaced.
+pub fn decode_text(data: &[u8], width: u8) -> String {
+    let replaced = |code: u32| char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
+    match width {
+        1 => data.iter().map(|byte| char::from(*byte)).collect(),
+        2 => data
+            .chunks_exact(2)
+            .map(|c| replaced(u32::from(u16::from_ne_bytes([c[0], c[1]]))))
+            .collect(),
+        _ => data
+            .chunks_exact(4)
+            .map(|c| replaced(u32::from_ne_bytes([c[0], c[1], c[2], c[3]])))
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_widths_are_decoded() {
+        assert_eq!(decode_text(b"caf\xe9", 1), "café");
+        assert_eq!(
+            decode_text(&[0x34, 0x12, 0x00, 0xd8], 2),
+            "\u{1234}\u{fffd}"
+        );
+        assert_eq!(
+            decode_text(&[0, 0xf6, 1, 0, 0, 0, 0x7f, 0], 4),
+            "\u{1f600}\u{fffd}"
+        );
+    }
+
+    #[test]
+    fn what_is_no_string_is_refused() {
+        let offsets = TextOffsets {
+            ascii_data: 40,
+            compact_data: 56,
+        };
+        assert_eq!(text(&[0; 64], offsets), None);
+        assert_eq!(text(&[0xff; 64], offsets), None);
+        assert_eq!(text(&[0; 8], offsets), None);
+    }
+}

@@ -1,0 +1,253 @@
+//! Which C function a callable on the evaluation stack is, named as cProfile names it
+//! (Modules/_lsprof.c `normalizeUserObj`): `<built-in method builtins.sum>`, `<method 'insert' of 'list' objects>`.
+//!
+//! Classes have no row of their own in cProfile, so they have none here: their time is their caller's.
+
+use rustc_hash::FxHashMap;
+
+use crate::layout::{self, Offsets, object};
+use crate::profile::{FrameId, FunctionKind, Tables};
+use crate::target::memory::{Memory, read_c_string};
+
+/// PyCFunctionObject: `m_ml`, `m_self`, `m_module`; PyDescrObject: `d_type`, `d_name`; the same in all versions that
+/// have opcodes.
+const M_ML: usize = 16;
+const M_SELF: usize = 24;
+const M_MODULE: usize = 32;
+const D_TYPE: usize = 16;
+const D_NAME: usize = 24;
+
+/// PyTypeObject: `tp_methods`, `tp_base`.
+const TP_METHODS: u64 = 232;
+const TP_BASE: u64 = 256;
+
+/// Size of a PyMethodDef, and most of them in one type.
+const METHOD_DEF: u64 = 32;
+const MOST_METHODS: u64 = 1024;
+
+/// Most bases that are looked at.
+const MOST_BASES: usize = 64;
+
+/// Longest name of a function or type, in bytes.
+const NAME_LIMIT: usize = 256;
+
+/// How long an object is believed to be what it was. Functions of modules, methods of types, and what is no C
+/// function live on.
+const BELIEVED_US: u64 = 20_000;
+
+/// Most objects and functions that are remembered; then all are forgotten.
+const MOST_KNOWN: usize = 100_000;
+
+/// What a type's objects are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Function,
+    MethodDescriptor,
+    Module,
+    Other,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    head: [u64; 4],
+    frame: Option<FrameId>,
+    /// Lives about as long as its module or type.
+    lasts: bool,
+    checked_us: u64,
+}
+
+/// C functions that were seen.
+#[derive(Debug)]
+pub struct Builtins {
+    offsets: Offsets,
+    kinds: FxHashMap<u64, Kind>,
+    objects: FxHashMap<u64, Known>,
+    /// By type of the object, `m_ml` or `d_name`, and type of self.
+    frames: FxHashMap<[u64; 3], FrameId>,
+    /// How often the target was read.
+    pub reads: u64,
+}
+
+impl Builtins {
+    /// None yet.
+    pub fn new(offsets: Offsets) -> Builtins {
+        Builtins {
+            offsets,
+            kinds: FxHashMap::default(),
+            objects: FxHashMap::default(),
+            frames: FxHashMap::default(),
+            reads: 0,
+        }
+    }
+
+    /// The frame of the C function that the object at `address` is; `None` for all other callables.
+    pub fn find(
+        &mut self,
+        memory: &impl Memory,
+        tables: &mut Tables,
+        address: u64,
+        now_us: u64,
+    ) -> Option<FrameId> {
+        let known = self.objects.get(&address).copied();
+        if let Some(known) = known
+            && known.lasts
+            && now_us < known.checked_us.saturating_add(BELIEVED_US)
+        {
+            return known.frame;
+        }
+        if self.objects.len() > MOST_KNOWN || self.frames.len() > MOST_KNOWN {
+            self.objects.clear();
+            self.frames.clear();
+            self.kinds.clear();
+        }
+        // Others may be short-lived, such as a bound method of a list: never told by their address alone.
+        self.reads += 1;
+        let mut bytes = [0; 40];
+        memory.read(address, &mut bytes).ok()?;
+        let word = |offset| layout::word(&bytes, offset).unwrap_or(0);
+        let head = [word(object::TYPE), word(M_ML), word(M_SELF), word(M_MODULE)];
+        if let Some(known) = known
+            && known.head == head
+            && now_us < known.checked_us.saturating_add(BELIEVED_US)
+        {
+            return known.frame;
+        }
+        let kind = self.kind(memory, head[0])?;
+        let (frame, lasts) = match kind {
+            Kind::MethodDescriptor => {
+                let frame = self.descriptor(memory, tables, head[0], word(D_TYPE), word(D_NAME));
+                (frame, true)
+            }
+            Kind::Function => self.function(memory, tables, head),
+            Kind::Module | Kind::Other => (None, true),
+        };
+        self.objects.insert(
+            address,
+            Known {
+                head,
+                frame,
+                lasts,
+                checked_us: now_us,
+            },
+        );
+        frame
+    }
+
+    fn kind(&mut self, memory: &impl Memory, kind: u64) -> Option<Kind> {
+        if let Some(&known) = self.kinds.get(&kind) {
+            return Some(known);
+        }
+        let found = match type_name(memory, kind)?.as_str() {
+            "builtin_function_or_method" | "builtin_method" => Kind::Function,
+            "method_descriptor" => Kind::MethodDescriptor,
+            "module" => Kind::Module,
+            _ => Kind::Other,
+        };
+        self.kinds.insert(kind, found);
+        Some(found)
+    }
+
+    fn descriptor(
+        &mut self,
+        memory: &impl Memory,
+        tables: &mut Tables,
+        kind: u64,
+        owner: u64,
+        name: u64,
+    ) -> Option<FrameId> {
+        let key = [kind, name, owner];
+        if let Some(&frame) = self.frames.get(&key) {
+            return Some(frame);
+        }
+        let owner = type_name(memory, owner)?;
+        let name = super::fast::read_text(&self.offsets, memory, name)?;
+        let frame = row(tables, &format!("<method '{name}' of '{owner}' objects>"));
+        self.frames.insert(key, frame);
+        Some(frame)
+    }
+
+    /// The frame of a function of a module, or of a method bound to something; whether it lasts.
+    fn function(
+        &mut self,
+        memory: &impl Memory,
+        tables: &mut Tables,
+        head: [u64; 4],
+    ) -> (Option<FrameId>, bool) {
+        let [kind, definition, bound_to, module] = head;
+        let type_of = |address: u64| {
+            memory
+                .read_word(address.checked_add(object::TYPE as u64)?)
+                .ok()
+        };
+        let self_type = if bound_to == 0 {
+            None
+        } else {
+            type_of(bound_to)
+        };
+        let of_module = match self_type {
+            None => true,
+            Some(kind) => self.kind(memory, kind) == Some(Kind::Module),
+        };
+        let key = [
+            kind,
+            definition,
+            if of_module { 0 } else { self_type.unwrap_or(0) },
+        ];
+        if let Some(&frame) = self.frames.get(&key) {
+            return (Some(frame), of_module);
+        }
+        let name = memory
+            .read_word(definition)
+            .ok()
+            .and_then(|name| read_c_string(memory, name, NAME_LIMIT));
+        let Some(name) = name else {
+            return (None, false);
+        };
+        let text = if of_module {
+            match super::fast::read_text(&self.offsets, memory, module) {
+                Some(module) => format!("<built-in method {module}.{name}>"),
+                None => format!("<built-in method {name}>"),
+            }
+        } else {
+            let owner = self_type
+                .and_then(|kind| owner(memory, kind, definition))
+                .and_then(|owner| type_name(memory, owner));
+            match owner {
+                Some(owner) => format!("<method '{name}' of '{owner}' objects>"),
+                None => format!("<built-in method {name}>"),
+            }
+        };
+        let frame = row(tables, &text);
+        self.frames.insert(key, frame);
+        (Some(frame), of_module)
+    }
+}
+
+/// The type among `kind` and its bases whose methods hold `definition`.
+fn owner(memory: &impl Memory, kind: u64, definition: u64) -> Option<u64> {
+    let mut kind = kind;
+    for _ in 0..MOST_BASES {
+        let methods = memory.read_word(kind.checked_add(TP_METHODS)?).ok()?;
+        let offset = definition.wrapping_sub(methods);
+        if methods != 0 && offset % METHOD_DEF == 0 && offset / METHOD_DEF < MOST_METHODS {
+            return Some(kind);
+        }
+        kind = memory.read_word(kind.checked_add(TP_BASE)?).ok()?;
+        if kind == 0 {
+            break;
+        }
+    }
+    None
+}
+
+fn type_name(memory: &impl Memory, kind: u64) -> Option<String> {
+    let name = memory
+        .read_word(kind.checked_add(object::TYPE_NAME as u64)?)
+        .ok()?;
+    read_c_string(memory, name, NAME_LIMIT)
+}
+
+fn row(tables: &mut Tables, name: &str) -> FrameId {
+    let function = tables.function("~", 0, name, FunctionKind::Builtin);
+    tables.frame(function, 0)
+}

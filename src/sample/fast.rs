@@ -1,0 +1,346 @@
+//! Our own stack reader, for CPython 3.8 to 3.15: one vectored read a sample, decoded here; the target is not
+//! stopped.
+//!
+//! Only the thread that holds the GIL can change Python stacks. So we move to the CPU on which the last holder
+//! runs: while we are there it is not, and one copy shows all stacks as they are at that instant. The copy ends
+//! with the words of the lock and the number of the CPU, which prove that this was so. A thread that cannot have
+//! held the lock since its stack was read is not read again. Where the CPU may not be shared, a copy is taken from
+//! another one and called approximate.
+
+mod attempt;
+mod codes;
+mod decode;
+#[cfg(test)]
+mod hostile;
+mod lists;
+mod names;
+mod thread;
+mod window;
+
+use std::time::{Duration, Instant};
+
+pub use codes::read_text;
+
+use codes::Codes;
+use thread::{RawFrame, Thread};
+use window::Window;
+
+use super::builtins::Builtins;
+use super::{Fault, StackReader, ThreadStacks};
+use crate::error::{Error, ErrorKind, Result};
+use crate::layout::debug_offsets::{self, Mismatch};
+use crate::layout::{Offsets, tables};
+use crate::profile::Tables;
+use crate::target::cpu::Pin;
+use crate::target::locate::Version;
+use crate::target::memory::{Live, Memory, Stopper, Unreadable};
+use crate::target::runtime::{self, Runtime};
+use crate::target::threads::Threads;
+use crate::units::Pid;
+
+/// A sample this long after the last thorough one is thorough too: it looks at code objects again, and notes at
+/// once whether it was interrupted, not only when it had to read twice.
+const THOROUGH_US: u64 = 950;
+
+/// How the target is kept from changing while it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stillness {
+    /// We run on its CPU.
+    SameCpu,
+    /// It is stopped.
+    Stopped,
+    /// Not at all.
+    None,
+}
+
+/// What to keep in mind when reading.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FastOptions {
+    /// Stop the target for each sample.
+    pub blocking: bool,
+    /// Stay away from the target's CPU: stacks are approximate.
+    pub cross_cpu: bool,
+    /// Leave C functions out.
+    pub no_builtins: bool,
+}
+
+/// A GIL and who had it when it was read last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Domain {
+    address: u64,
+    holder: u64,
+    locked: bool,
+    switches: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Interpreter {
+    address: u64,
+    threads_head: u64,
+}
+
+/// Reads stacks on its own.
+#[derive(Debug)]
+pub struct FastReader<M: Memory = Live> {
+    pid: Pid,
+    memory: M,
+    offsets: Offsets,
+    runtime: u64,
+    rseq: Option<i64>,
+    stillness: Stillness,
+    stopper: Option<Stopper>,
+    why_approximate: Option<&'static str>,
+    pin: Pin,
+    os_threads: Threads,
+    interpreters: Vec<Interpreter>,
+    domains: Vec<Domain>,
+    threads: Vec<Thread>,
+    /// Whether the list of threads has to be read.
+    stale: bool,
+    /// Whether threads without a name are to be looked up, and when that was done last.
+    unnamed: bool,
+    named_us: Option<u64>,
+    /// Whether `ThreadStacks` has to be arranged anew.
+    rearrange: bool,
+    codes: Codes,
+    /// `None` where C functions are not shown.
+    builtins: Option<Builtins>,
+    window: Window,
+    /// The domain and holder that `window` is planned for.
+    planned: Option<(usize, u64)>,
+    frames: Vec<RawFrame>,
+    epoch: Instant,
+    thorough_us: u64,
+    /// The sample in which the lists were read last.
+    relisted_us: Option<u64>,
+    careful: bool,
+    /// Whether the last sample read something beside its copy.
+    reads_beside: bool,
+}
+
+impl FastReader<Live> {
+    /// Opens a process whose Python has started.
+    pub fn open(pid: Pid, options: FastOptions) -> Result<(FastReader, Version)> {
+        let memory = Live::new(pid);
+        let runtime = runtime::find(pid, &memory)?;
+        let version = runtime.version.clone();
+        let offsets = offsets_for(pid, &runtime)?;
+        let mut reader = FastReader::new(pid, memory, offsets, &runtime, options);
+        if options.blocking {
+            let stopper = Stopper::new(pid).ok_or_else(|| crate::target::process::gone(pid))?;
+            reader.stopper = Some(stopper);
+        }
+        reader.self_check()?;
+        Ok((reader, version))
+    }
+}
+
+/// The offsets for a runtime; fails for versions that are not known and for blocks that do not agree.
+fn offsets_for(pid: Pid, runtime: &Runtime) -> Result<Offsets> {
+    let version = &runtime.version;
+    let refused = |kind, why: String| Error::new(kind, format!("cannot read process {pid}"), why);
+    if version.free_threaded {
+        return Err(refused(
+            ErrorKind::UnsupportedPython,
+            format!("Python {version} is a free-threaded build, which is not supported yet"),
+        ));
+    }
+    let table = tables::for_version(version.major, version.minor).ok_or_else(|| {
+        let (first, last) = (tables::MINORS.start(), tables::MINORS.end());
+        refused(
+            ErrorKind::UnsupportedPython,
+            format!("Python {version} is not known to our own reader (3.{first} to 3.{last} are)"),
+        )
+    })?;
+    if debug_offsets::version_hex(&runtime.head).is_none() && version.minor < 13 {
+        return Ok(table);
+    }
+    debug_offsets::apply(&runtime.head, version.minor, table).map_err(|mismatch| {
+        let why = match mismatch {
+            Mismatch::NoCookie => "has no block of debug offsets".to_string(),
+            Mismatch::FreeThreaded => "is a free-threaded build".to_string(),
+            Mismatch::UnknownVersion => {
+                "has a block of debug offsets that is not known".to_string()
+            }
+            Mismatch::Field(name) => format!("differs from its table in {name}"),
+        };
+        refused(
+            ErrorKind::UnsupportedPython,
+            format!("Python {version} {why}"),
+        )
+    })
+}
+
+impl<M: Memory> FastReader<M> {
+    fn new(
+        pid: Pid,
+        memory: M,
+        offsets: Offsets,
+        runtime: &Runtime,
+        options: FastOptions,
+    ) -> FastReader<M> {
+        let mut pin = Pin::new();
+        let (stillness, why_approximate) = if options.blocking {
+            (Stillness::Stopped, None)
+        } else if options.cross_cpu {
+            (
+                Stillness::None,
+                Some("the rate is too high to share the target's CPU"),
+            )
+        } else if !pin.may_follow(pid) {
+            (
+                Stillness::None,
+                Some("the target's CPUs are not open to us"),
+            )
+        } else {
+            (Stillness::SameCpu, None)
+        };
+        FastReader {
+            pid,
+            memory,
+            offsets,
+            runtime: runtime.address,
+            rseq: runtime.rseq,
+            stillness,
+            stopper: None,
+            why_approximate,
+            pin,
+            os_threads: Threads::new(pid),
+            interpreters: Vec::new(),
+            domains: Vec::new(),
+            threads: Vec::new(),
+            stale: true,
+            unnamed: true,
+            named_us: None,
+            rearrange: true,
+            codes: Codes::new(offsets, runtime.code_type),
+            builtins: (!options.no_builtins).then(|| Builtins::new(offsets)),
+            window: Window::default(),
+            planned: None,
+            frames: Vec::new(),
+            epoch: Instant::now(),
+            thorough_us: 0,
+            relisted_us: None,
+            careful: true,
+            reads_beside: false,
+        }
+    }
+
+    /// A first read: some thread has a stack that ends where stacks end. Without one the offsets are not right,
+    /// or Python is still starting.
+    fn self_check(&mut self) -> Result<()> {
+        let mut tables = Tables::default();
+        let mut stacks = ThreadStacks::default();
+        let mut outcome = Err(Fault::Torn);
+        for _ in 0..20 {
+            outcome = self.read(&mut tables, &mut stacks);
+            if outcome != Err(Fault::Torn) {
+                break;
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        let found = outcome.is_ok()
+            && stacks
+                .threads
+                .iter()
+                .any(|thread| !thread.frames.is_empty());
+        // Ids of `tables` must not be used in another one.
+        self.codes = Codes::new(self.offsets, self.codes.code_type());
+        if let Some(builtins) = &mut self.builtins {
+            *builtins = Builtins::new(self.offsets);
+        }
+        self.threads.clear();
+        (self.stale, self.rearrange, self.planned) = (true, true, None);
+        self.named_us = None;
+        if found {
+            return Ok(());
+        }
+        let kind = match outcome {
+            Err(Fault::Gone) => ErrorKind::ProcessEnded,
+            Err(Fault::Denied) => ErrorKind::NotPermitted,
+            _ => ErrorKind::Failed,
+        };
+        Err(Error::new(
+            kind,
+            format!("cannot read process {}", self.pid),
+            "its Python has no readable stack (still starting?)",
+        ))
+    }
+}
+
+fn fault(error: Unreadable) -> Fault {
+    match error {
+        Unreadable::Nowhere => Fault::Torn,
+        Unreadable::Gone => Fault::Gone,
+        Unreadable::Denied => Fault::Denied,
+    }
+}
+
+impl<M: Memory> StackReader for FastReader<M> {
+    /// `tables` must be the same at every call.
+    fn read(&mut self, tables: &mut Tables, stacks: &mut ThreadStacks) -> Result<(), Fault> {
+        let now_us = self.epoch.elapsed().as_micros() as u64;
+        self.careful =
+            now_us > self.thorough_us.saturating_add(THOROUGH_US) || self.thorough_us == 0;
+        self.codes.in_haste = !self.careful;
+        let all_settled = self
+            .threads
+            .iter()
+            .all(|thread| thread.settled || !thread.dirty);
+        let thorough = self.careful;
+        self.careful |= !all_settled || self.reads_beside;
+        if thorough {
+            self.thorough_us = now_us;
+        }
+        let _stopped = match &self.stopper {
+            Some(stopper) => Some(stopper.stop().ok_or_else(|| {
+                if crate::target::process::is_alive(self.pid) {
+                    Fault::Denied
+                } else {
+                    Fault::Gone
+                }
+            })?),
+            None => None,
+        };
+        if self.codes.trim() {
+            for thread in &mut self.threads {
+                thread.raw.clear();
+                thread.dirty = true;
+            }
+            self.planned = None;
+        }
+        if self.stale {
+            self.relist()?;
+            for thread in &mut self.threads {
+                thread.dirty = true;
+            }
+        }
+        if self.rearrange || stacks.threads.len() != self.threads.len() {
+            self.arrange(stacks);
+        }
+        for domain in 0..self.domains.len() {
+            self.read_domain(domain, tables, stacks, now_us)?;
+        }
+        self.name_threads(stacks, now_us);
+        for (thread, stack) in self.threads.iter().zip(&mut stacks.threads) {
+            let lock = self.domains.get(thread.domain);
+            stack.holds_gil = lock.is_some_and(|lock| lock.locked && lock.holder == thread.address);
+        }
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        match (self.stillness, self.why_approximate) {
+            (Stillness::SameCpu, _) => "own reader, on the CPU of the GIL's holder".to_string(),
+            (Stillness::Stopped, _) => "own reader, target stopped for each sample".to_string(),
+            (Stillness::None, why) => format!(
+                "own reader, from another CPU ({}): approximate stacks",
+                why.unwrap_or("the target's CPU may not be shared")
+            ),
+        }
+    }
+
+    fn is_exact(&self) -> bool {
+        self.stillness != Stillness::None
+    }
+}

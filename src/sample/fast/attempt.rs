@@ -1,0 +1,310 @@
+//! One sample of the threads of one lock: what to copy, the copy, the proof that nothing moved, and trying again
+//! where something had to be learnt first.
+
+use std::time::{Duration, Instant};
+
+use super::decode::Decoder;
+use super::thread::Walk;
+use super::{Domain, FastReader, Stillness, fault};
+use crate::layout::{self, at};
+use crate::profile::Tables;
+use crate::sample::{Fault, ThreadStacks};
+use crate::target::cpu;
+use crate::target::memory::{Memory, Range};
+
+/// Reads of one sample before it is given up. On the target's CPU nothing changes between them: they are for
+/// learning where things are, not for luck.
+const ATTEMPTS: usize = 16;
+
+/// Moves to another CPU in one sample before it is given up.
+const MOST_MOVES: usize = 5;
+
+/// How long a state that is no stack may last.
+const UNFINISHED: Duration = Duration::from_micros(20);
+
+/// A copy that took longer was interrupted, in all likelihood.
+const LONG_COPY: Duration = Duration::from_micros(100);
+
+/// How an attempt at a sample ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attempt {
+    Done,
+    /// Something was learnt; nothing has changed meanwhile.
+    Again,
+    /// We are on another CPU now.
+    Moved,
+    /// We were interrupted.
+    Interrupted,
+    /// The list of threads has changed.
+    Stale,
+    /// A stack in the making.
+    Unfinished,
+    /// A thread that is ending holds the lock.
+    Ending,
+}
+
+impl<M: Memory> FastReader<M> {
+    /// Reads the stacks of the threads of one lock that may have changed.
+    pub(super) fn read_domain(
+        &mut self,
+        domain: usize,
+        tables: &mut Tables,
+        stacks: &mut ThreadStacks,
+        now_us: u64,
+    ) -> Result<(), Fault> {
+        let (mut moves, mut unfinished) = (0, 0);
+        for _ in 0..ATTEMPTS {
+            match self.attempt(domain, tables, stacks, now_us)? {
+                Attempt::Done => return Ok(()),
+                Attempt::Again => {}
+                Attempt::Interrupted => self.careful = true,
+                Attempt::Moved => {
+                    moves += 1;
+                    if moves > MOST_MOVES {
+                        break;
+                    }
+                }
+                Attempt::Stale => {
+                    self.relisted_us = Some(now_us);
+                    // The lists may change while they are read: we may be on another CPU.
+                    match self.relist() {
+                        Err(Fault::Torn) => continue,
+                        outcome => outcome?,
+                    }
+                    self.arrange(stacks);
+                    if self.domains.len() <= domain {
+                        return Ok(());
+                    }
+                }
+                Attempt::Ending => std::thread::sleep(UNFINISHED),
+                Attempt::Unfinished => {
+                    unfinished += 1;
+                    if unfinished > 1 {
+                        break;
+                    }
+                    if self.stillness != Stillness::None {
+                        std::thread::sleep(UNFINISHED);
+                    }
+                }
+            }
+        }
+        self.stale = true;
+        Err(Fault::Torn)
+    }
+
+    /// Wants what has to be copied for the threads of `domain` that may have changed.
+    fn plan(&mut self, domain: usize, lock: Domain, holder_ident: Option<u64>) {
+        self.window.clear();
+        for thread in &mut self.threads {
+            if thread.domain == domain && thread.dirty {
+                thread.want(&self.offsets, &mut self.window);
+            }
+        }
+        let mut tail = [Range::default(); 2];
+        tail[0] = Range {
+            address: lock.address as usize,
+            length: at(self.offsets.gil.size),
+        };
+        let rseq = holder_ident
+            .zip(self.rseq)
+            .and_then(|(ident, offset)| ident.checked_add_signed(offset)?.checked_add(4));
+        let count = match rseq {
+            Some(address) if self.stillness == Stillness::SameCpu => {
+                tail[1] = Range {
+                    address: address as usize,
+                    length: 4,
+                };
+                2
+            }
+            _ => 1,
+        };
+        self.window.plan(&tail[..count]);
+        self.planned = Some((domain, lock.holder));
+    }
+
+    fn attempt(
+        &mut self,
+        domain: usize,
+        tables: &mut Tables,
+        stacks: &mut ThreadStacks,
+        now_us: u64,
+    ) -> Result<Attempt, Fault> {
+        let Some(lock) = self.domains.get(domain).copied() else {
+            return Ok(Attempt::Done);
+        };
+        if self.stale {
+            return Ok(Attempt::Stale);
+        }
+        let holder = self
+            .threads
+            .iter_mut()
+            .find(|thread| thread.address == lock.holder && thread.domain == domain);
+        let holder_ident = holder.map(|thread| {
+            // Whoever had the lock last may have run since.
+            thread.replan |= !thread.dirty;
+            thread.dirty = true;
+            thread.ident
+        });
+        let replan = self
+            .threads
+            .iter()
+            .any(|thread| thread.dirty && thread.replan && thread.domain == domain);
+        if replan || self.planned != Some((domain, lock.holder)) {
+            self.plan(domain, lock, holder_ident);
+        }
+        let pauses = self.careful.then(cpu::pauses);
+        let started = Instant::now();
+        self.window.fill(&self.memory).map_err(fault)?;
+        let took = started.elapsed();
+
+        if let Some(attempt) = self.check_lock(domain, lock)? {
+            return Ok(attempt);
+        }
+        if holder_ident.is_none() && self.domains.get(domain).is_some_and(|lock| lock.locked) {
+            // New to us; or it is ending, and out of the list already: it has no stack, but time to get by.
+            return Ok(if self.relisted_us == Some(now_us) {
+                Attempt::Ending
+            } else {
+                Attempt::Stale
+            });
+        }
+        if self.stillness == Stillness::SameCpu
+            && let Some(ident) = holder_ident
+        {
+            let Some(cpu) = self.holder_cpu(ident, stacks) else {
+                return Ok(Attempt::Stale);
+            };
+            if self.pin.cpu() != Some(cpu) {
+                if self.pin.move_to(cpu) {
+                    return Ok(Attempt::Moved);
+                }
+                self.stillness = Stillness::None;
+                self.why_approximate = Some("the target's CPUs are not open to us");
+                self.planned = None;
+            }
+        }
+        let reads = self.side_reads();
+        let (result, late) = self.decode(domain, tables, stacks, now_us)?;
+        if result != Attempt::Done {
+            return Ok(result);
+        }
+        if self.stillness == Stillness::SameCpu && holder_ident.is_some() {
+            // The next sample will read beside its copy as well, in all likelihood.
+            self.reads_beside = late || self.side_reads() != reads;
+            let slow = took > LONG_COPY + Duration::from_nanos(self.window.size() as u64);
+            if self.reads_beside || slow {
+                match pauses {
+                    Some(pauses) if pauses == cpu::pauses() => {}
+                    _ => return Ok(Attempt::Interrupted),
+                }
+            }
+        }
+        // The holder goes on running; all others stand still until the lock is given away.
+        let holder = self.domains.get(domain).map_or(0, |lock| lock.holder);
+        for thread in &mut self.threads {
+            if thread.domain == domain && thread.address != holder && thread.dirty {
+                thread.dirty = false;
+                self.planned = None;
+            }
+        }
+        Ok(Attempt::Done)
+    }
+
+    /// How often something was read beside the copies.
+    fn side_reads(&self) -> u64 {
+        self.codes.reads + self.builtins.as_ref().map_or(0, |builtins| builtins.reads)
+    }
+
+    /// Compares the lock at the end of the copy with what the copy was planned for.
+    fn check_lock(&mut self, domain: usize, before: Domain) -> Result<Option<Attempt>, Fault> {
+        let words = self.window.tail(0);
+        let gil = &self.offsets.gil;
+        let word = |offset: u32| layout::word(words, at(offset)).unwrap_or(0);
+        let now = Domain {
+            address: before.address,
+            holder: word(gil.last_holder),
+            locked: layout::int(words, at(gil.locked)) == Some(1),
+            switches: word(gil.switch_number),
+        };
+        if let Some(known) = self.domains.get_mut(domain) {
+            *known = now;
+        }
+        if now.switches == before.switches && now.holder == before.holder {
+            return Ok(None);
+        }
+        // One switch: only the old and the new holder have run. More: anybody.
+        let all = now.switches.wrapping_sub(before.switches) != 1;
+        for thread in &mut self.threads {
+            let ran = all || thread.address == now.holder || thread.address == before.holder;
+            if thread.domain == domain && ran && !thread.dirty {
+                thread.dirty = true;
+                self.planned = None;
+            }
+        }
+        if !self.same_lists()? {
+            return Ok(Some(Attempt::Stale));
+        }
+        if self.stillness == Stillness::None && self.planned.is_some() {
+            // Everybody who ran is in the copy; it is approximate anyway.
+            return Ok(None);
+        }
+        Ok(Some(Attempt::Again))
+    }
+
+    /// The CPU of the last holder at the end of the copy; `None` when it cannot be told.
+    fn holder_cpu(&mut self, ident: u64, stacks: &ThreadStacks) -> Option<u32> {
+        if self.rseq.is_some() {
+            let cpu = layout::int(self.window.tail(1), 0)?;
+            if let Ok(cpu) = u32::try_from(cpu) {
+                return Some(cpu);
+            }
+            // -1 and -2: the thread has no such area.
+        }
+        let stack = stacks
+            .threads
+            .iter()
+            .find(|stack| stack.python_id == ident)?;
+        let tid = self.os_threads.resolve(i32::try_from(stack.os_id).ok()?)?;
+        cpu::last_cpu(self.pid, tid)
+    }
+
+    /// Decodes the copied stacks; whether something was read beside the copy.
+    fn decode(
+        &mut self,
+        domain: usize,
+        tables: &mut Tables,
+        stacks: &mut ThreadStacks,
+        now_us: u64,
+    ) -> Result<(Attempt, bool), Fault> {
+        let (mut any_late, mut again) = (false, false);
+        let mut decoder = Decoder {
+            offsets: &self.offsets,
+            memory: &self.memory,
+            window: &self.window,
+            codes: &mut self.codes,
+            builtins: self.builtins.as_mut(),
+            tables,
+            now_us,
+            approximate: self.stillness == Stillness::None,
+        };
+        for (thread, stack) in self.threads.iter_mut().zip(&mut stacks.threads) {
+            if thread.domain != domain || !thread.dirty {
+                continue;
+            }
+            match thread.walk(&self.offsets, &self.memory, &self.window, &mut self.frames) {
+                Walk::Whole { late } => any_late |= late,
+                Walk::Again => {
+                    again = true;
+                    continue;
+                }
+                Walk::Stale => return Ok((Attempt::Stale, any_late)),
+                Walk::Broken => return Ok((Attempt::Unfinished, any_late)),
+            }
+            if !decoder.decode(thread, &self.frames, stack) {
+                return Ok((Attempt::Unfinished, any_late));
+            }
+        }
+        let attempt = if again { Attempt::Again } else { Attempt::Done };
+        Ok((attempt, any_late))
+    }
+}

@@ -1,0 +1,355 @@
+//! Code objects: read once, remembered by address, looked at again now and then, since they die and their
+//! addresses are used for others.
+
+use rustc_hash::FxHashMap;
+
+use crate::layout::linetable::Lines;
+use crate::layout::opcodes::Calls;
+use crate::layout::{self, Bytecode, Instruction, Offsets, at, object};
+use crate::profile::{FrameId, FunctionId, FunctionKind, Tables};
+use crate::target::memory::{Memory, read_c_string};
+
+/// How long a code object that comes onto a stack anew is believed to be the one it was: in samples that have
+/// time for a look, and in others.
+const BELIEVED_US: u64 = 900;
+const BELIEVED_IN_HASTE_US: u64 = 3000;
+
+/// A code object that is newer than this to us may be one of those that are made, run and dropped: it is looked
+/// at in every sample. Once one was seen to take another's address, that goes for longer.
+const SETTLED_US: u64 = 50_000;
+const SETTLED_AMONG_CHURN_US: u64 = 1_000_000;
+
+/// How long it counts that an address was used again.
+const CHURN_US: u64 = 10_000_000;
+
+/// Most code objects that are remembered; then all are forgotten.
+const MOST_CODES: usize = 100_000;
+
+/// Most units of bytecode of one function (2 bytes each), and most bytes of a line table, that are believed.
+const MOST_UNITS: u64 = 8 << 20;
+
+/// No unit: the frame has not started, or its instruction makes no sense.
+pub const NO_UNIT: u32 = u32::MAX;
+
+/// What makes a code object the same one as before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    kind: u64,
+    filename: u64,
+    name: u64,
+    line_table: u64,
+    first_line: i32,
+}
+
+/// A code object.
+#[derive(Debug)]
+pub struct Code {
+    identity: Identity,
+    function: FunctionId,
+    /// Address of its first unit.
+    start: u64,
+    units: u32,
+    /// Local variables, cells and free variables in a frame.
+    nlocalsplus: u32,
+    /// Size of the evaluation stack.
+    stack_size: u32,
+    exceptions: u64,
+    /// Calls by unit; `None` inside where they cannot be told.
+    calls: Option<Option<Calls>>,
+    lines: Option<Lines>,
+    /// Frame by unit, plus 1; 0 for none yet.
+    frames: Vec<u32>,
+    checked_us: u64,
+    /// When it was seen first.
+    since_us: u64,
+}
+
+/// All code objects seen.
+#[derive(Debug)]
+pub struct Codes {
+    offsets: Offsets,
+    code_type: Option<u64>,
+    /// How often the target was read.
+    pub reads: u64,
+    /// Whether there is no time to look at known code objects again.
+    pub in_haste: bool,
+    by_address: FxHashMap<u64, u32>,
+    codes: Vec<Code>,
+    /// Until when addresses are taken to be used again soon.
+    churn_until_us: u64,
+}
+
+/// Which code object; valid until the next [`Codes::trim`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CodeId(u32);
+
+impl Codes {
+    /// None yet. `code_type` is the address of `PyCode_Type` where it is known.
+    pub fn new(offsets: Offsets, code_type: Option<u64>) -> Codes {
+        Codes {
+            offsets,
+            code_type,
+            reads: 0,
+            in_haste: false,
+            by_address: FxHashMap::default(),
+            codes: Vec::new(),
+            churn_until_us: 0,
+        }
+    }
+
+    /// Address of the type of code objects, where it is known.
+    pub fn code_type(&self) -> Option<u64> {
+        self.code_type
+    }
+
+    /// Forgets everything when there is too much of it; true if it did.
+    pub fn trim(&mut self) -> bool {
+        let full = self.codes.len() > MOST_CODES;
+        if full {
+            self.by_address.clear();
+            self.codes.clear();
+        }
+        full
+    }
+
+    /// The code object at `address`; `None` when there is none. Reads when it is new or was not looked at for
+    /// a while.
+    pub fn find(
+        &mut self,
+        memory: &impl Memory,
+        tables: &mut Tables,
+        address: u64,
+        now_us: u64,
+    ) -> Option<CodeId> {
+        let believed_us = if self.in_haste {
+            BELIEVED_IN_HASTE_US
+        } else {
+            BELIEVED_US
+        };
+        if let Some(&index) = self.by_address.get(&address) {
+            let settles_us = self.settles_us(now_us);
+            let code = self.codes.get_mut(index as usize)?;
+            let is_settled = code.since_us.saturating_add(settles_us) <= now_us;
+            let was_checked = now_us < code.checked_us.saturating_add(believed_us);
+            if was_checked && (is_settled || code.checked_us == now_us) {
+                return Some(CodeId(index));
+            }
+            self.reads += 1;
+            let (identity, _) = head(&self.offsets, memory, address)?;
+            if identity == code.identity {
+                code.checked_us = now_us;
+                return Some(CodeId(index));
+            }
+            // Another one at the same address.
+            self.churn_until_us = now_us.saturating_add(CHURN_US);
+            let mut code = self.read(memory, tables, address)?;
+            (code.checked_us, code.since_us) = (now_us, now_us);
+            *self.codes.get_mut(index as usize)? = code;
+            return Some(CodeId(index));
+        }
+        let mut code = self.read(memory, tables, address)?;
+        (code.checked_us, code.since_us) = (now_us, now_us);
+        let index = u32::try_from(self.codes.len()).ok()?;
+        self.codes.push(code);
+        self.by_address.insert(address, index);
+        Some(CodeId(index))
+    }
+
+    fn settles_us(&self, now_us: u64) -> u64 {
+        if now_us < self.churn_until_us {
+            SETTLED_AMONG_CHURN_US
+        } else {
+            SETTLED_US
+        }
+    }
+
+    /// Whether a code object that was found has been there for long.
+    pub fn is_settled(&self, id: CodeId, now_us: u64) -> bool {
+        let settles_us = self.settles_us(now_us);
+        self.get(id)
+            .is_some_and(|code| code.since_us.saturating_add(settles_us) <= now_us)
+    }
+
+    /// A code object that was found.
+    pub fn get(&self, id: CodeId) -> Option<&Code> {
+        self.codes.get(id.0 as usize)
+    }
+
+    fn read(&mut self, memory: &impl Memory, tables: &mut Tables, address: u64) -> Option<Code> {
+        self.reads += 1;
+        let (identity, bytes) = head(&self.offsets, memory, address)?;
+        match self.code_type {
+            Some(known) if known == identity.kind => {}
+            Some(_) => return None,
+            None => {
+                let name = memory.read_word(identity.kind.checked_add(object::TYPE_NAME as u64)?);
+                if read_c_string(memory, name.ok()?, 8)? != "code" {
+                    return None;
+                }
+                self.code_type = Some(identity.kind);
+            }
+        }
+        let coding = &self.offsets.code;
+        // A code object all the same if its name is a subclass of str, say.
+        let text = |address| read_text(&self.offsets, memory, address);
+        let file = text(identity.filename).unwrap_or_else(|| "?".to_string());
+        let name = text(identity.name).unwrap_or_else(|| "?".to_string());
+        let int_at =
+            |offset: u32| layout::int(&bytes, at(offset)).and_then(|n| u32::try_from(n).ok());
+        let (start, units) = match coding.bytecode {
+            Bytecode::Inline(offset) => {
+                let units = layout::word(&bytes, object::SIZE)?;
+                (address.checked_add(u64::from(offset))?, units)
+            }
+            Bytecode::Bytes(offset) => {
+                let bytecode = layout::word(&bytes, at(offset))?;
+                let size = memory
+                    .read_word(bytecode.checked_add(object::SIZE as u64)?)
+                    .ok()?;
+                (bytecode.checked_add(object::BYTES_DATA)?, size / 2)
+            }
+        };
+        if units > MOST_UNITS {
+            return None;
+        }
+        let first_line = u32::try_from(identity.first_line).unwrap_or(0);
+        Some(Code {
+            identity,
+            function: tables.function(&file, first_line, &name, FunctionKind::Python),
+            start,
+            units: units as u32,
+            nlocalsplus: coding.nlocalsplus.and_then(int_at).unwrap_or(0),
+            stack_size: int_at(coding.stack_size).unwrap_or(0),
+            exceptions: coding
+                .exception_table
+                .and_then(|offset| layout::word(&bytes, at(offset)))
+                .unwrap_or(0),
+            calls: None,
+            lines: None,
+            frames: Vec::new(),
+            checked_us: 0,
+            since_us: 0,
+        })
+    }
+
+    /// The unit that a frame's stored instruction stands for; [`NO_UNIT`] before the first one.
+    pub fn unit(&self, id: CodeId, instruction: u64) -> u32 {
+        let Some(code) = self.get(id) else {
+            return NO_UNIT;
+        };
+        let unit = match self.offsets.frame.coding {
+            Instruction::ByteIndex => (instruction as u32) / 2,
+            Instruction::UnitIndex => instruction as u32,
+            Instruction::Pointer => {
+                u32::try_from(instruction.wrapping_sub(code.start) / 2).unwrap_or(NO_UNIT)
+            }
+        };
+        if unit < code.units { unit } else { NO_UNIT }
+    }
+
+    /// The frame of a code object at a unit. Lines are decoded when the first one is asked for.
+    pub fn frame(
+        &mut self,
+        memory: &impl Memory,
+        tables: &mut Tables,
+        id: CodeId,
+        unit: u32,
+    ) -> Option<FrameId> {
+        let line_coding = self.offsets.code.lines;
+        let code = self.codes.get_mut(id.0 as usize)?;
+        if unit == NO_UNIT {
+            let first = u32::try_from(code.identity.first_line).unwrap_or(0);
+            return Some(tables.frame(code.function, first));
+        }
+        let slot = unit as usize;
+        if let Some(&known) = code.frames.get(slot)
+            && known != 0
+        {
+            return Some(FrameId(known - 1));
+        }
+        if code.lines.is_none() {
+            self.reads += 1;
+            let table = read_bytes(memory, code.identity.line_table).unwrap_or_default();
+            code.lines = Some(Lines::decode(line_coding, &table, code.identity.first_line));
+        }
+        let line = code.lines.as_ref().map_or(0, |lines| lines.line(unit));
+        let frame = tables.frame(code.function, line);
+        if code.frames.len() <= slot {
+            code.frames.resize(slot + 1, 0);
+        }
+        if let Some(place) = code.frames.get_mut(slot) {
+            *place = frame.0 + 1;
+        }
+        Some(frame)
+    }
+
+    /// The places of the evaluation stack, counted in words from the frame's first local variable, where the
+    /// callable may be of the call that `unit` is part of.
+    pub fn callable_slots(
+        &mut self,
+        memory: &impl Memory,
+        id: CodeId,
+        unit: u32,
+    ) -> Option<[Option<u32>; 2]> {
+        let opcodes = self.offsets.opcodes?;
+        let code = self.codes.get_mut(id.0 as usize)?;
+        if unit == NO_UNIT {
+            return None;
+        }
+        if code.calls.is_none() {
+            self.reads += 1;
+            let mut bytecode = vec![0; code.units as usize * 2];
+            let exceptions = read_bytes(memory, code.exceptions).unwrap_or_default();
+            let calls = match memory.read(code.start, &mut bytecode) {
+                Ok(()) => opcodes.calls(&bytecode, &exceptions, code.stack_size),
+                Err(_) => None,
+            };
+            code.calls = Some(calls);
+        }
+        let call = code.calls.as_ref()?.as_ref()?.at(unit)?;
+        let first = code.nlocalsplus;
+        Some(opcodes.slots(call).map(|slot| slot?.checked_add(first)))
+    }
+}
+
+/// What identifies the code object at `address`, and its first bytes.
+fn head(offsets: &Offsets, memory: &impl Memory, address: u64) -> Option<(Identity, [u8; 256])> {
+    let mut bytes = [0; 256];
+    let code = &offsets.code;
+    memory.read(address, bytes.get_mut(..at(code.head))?).ok()?;
+    let identity = Identity {
+        kind: layout::word(&bytes, object::TYPE)?,
+        filename: layout::word(&bytes, at(code.filename))?,
+        name: layout::word(&bytes, at(code.name))?,
+        line_table: layout::word(&bytes, at(code.line_table))?,
+        first_line: layout::int(&bytes, at(code.first_line))?,
+    };
+    Some((identity, bytes))
+}
+
+/// The string object at `address`, cut at [`object::TEXT_LIMIT`] characters.
+pub fn read_text(offsets: &Offsets, memory: &impl Memory, address: u64) -> Option<String> {
+    let mut head = [0; object::TEXT_HEAD];
+    memory.read(address, head.get_mut(..40)?).ok()?;
+    let text = object::text(&head, offsets.text)?;
+    let mut data = vec![0; text.length as usize * usize::from(text.width)];
+    memory
+        .read(address.checked_add(u64::from(text.data))?, &mut data)
+        .ok()?;
+    Some(object::decode_text(&data, text.width))
+}
+
+/// The contents of the bytes object at `address`.
+pub fn read_bytes(memory: &impl Memory, address: u64) -> Option<Vec<u8>> {
+    let size = memory
+        .read_word(address.checked_add(object::SIZE as u64)?)
+        .ok()?;
+    if size > MOST_UNITS * 2 {
+        return None;
+    }
+    let mut data = vec![0; usize::try_from(size).ok()?];
+    memory
+        .read(address.checked_add(object::BYTES_DATA)?, &mut data)
+        .ok()?;
+    Some(data)
+}

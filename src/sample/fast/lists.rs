@@ -1,0 +1,167 @@
+//! The lists of interpreters and threads: read when something says that they have changed, with what was known of
+//! each thread kept; and the threads' names.
+
+use super::thread::Thread;
+use super::{Domain, FastReader, Interpreter, fault, names, thread};
+use crate::layout::{self, GilPlace, at};
+use crate::sample::{Fault, ThreadStack, ThreadStacks};
+use crate::target::memory::Memory;
+use crate::target::threads;
+
+/// Most interpreters and threads that are believed.
+const MOST_INTERPRETERS: usize = 256;
+const MOST_THREADS: usize = 65_536;
+
+/// How often names of threads are looked for.
+const NAMING_US: u64 = 1_000_000;
+
+impl<M: Memory> FastReader<M> {
+    /// Reads the lists of interpreters and threads.
+    pub(super) fn relist(&mut self) -> Result<(), Fault> {
+        let offsets = self.offsets;
+        let mut old = std::mem::take(&mut self.threads);
+        self.interpreters.clear();
+        self.planned = None;
+        // Until all is read.
+        let was_arranged = !self.rearrange;
+        (self.stale, self.rearrange) = (true, true);
+        let mut domains: Vec<Domain> = Vec::new();
+        let mut interpreter = self.word(self.runtime, offsets.interpreters_head)?;
+        while interpreter != 0 && self.interpreters.len() < MOST_INTERPRETERS {
+            let gil = match offsets.gil.place {
+                GilPlace::Runtime(offset) => self.runtime.wrapping_add(u64::from(offset)),
+                GilPlace::Interpreter(offset) => self.word(interpreter, offset)?,
+            };
+            let domain = match domains.iter().position(|domain| domain.address == gil) {
+                Some(known) => known,
+                None => {
+                    let known = self.domains.iter().find(|domain| domain.address == gil);
+                    domains.push(known.copied().unwrap_or(Domain {
+                        address: gil,
+                        ..Domain::default()
+                    }));
+                    domains.len() - 1
+                }
+            };
+            let head = self.word(interpreter, offsets.interpreter.threads_head)?;
+            let mut address = head;
+            while address != 0 && self.threads.len() < MOST_THREADS {
+                let same = |thread: &Thread| thread.address == address;
+                let known = old.iter().position(same);
+                let mut state = vec![0; thread::state_length(&offsets) as usize];
+                self.memory.read(address, &mut state).map_err(fault)?;
+                let word = |offset: u32| layout::word(&state, at(offset)).unwrap_or(0);
+                let links = [word(offsets.thread.prev), word(offsets.thread.next)];
+                let ident = word(offsets.thread.thread_id);
+                if word(offsets.thread.interp) != interpreter {
+                    return Err(Fault::Torn);
+                }
+                let mut thread = match known.and_then(|index| old.get_mut(index)) {
+                    Some(thread) if thread.ident == ident && thread.interpreter == interpreter => {
+                        let fresh = Thread::new(0, 0, 0);
+                        let mut thread = std::mem::replace(thread, fresh);
+                        // Where it is in `ThreadStacks`, which may not have been arranged since.
+                        if was_arranged {
+                            thread.was = known;
+                        }
+                        thread
+                    }
+                    _ => Thread::new(address, interpreter, domain),
+                };
+                (thread.links, thread.ident, thread.domain) = (links, ident, domain);
+                self.threads.push(thread);
+                address = links[1];
+            }
+            self.interpreters.push(Interpreter {
+                address: interpreter,
+                threads_head: head,
+            });
+            interpreter = self.word(interpreter, offsets.interpreter.next)?;
+        }
+        self.domains = domains;
+        self.rearrange = true;
+        self.stale = false;
+        if self.threads.is_empty() {
+            return Err(Fault::Torn);
+        }
+        Ok(())
+    }
+
+    fn word(&self, base: u64, offset: u32) -> Result<u64, Fault> {
+        let address = base.checked_add(u64::from(offset)).ok_or(Fault::Torn)?;
+        self.memory.read_word(address).map_err(fault)
+    }
+
+    /// Whether the heads of all lists are what they were.
+    pub(super) fn same_lists(&self) -> Result<bool, Fault> {
+        let offsets = &self.offsets.interpreter;
+        let mut expected = self.word(self.runtime, self.offsets.interpreters_head)?;
+        for interpreter in &self.interpreters {
+            if interpreter.address != expected
+                || self.word(interpreter.address, offsets.threads_head)? != interpreter.threads_head
+            {
+                return Ok(false);
+            }
+            expected = self.word(interpreter.address, offsets.next)?;
+        }
+        Ok(expected == 0)
+    }
+
+    /// Puts one entry a thread into `stacks`, in our order.
+    pub(super) fn arrange(&mut self, stacks: &mut ThreadStacks) {
+        let mut old = std::mem::take(&mut stacks.threads);
+        for thread in &mut self.threads {
+            let kept = thread.was.and_then(|index| old.get_mut(index));
+            let mut stack = match kept {
+                Some(stack) if stack.python_id == thread.ident => std::mem::take(stack),
+                _ => {
+                    thread.raw.clear();
+                    thread.dirty = true;
+                    ThreadStack::default()
+                }
+            };
+            if stack.python_id != thread.ident || stack.os_id == 0 {
+                stack.python_id = thread.ident;
+                stack.os_id = match self.offsets.thread.native_id {
+                    Some(offset) => thread
+                        .address
+                        .checked_add(u64::from(offset))
+                        .and_then(|address| self.memory.read_word(address).ok())
+                        .unwrap_or(0),
+                    None => threads::pthread_tid(self.pid, thread.ident)
+                        .and_then(|tid| u64::try_from(tid).ok())
+                        .unwrap_or(0),
+                };
+            }
+            stacks.threads.push(stack);
+        }
+        for (index, thread) in self.threads.iter_mut().enumerate() {
+            thread.was = Some(index);
+        }
+        stacks.locals.clear();
+        self.rearrange = false;
+        self.unnamed = stacks.threads.iter().any(|stack| stack.name.is_none());
+    }
+
+    /// Looks up the names of threads: when there is one without, and not more than once a second.
+    pub(super) fn name_threads(&mut self, stacks: &mut ThreadStacks, now_us: u64) {
+        let lately = |then: u64| now_us < then.saturating_add(NAMING_US);
+        if !self.unnamed || self.named_us.is_some_and(lately) {
+            return;
+        }
+        self.named_us = Some(now_us);
+        for interpreter in &self.interpreters {
+            let names = names::read_names(&self.offsets, &self.memory, interpreter.address);
+            let mut names = names.unwrap_or_default();
+            let threads = self.threads.iter().zip(&mut stacks.threads);
+            for (thread, stack) in threads {
+                if thread.interpreter == interpreter.address
+                    && let Some(name) = names.remove(&thread.ident)
+                {
+                    stack.name = Some(name);
+                }
+            }
+        }
+        self.unnamed = stacks.threads.iter().any(|stack| stack.name.is_none());
+    }
+}

@@ -1,0 +1,206 @@
+//! Names of threads as `threading` has them: `sys.modules['threading']._active`, a dict of `Thread` objects by
+//! ident, and each one's `_name`.
+//!
+//! Read rarely, while the target may change it: what makes no sense is left out, and tried again later.
+
+use rustc_hash::FxHashMap;
+
+use super::codes::read_text;
+use crate::layout::{self, DictKeys, InstanceDict, Offsets, at, object};
+use crate::target::memory::Memory;
+
+/// Most entries of a dict that are looked at.
+const MOST_ENTRIES: u64 = 1 << 20;
+
+/// `ma_keys` and `ma_values` (PyDictObject), `md_dict` (PyModuleObject), `tp_basicsize` and `tp_dictoffset`
+/// (PyTypeObject): the same in all versions that have a table.
+const MA_KEYS: u64 = 32;
+const MA_VALUES: u64 = 40;
+const MD_DICT: u64 = 16;
+const TP_BASICSIZE: u64 = 32;
+const TP_DICTOFFSET: u64 = 288;
+
+/// Reads the names of all threads, by ident.
+pub fn read_names(
+    offsets: &Offsets,
+    memory: &impl Memory,
+    interpreter: u64,
+) -> Option<FxHashMap<u64, String>> {
+    let dicts = Dicts { offsets, memory };
+    let modules = memory
+        .read_word(interpreter.checked_add(u64::from(offsets.interpreter.modules))?)
+        .ok()?;
+    let threading = dicts.find(modules, "threading")?;
+    let globals = memory.read_word(threading.checked_add(MD_DICT)?).ok()?;
+    let active = dicts.find(globals, "_active")?;
+    let mut names = FxHashMap::default();
+    for (key, value) in dicts.entries(active)? {
+        let name = dicts
+            .attribute(value, "_name")
+            .and_then(|name| read_text(offsets, memory, name));
+        if let (Some(ident), Some(name)) = (dicts.int(key), name) {
+            names.insert(ident, name);
+        }
+    }
+    Some(names)
+}
+
+struct Dicts<'a, M> {
+    offsets: &'a Offsets,
+    memory: &'a M,
+}
+
+impl<M: Memory> Dicts<'_, M> {
+    fn word(&self, address: u64, offset: u64) -> Option<u64> {
+        self.memory.read_word(address.checked_add(offset)?).ok()
+    }
+
+    /// The value of a string key.
+    fn find(&self, dict: u64, name: &str) -> Option<u64> {
+        self.entries(dict)?
+            .into_iter()
+            .find(|(key, _)| self.is_text(*key, name))
+            .map(|(_, value)| value)
+    }
+
+    /// Whether the object is this (ASCII) string; reads no more than is needed to say so.
+    fn is_text(&self, address: u64, name: &str) -> bool {
+        self.word(address, object::SIZE as u64) == Some(name.len() as u64)
+            && read_text(self.offsets, self.memory, address).is_some_and(|text| text == name)
+    }
+
+    /// Keys and values of a dict.
+    fn entries(&self, dict: u64) -> Option<Vec<(u64, u64)>> {
+        let keys = self.word(dict, MA_KEYS)?;
+        let values = self.word(dict, MA_VALUES)?;
+        let keys = self.keys(keys)?;
+        if values == 0 {
+            return Some(keys.into_iter().filter(|(_, value)| *value != 0).collect());
+        }
+        // Keys shared with other instances: the values are elsewhere, in the same order.
+        let start = match self.offsets.dict.instance {
+            InstanceDict::InlineValues => values.checked_add(8)?,
+            _ => values,
+        };
+        self.with_values(&keys, start)
+    }
+
+    fn with_values(&self, keys: &[(u64, u64)], start: u64) -> Option<Vec<(u64, u64)>> {
+        let mut bytes = vec![0; keys.len() * 8];
+        self.memory.read(start, &mut bytes).ok()?;
+        let values = (0..keys.len()).filter_map(|index| layout::word(&bytes, index * 8));
+        Some(
+            keys.iter()
+                .zip(values)
+                .filter(|(_, value)| *value != 0)
+                .map(|((key, _), value)| (*key, value))
+                .collect(),
+        )
+    }
+
+    /// Keys and values of a `PyDictKeysObject`; deleted entries are left in, with value 0.
+    fn keys(&self, address: u64) -> Option<Vec<(u64, u64)>> {
+        let mut head = [0; 40];
+        self.memory.read(address, &mut head).ok()?;
+        let byte = |offset: usize| head.get(offset).copied().map(u32::from);
+        let (indices, entries, size, key_at, count) = match self.offsets.dict.keys {
+            DictKeys::Sized => {
+                let slots = layout::word(&head, 8)?;
+                let width = match slots {
+                    0..=0xff => 1,
+                    0x100..=0xffff => 2,
+                    0x1_0000..=0xffff_ffff => 4,
+                    _ => return None,
+                };
+                (
+                    40u64,
+                    slots.checked_mul(width)?,
+                    24usize,
+                    8usize,
+                    layout::word(&head, 32)?,
+                )
+            }
+            DictKeys::Log2 => {
+                let index_bytes = 1u64.checked_shl(byte(9)?)?;
+                // Kind 0 holds any keys, with their hashes; the others only strings.
+                let (size, key_at) = if byte(10)? == 0 { (24, 8) } else { (16, 0) };
+                (32, index_bytes, size, key_at, layout::word(&head, 24)?)
+            }
+        };
+        if count > MOST_ENTRIES || entries > MOST_ENTRIES * 16 {
+            return None;
+        }
+        let mut bytes = vec![0; usize::try_from(count).ok()? * size];
+        let start = address.checked_add(indices)?.checked_add(entries)?;
+        self.memory.read(start, &mut bytes).ok()?;
+        Some(
+            bytes
+                .chunks_exact(size)
+                .filter_map(|entry| {
+                    Some((
+                        layout::word(entry, key_at)?,
+                        layout::word(entry, key_at + 8)?,
+                    ))
+                })
+                .filter(|(key, _)| *key != 0)
+                .collect(),
+        )
+    }
+
+    /// An attribute in an instance's own dict.
+    fn attribute(&self, instance: u64, name: &str) -> Option<u64> {
+        let kind = self.word(instance, object::TYPE as u64)?;
+        let before = |words: u64| self.memory.read_word(instance.checked_sub(words * 8)?).ok();
+        let keys_of_type = || {
+            let keys = self.word(kind, u64::from(self.offsets.dict.cached_keys))?;
+            self.keys(keys)
+        };
+        let in_values = |start: u64| {
+            let values = self.with_values(&keys_of_type()?, start)?;
+            let found = values.into_iter().find(|(key, _)| self.is_text(*key, name));
+            found.map(|(_, value)| value)
+        };
+        match self.offsets.dict.instance {
+            InstanceDict::DictOffset => {
+                let offset = self.word(kind, TP_DICTOFFSET)?;
+                self.find(self.word(instance, offset)?, name)
+            }
+            InstanceDict::ValuesOrDict => match (before(4)?, before(3)?) {
+                (0, dict) => self.find(dict, name),
+                (values, _) => in_values(values),
+            },
+            InstanceDict::TaggedValues => match before(3)? {
+                tagged if tagged & 1 == 1 => in_values(tagged.checked_add(1)?),
+                dict => self.find(dict, name),
+            },
+            InstanceDict::InlineValues => {
+                let size = self.word(kind, TP_BASICSIZE)?;
+                let block = instance.checked_add(size)?;
+                let valid = self.word(block, 0)?.to_ne_bytes();
+                // capacity, size, embedded, valid.
+                match (valid[3], before(3)?) {
+                    (1, _) => in_values(block.checked_add(8)?),
+                    (_, dict) => self.find(dict, name),
+                }
+            }
+        }
+    }
+
+    /// A positive int object of up to 90 bits that fits 64; digits of 30 bits.
+    fn int(&self, address: u64) -> Option<u64> {
+        let mut bytes = [0; 36];
+        self.memory.read(address, &mut bytes).ok()?;
+        let size = layout::word(&bytes, object::SIZE)?;
+        // Up to 3.11 the number of digits; from 3.12 on that is shifted by three bits.
+        let digits = match self.offsets.dict.instance {
+            InstanceDict::DictOffset | InstanceDict::ValuesOrDict => size,
+            InstanceDict::TaggedValues | InstanceDict::InlineValues => size >> 3,
+        };
+        let mut value = 0u128;
+        for digit in 0..usize::try_from(digits).ok().filter(|digits| *digits <= 3)? {
+            let part = layout::int(&bytes, at(24) + 4 * digit)?;
+            value |= u128::from(part as u32) << (30 * digit);
+        }
+        u64::try_from(value).ok()
+    }
+}

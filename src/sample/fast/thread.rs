@@ -1,0 +1,453 @@
+//! One Python thread: what is remembered of it between samples, and the walk along its frames in a copy of its
+//! memory.
+
+use super::window::Window;
+use crate::layout::{self, CurrentFrame, DataStackOffsets, Instruction, Offsets, at};
+use crate::target::memory::Memory;
+
+/// Longest chain of frames that is followed; Python's own limit is 1,000 unless raised.
+const DEEPEST: usize = 1 << 17;
+
+/// Most chunks of one data stack (16 KiB each or more).
+const MOST_CHUNKS: usize = 8192;
+
+/// Largest chunk that is believed.
+const LARGEST_CHUNK: u64 = 32 << 20;
+
+/// No chunk is beyond this.
+const HIGHEST: u64 = 1 << 57;
+
+/// Copied beyond the top of the data stack, so that a few more calls do not cost another read.
+const SLACK: u64 = 768;
+
+/// Frames outside of the data stack that are remembered beyond those of the last stack. Where all frames are
+/// heap objects they lie next to each other and cost little.
+const SPARE_FRAMES: usize = 24;
+const SPARE_HEAP_FRAMES: usize = 400;
+
+/// Most frames outside of the data stack that are remembered at all.
+const MOST_LOOSE: usize = 40_000;
+
+/// A frame as it lies in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RawFrame {
+    /// Its address.
+    pub address: u64,
+    /// Its code object.
+    pub code: u64,
+    /// Its instruction as stored.
+    pub instruction: u64,
+    /// Whether C called its function.
+    pub from_c: bool,
+}
+
+/// A piece of a data stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Chunk {
+    address: u64,
+    size: u64,
+    /// Bytes in use, from its start; of the newest one that is known only from the thread state.
+    used: u64,
+}
+
+/// A Python thread.
+#[derive(Debug)]
+pub struct Thread {
+    /// Its thread state.
+    pub address: u64,
+    /// Its interpreter state.
+    pub interpreter: u64,
+    /// Index of the lock that it needs.
+    pub domain: usize,
+    /// Newer and older thread.
+    pub links: [u64; 2],
+    /// `pthread_self()`.
+    pub ident: u64,
+    /// Whether it may have run since its stack was read.
+    pub dirty: bool,
+    /// Last stack that was read, outermost frame first.
+    pub raw: Vec<RawFrame>,
+    /// Where each frame of `raw` is among all frames, those of C functions too.
+    pub places: Vec<u32>,
+    /// Whether all code objects of `raw` have been known for long.
+    pub settled: bool,
+    /// When its innermost code object was looked at last.
+    pub looked_us: u64,
+    /// Its index before the list of threads was read anew.
+    pub was: Option<usize>,
+    cframe: u64,
+    /// Oldest first.
+    chunks: Vec<Chunk>,
+    planned_end: u64,
+    /// Frames outside of the data stack.
+    loose: Vec<u64>,
+    /// Whether the wanted ranges have changed.
+    pub replan: bool,
+}
+
+/// How a walk ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Walk {
+    /// The whole stack; whether everything was in the copy, or some was read later.
+    Whole {
+        /// Read later.
+        late: bool,
+    },
+    /// More has to be copied.
+    Again,
+    /// The thread is not what it was: the list of threads must be read anew.
+    Stale,
+    /// Not a stack.
+    Broken,
+}
+
+/// Bytes of a thread state that are copied.
+pub fn state_length(offsets: &Offsets) -> u64 {
+    let thread = &offsets.thread;
+    let current = match thread.current {
+        CurrentFrame::Thread(offset) => offset,
+        CurrentFrame::CFrame { cframe, .. } => cframe,
+    };
+    let stack = thread.stack.map_or(0, |stack| stack.chunk.max(stack.top));
+    u64::from(current.max(stack).max(thread.thread_id)) + 8
+}
+
+/// Bytes of a frame that are copied.
+pub fn frame_length(offsets: &Offsets) -> usize {
+    let frame = &offsets.frame;
+    let last = frame.previous.max(frame.code).max(frame.instruction);
+    at(last
+        .max(frame.owner.unwrap_or(0))
+        .max(frame.value_stack.unwrap_or(0)))
+        + 8
+}
+
+impl Thread {
+    /// A thread of which nothing is known but where it is.
+    pub fn new(address: u64, interpreter: u64, domain: usize) -> Thread {
+        Thread {
+            address,
+            interpreter,
+            domain,
+            links: [0; 2],
+            ident: 0,
+            dirty: true,
+            raw: Vec::new(),
+            places: Vec::new(),
+            settled: false,
+            looked_us: 0,
+            was: None,
+            cframe: 0,
+            chunks: Vec::new(),
+            planned_end: 0,
+            loose: Vec::new(),
+            replan: true,
+        }
+    }
+
+    /// Adds what has to be copied of it.
+    pub fn want(&mut self, offsets: &Offsets, window: &mut Window) {
+        self.replan = false;
+        window.want(self.address, state_length(offsets));
+        if let CurrentFrame::CFrame { size, .. } = offsets.thread.current {
+            window.want(self.cframe, u64::from(size));
+        }
+        if let Some((newest, older)) = self.chunks.split_last() {
+            for chunk in older {
+                window.want(chunk.address, chunk.used);
+            }
+            let end = self
+                .planned_end
+                .min(newest.address.saturating_add(newest.size));
+            window.want(newest.address, end.saturating_sub(newest.address));
+        }
+        let length = frame_length(offsets) as u64;
+        for frame in &self.loose {
+            window.want(*frame, length);
+        }
+    }
+
+    /// Follows the frames from the innermost to the outermost one; they are in `frames` then, innermost first.
+    pub fn walk(
+        &mut self,
+        offsets: &Offsets,
+        memory: &impl Memory,
+        window: &Window,
+        frames: &mut Vec<RawFrame>,
+    ) -> Walk {
+        frames.clear();
+        let mut hint = 0;
+        let length = state_length(offsets) as usize;
+        let Some(state) = window.get(self.address, length, &mut hint) else {
+            return Walk::Again;
+        };
+        let word = |offset: u32| layout::word(state, at(offset)).unwrap_or(0);
+        let thread = &offsets.thread;
+        if [word(thread.prev), word(thread.next)] != self.links
+            || word(thread.interp) != self.interpreter
+            || word(thread.thread_id) != self.ident
+        {
+            return Walk::Stale;
+        }
+        if let Some(stack) = thread.stack {
+            let (chunk, top) = (word(stack.chunk), word(stack.top));
+            if self.chunks.last().map_or(0, |newest| newest.address) != chunk {
+                self.replan = true;
+                self.dirty = true;
+                return if self.find_chunks(&stack, memory, chunk, top) {
+                    Walk::Again
+                } else {
+                    Walk::Broken
+                };
+            }
+            self.plan_top(top);
+        }
+        match thread.current {
+            CurrentFrame::Thread(offset) => {
+                self.follow(offsets, memory, window, word(offset), frames)
+            }
+            CurrentFrame::CFrame { cframe, .. } => {
+                self.follow_cframes(offsets, memory, window, word(cframe), frames)
+            }
+        }
+    }
+
+    /// 3.11 and 3.12 switch `cframe` before they store the new one's current frame: when what is there is no
+    /// stack, the one before it has the stack of that instant.
+    fn follow_cframes(
+        &mut self,
+        offsets: &Offsets,
+        memory: &impl Memory,
+        window: &Window,
+        cframe: u64,
+        frames: &mut Vec<RawFrame>,
+    ) -> Walk {
+        let CurrentFrame::CFrame {
+            current,
+            previous,
+            size,
+            ..
+        } = offsets.thread.current
+        else {
+            return Walk::Broken;
+        };
+        let mut late = false;
+        if cframe != self.cframe {
+            self.cframe = cframe;
+            self.replan = true;
+        }
+        let mut from = cframe;
+        for _ in 0..2 {
+            let mut bytes = [0; 32];
+            let Some(room) = bytes.get_mut(..at(size)) else {
+                return Walk::Broken;
+            };
+            match window.get(from, room.len(), &mut 0) {
+                Some(copied) => room.copy_from_slice(copied),
+                None => {
+                    late = true;
+                    if memory.read(from, room).is_err() {
+                        return Walk::Broken;
+                    }
+                }
+            }
+            let innermost = layout::word(&bytes, at(current)).unwrap_or(0);
+            frames.clear();
+            match self.follow(offsets, memory, window, innermost, frames) {
+                Walk::Whole { late: more } => return Walk::Whole { late: late || more },
+                Walk::Broken => {}
+                other => return other,
+            }
+            from = layout::word(&bytes, at(previous)).unwrap_or(0);
+            if from == 0 {
+                break;
+            }
+        }
+        Walk::Broken
+    }
+
+    fn follow(
+        &mut self,
+        offsets: &Offsets,
+        memory: &impl Memory,
+        window: &Window,
+        innermost: u64,
+        frames: &mut Vec<RawFrame>,
+    ) -> Walk {
+        let layout = &offsets.frame;
+        let length = frame_length(offsets);
+        let bottom = self.bottom(offsets);
+        let newest = self.chunks.last().map_or(0..0, |chunk| {
+            chunk.address..chunk.address.saturating_add(chunk.size)
+        });
+        let mut scratch = [0; 160];
+        let (mut late, mut rooted, mut only_shims) = (false, false, true);
+        let (mut hint, mut address, mut loose) = (0, innermost, 0usize);
+        let known = self.loose.len();
+        // Where the chain was at the last power of two of steps: to be there again means a cycle (Brent).
+        let mut milestone = 0;
+        for step in 0..DEEPEST {
+            if address == 0 || address == milestone {
+                break;
+            }
+            if step.is_power_of_two() {
+                milestone = address;
+            }
+            let bytes = match window.get(address, length, &mut hint) {
+                Some(bytes) => bytes,
+                None => {
+                    let Some(room) = scratch.get_mut(..length) else {
+                        return Walk::Broken;
+                    };
+                    if memory.read(address, room).is_err() {
+                        return Walk::Broken;
+                    }
+                    late = true;
+                    if !newest.contains(&address) && self.loose.len() < MOST_LOOSE {
+                        self.loose.push(address);
+                    }
+                    room
+                }
+            };
+            loose += usize::from(!newest.contains(&address));
+            rooted |= Some(address) == bottom;
+            let word = |offset: u32| layout::word(bytes, at(offset)).unwrap_or(0);
+            let is_shim = layout
+                .owner
+                .and_then(|offset| bytes.get(at(offset)))
+                .is_some_and(|owner| *owner >= layout.first_shim_owner);
+            if is_shim {
+                if let Some(callee) = frames.last_mut() {
+                    callee.from_c = true;
+                }
+            } else {
+                only_shims = false;
+                let instruction = match layout.coding {
+                    Instruction::Pointer => word(layout.instruction),
+                    _ => word(layout.instruction) & 0xffff_ffff,
+                };
+                frames.push(RawFrame {
+                    address,
+                    code: word(layout.code) & !layout.tag_mask,
+                    instruction,
+                    from_c: layout
+                        .is_entry
+                        .and_then(|offset| bytes.get(at(offset)))
+                        .is_some_and(|entry| *entry != 0),
+                });
+            }
+            address = word(layout.previous);
+        }
+        self.replan |= self.loose.len() > known;
+        // A chain that never ends, or one that does not pass through the frame that all stacks have in common:
+        // no stack.
+        if address != 0 || (bottom.is_some() && !rooted && !only_shims) {
+            return Walk::Broken;
+        }
+        self.forget_loose(offsets, loose, frames, &newest);
+        Walk::Whole { late }
+    }
+
+    /// Keeps the remembered frames from growing: cut down to those of this stack.
+    fn forget_loose(
+        &mut self,
+        offsets: &Offsets,
+        in_use: usize,
+        frames: &[RawFrame],
+        newest: &std::ops::Range<u64>,
+    ) {
+        let spare = match offsets.thread.stack {
+            Some(_) => SPARE_FRAMES,
+            None => SPARE_HEAP_FRAMES,
+        };
+        if self.loose.len() > 2 * in_use + spare {
+            self.loose.clear();
+            let outside = frames
+                .iter()
+                .map(|frame| frame.address)
+                .filter(|address| !newest.contains(address));
+            self.loose.extend(outside);
+            self.replan = true;
+        }
+    }
+
+    /// The frame that every stack of this thread ends in; `None` when there is none.
+    fn bottom(&self, offsets: &Offsets) -> Option<u64> {
+        let stack = offsets.thread.stack?;
+        let lowest = self.chunks.first()?;
+        let bottom = lowest.address.checked_add(u64::from(stack.bottom_frame))?;
+        // Nothing pushed: a generator that was resumed from C with no Python function around it.
+        let empty = self.chunks.len() == 1 && self.top() == bottom;
+        (!empty).then_some(bottom)
+    }
+
+    fn top(&self) -> u64 {
+        self.chunks
+            .last()
+            .map_or(0, |newest| newest.address.saturating_add(newest.used))
+    }
+
+    /// Notes the top of the newest chunk.
+    fn plan_top(&mut self, top: u64) {
+        let Some(newest) = self.chunks.last_mut() else {
+            return;
+        };
+        newest.used = top.saturating_sub(newest.address).min(newest.size);
+        let top = newest.address + newest.used;
+        let grown = top.saturating_add(SLACK / 4) > self.planned_end;
+        let shrunk = top.saturating_add(4 * SLACK) < self.planned_end;
+        if grown || shrunk {
+            self.planned_end = top.saturating_add(SLACK);
+            self.replan = true;
+        }
+    }
+
+    /// Reads the headers of the chunks from `newest` on; those that are known already are kept.
+    fn find_chunks(
+        &mut self,
+        offsets: &DataStackOffsets,
+        memory: &impl Memory,
+        newest: u64,
+        top: u64,
+    ) -> bool {
+        let mut found = Vec::new();
+        let mut address = newest;
+        while address != 0 {
+            let mut head = [0; 24];
+            if found.len() == MOST_CHUNKS || memory.read(address, &mut head).is_err() {
+                self.chunks.clear();
+                return false;
+            }
+            let word = |offset: u32| layout::word(&head, at(offset)).unwrap_or(0);
+            let size = word(offsets.chunk_size);
+            let used = word(offsets.chunk_top)
+                .saturating_mul(8)
+                .saturating_add(u64::from(offsets.chunk_data));
+            if size > LARGEST_CHUNK || address > HIGHEST {
+                self.chunks.clear();
+                return false;
+            }
+            found.push(Chunk {
+                address,
+                size,
+                used: used.min(size),
+            });
+            if let Some(index) = self
+                .chunks
+                .iter()
+                .position(|known| known.address == address)
+            {
+                self.chunks.truncate(index);
+                break;
+            }
+            address = word(offsets.chunk_previous);
+        }
+        if address == 0 {
+            self.chunks.clear();
+        }
+        self.chunks.extend(found.into_iter().rev());
+        self.planned_end = 0;
+        self.plan_top(top);
+        true
+    }
+}

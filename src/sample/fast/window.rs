@@ -1,0 +1,169 @@
+//! What one sample copies from the target: wanted ranges, merged and sorted, read in one system call into one
+//! buffer, and looked up by the target's addresses.
+
+use crate::target::memory::{Memory, Range, Unreadable};
+
+/// Ranges with at most this much between them are read as one. Each range costs 0.27 us to pin, a byte 0.2 ns.
+const MERGE_GAP: usize = 1024;
+
+/// Most bytes that one sample copies; 20,000 frames are 4 MB.
+const MOST_BYTES: usize = 64 << 20;
+
+/// Addresses that a program can have: not the first page, and 57 bits at most (x86-64 with five levels).
+const LOWEST: usize = 4096;
+const HIGHEST: usize = 1 << 57;
+
+/// Ranges of the target's memory and a copy of them.
+#[derive(Debug, Default)]
+pub struct Window {
+    wanted: Vec<Range>,
+    /// Merged, by rising address, then the tail in the order of its adding.
+    ranges: Vec<Range>,
+    /// Where each of `ranges` starts in `buffer`; as many.
+    starts: Vec<usize>,
+    /// How many of `ranges` are sorted.
+    sorted: usize,
+    buffer: Vec<u8>,
+}
+
+impl Window {
+    /// Forgets all wanted ranges.
+    pub fn clear(&mut self) {
+        self.wanted.clear();
+    }
+
+    /// Wants `length` bytes at `address`; nonsense is left out.
+    pub fn want(&mut self, address: u64, length: u64) {
+        let (Ok(address), Ok(length)) = (usize::try_from(address), usize::try_from(length)) else {
+            return;
+        };
+        if address > LOWEST && address < HIGHEST && length > 0 && length <= MOST_BYTES {
+            self.wanted.push(Range { address, length });
+        }
+    }
+
+    /// Sorts and merges what is wanted, and adds `tail`, which is read after everything else.
+    pub fn plan(&mut self, tail: &[Range]) {
+        self.wanted.sort_unstable_by_key(|range| range.address);
+        self.ranges.clear();
+        for range in &self.wanted {
+            if let Some(last) = self.ranges.last_mut()
+                && range.address <= last.address + last.length + MERGE_GAP
+            {
+                let end = (range.address + range.length).max(last.address + last.length);
+                last.length = end - last.address;
+                continue;
+            }
+            self.ranges.push(*range);
+        }
+        self.sorted = self.ranges.len();
+        self.ranges.extend_from_slice(tail);
+        self.starts.clear();
+        let mut at = 0;
+        for range in &self.ranges {
+            self.starts.push(at);
+            at += range.length;
+        }
+        self.buffer.resize(at.min(MOST_BYTES), 0);
+    }
+
+    /// Copies everything; false when a part of it could not be read, which is then all zeroes.
+    pub fn fill(&mut self, memory: &impl Memory) -> Result<bool, Unreadable> {
+        let copied = match memory.read_ranges(&self.ranges, &mut self.buffer) {
+            Ok(copied) => copied,
+            Err(Unreadable::Nowhere) => 0,
+            Err(error) => return Err(error),
+        };
+        if copied == self.buffer.len() {
+            return Ok(true);
+        }
+        for (range, start) in self.ranges.iter().zip(&self.starts) {
+            let Some(part) = self.buffer.get_mut(*start..start + range.length) else {
+                break;
+            };
+            match memory.read(range.address as u64, part) {
+                Ok(()) => {}
+                Err(Unreadable::Nowhere) => part.fill(0),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Bytes that a sample copies.
+    pub fn size(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// The copy of `length` bytes at `address`. `hint` makes the next look-up nearby cheap.
+    #[inline]
+    pub fn get(&self, address: u64, length: usize, hint: &mut usize) -> Option<&[u8]> {
+        let address = address as usize;
+        let inside = |index: usize| -> Option<usize> {
+            let range = self.ranges.get(index)?;
+            let offset = address.checked_sub(range.address)?;
+            (offset.checked_add(length)? <= range.length).then_some(offset)
+        };
+        let offset = match inside(*hint) {
+            Some(offset) if *hint < self.sorted => offset,
+            _ => {
+                let sorted = self.ranges.get(..self.sorted)?;
+                *hint = sorted
+                    .partition_point(|range| range.address <= address)
+                    .checked_sub(1)?;
+                inside(*hint)?
+            }
+        };
+        let start = self.starts.get(*hint)? + offset;
+        self.buffer.get(start..start + length)
+    }
+
+    /// The copy of the range `index` of the tail.
+    pub fn tail(&self, index: usize) -> &[u8] {
+        let at = self.sorted + index;
+        match (self.ranges.get(at), self.starts.get(at)) {
+            (Some(range), Some(start)) => self
+                .buffer
+                .get(*start..start + range.length)
+                .unwrap_or_default(),
+            _ => &[],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::memory::Live;
+    use crate::units::Pid;
+
+    #[test]
+    fn ranges_are_merged_and_found_again() {
+        let data: Vec<u8> = (0..=255).cycle().take(8192).collect();
+        let base = data.as_ptr() as u64;
+        let me = Live::new(Pid(std::process::id() as i32));
+        let mut window = Window::default();
+        window.want(base + 5000, 10);
+        window.want(base, 16);
+        window.want(base + 100, 16);
+        window.want(0, 8);
+        window.want(base, u64::MAX);
+        window.plan(&[Range {
+            address: base as usize + 1,
+            length: 2,
+        }]);
+        assert_eq!(window.fill(&me), Ok(true));
+        assert_eq!(window.size(), 116 + 10 + 2);
+        let mut hint = 0;
+        assert_eq!(window.get(base + 100, 2, &mut hint), Some(&data[100..102]));
+        assert_eq!(
+            window.get(base + 5004, 6, &mut hint),
+            Some(&data[5004..5010])
+        );
+        assert_eq!(window.get(base + 5004, 7, &mut hint), None);
+        assert_eq!(window.get(base - 1, 1, &mut hint), None);
+        assert_eq!(window.get(u64::MAX, 1, &mut hint), None);
+        assert_eq!(window.tail(0), &[1, 2]);
+        assert!(window.tail(1).is_empty());
+    }
+}

@@ -1,0 +1,148 @@
+//! The interpreters to test on, and programs that run on them.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use biopsy::sample::fast::{FastOptions, FastReader};
+use biopsy::units::Pid;
+
+/// An interpreter to test on.
+pub struct Python {
+    /// Such as 11.
+    pub minor: u32,
+    command: Vec<String>,
+}
+
+/// Those that our own reader reads.
+pub fn pythons() -> Vec<Python> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/pythons.sh");
+    let output = Command::new("bash").arg(script).output().expect("bash");
+    let found: Vec<Python> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| {
+            let (version, command) = line.split_once('\t')?;
+            let minor = version.split('.').nth(1)?.parse().ok()?;
+            let command = command.split(' ').map(str::to_string).collect();
+            Some(Python { minor, command })
+        })
+        .filter(|python| python.minor >= 8)
+        .filter(|python| match std::env::var("ONLY_MINOR") {
+            Ok(only) => only
+                .split(',')
+                .any(|minor| minor.parse() == Ok(python.minor)),
+            Err(_) => true,
+        })
+        .collect();
+    if found.is_empty() {
+        eprintln!("skipped: no CPython 3.8 or newer found");
+    }
+    found
+}
+
+/// A running program; killed when it is dropped.
+pub struct Running {
+    child: Child,
+    output: BufReader<ChildStdout>,
+    copy: Option<PathBuf>,
+}
+
+impl Running {
+    /// Starts a program of fixtures/programs.
+    pub fn start(python: &Python, program: &str, args: &[&str]) -> Running {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("fixtures/programs")
+            .join(program);
+        let mut script = source.clone();
+        let mut copy = None;
+        if python.command[0] == "chroot" {
+            let unique = format!(
+                "{}-{:?}-{program}",
+                std::process::id(),
+                std::thread::current().id()
+            );
+            let inside = Path::new(&python.command[1]).join("tmp").join(&unique);
+            std::fs::create_dir_all(inside.parent().expect("a folder")).expect("a folder");
+            std::fs::copy(&source, &inside).expect("a copy in the chroot");
+            script = Path::new("/tmp").join(unique);
+            copy = Some(inside);
+        }
+        let mut child = Command::new(&python.command[0])
+            .args(&python.command[1..])
+            .arg(script)
+            .args(args)
+            .env("PYTHONIOENCODING", "utf-8")
+            .env("PYTHONUTF8", "1")
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("starts");
+        let output = BufReader::new(child.stdout.take().expect("a pipe"));
+        Running {
+            child,
+            output,
+            copy,
+        }
+    }
+
+    /// Starts a program on a copy of the interpreter, which is overwritten by something else then; `None` where
+    /// that interpreter cannot be copied.
+    pub fn start_and_replace(python: &Python, program: &str, args: &[&str]) -> Option<Running> {
+        let original = Path::new(&python.command[0]);
+        let prefix = original.parent()?.parent()?;
+        if python.command[0] == "chroot" {
+            return None;
+        }
+        let name = format!("python-{}-{}", python.minor, std::process::id());
+        let copy = std::env::temp_dir().join(name);
+        std::fs::copy(original, &copy).ok()?;
+        let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("fixtures/programs")
+            .join(program);
+        let mut child = Command::new(&copy)
+            .arg(source)
+            .args(args)
+            .env("PYTHONHOME", prefix)
+            .stdout(Stdio::piped())
+            .spawn()
+            .ok()?;
+        let output = BufReader::new(child.stdout.take()?);
+        let mut running = Running {
+            child,
+            output,
+            copy: Some(copy.clone()),
+        };
+        if running.line().trim() != "ready" {
+            return None;
+        }
+        std::fs::remove_file(&copy).ok()?;
+        std::fs::copy("/proc/self/exe", &copy).ok()?;
+        Some(running)
+    }
+
+    /// Its next line.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("a line");
+        line
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Pid {
+        Pid(self.child.id() as i32)
+    }
+
+    /// Opens it.
+    pub fn open(&self, options: FastOptions) -> FastReader {
+        FastReader::open(self.pid(), options).expect("opens").0
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Some(copy) = &self.copy {
+            let _ = std::fs::remove_file(copy);
+        }
+    }
+}
