@@ -560,17 +560,18 @@ fn speedscope_files_have_what_the_schema_requires() {
 #[test]
 fn speedscope_itself_has_our_numbers() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let package = root.join("target/test-node/node_modules/speedscope");
-    if !package.exists() || Command::new("node").arg("--version").output().is_err() {
-        println!("skipped: no node, or no speedscope in target/test-node");
+    let modules = root.join("target/test-node");
+    let is_here = modules.join("node_modules/speedscope").exists();
+    if !is_here || Command::new("node").arg("--version").output().is_err() {
+        println!("not here: node, or speedscope in target/test-node");
         return;
     }
     let profile = rich();
     let text = export(&Speedscope, &profile, &ExportOptions::default());
     let (_folder, path) = in_file("profile.json", &text);
     let output = Command::new("node")
-        .arg(root.join("fixtures/readers/speedscope.mjs"))
-        .args([&package, &path])
+        .arg(root.join("fixtures/readers/speedscope-import.mjs"))
+        .args([&modules, &path])
         .output()
         .expect("node");
     assert!(
@@ -579,21 +580,24 @@ fn speedscope_itself_has_our_numbers() {
         String::from_utf8_lossy(&output.stderr)
     );
     let read: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert_eq!(read[0]["name"], "MainThread (4711)");
-    assert_eq!(read[0]["unit"], "microseconds");
-    assert_eq!(read[0]["total"], 66_013);
-    let functions = &read[0]["functions"];
-    assert_eq!(
-        functions["main (/srv/app/main.py:10)"],
-        serde_json::json!([10_001, 66_013])
-    );
-    assert_eq!(
-        functions["fib (/srv/app/fib.py:3)"],
-        serde_json::json!([25_005, 27_006])
-    );
-    assert_eq!(read[1]["total"], 60_004);
-    let even = &read[1]["functions"]["even (/srv/app/ring.py:1)"];
-    assert_eq!(*even, serde_json::json!([0, 41_003]));
+    let profiles = &read["profiles"];
+    let function = |at: usize, name: &str, file: &str, line: u32| {
+        let frames = profiles[at]["frames"].as_array().expect("frames");
+        let is_it =
+            |f: &&serde_json::Value| f["name"] == name && f["file"] == file && f["line"] == line;
+        let frame = frames.iter().find(is_it).expect("the function");
+        (frame["self"].as_u64(), frame["total"].as_u64())
+    };
+    assert_eq!(profiles[0]["name"], "MainThread (4711)");
+    assert_eq!(profiles[0]["unit"], "microseconds");
+    assert_eq!(profiles[0]["total"], 66_013);
+    let main = function(0, "main", "/srv/app/main.py", 10);
+    assert_eq!(main, (Some(10_001), Some(66_013)));
+    let fib = function(0, "fib", "/srv/app/fib.py", 3);
+    assert_eq!(fib, (Some(25_005), Some(27_006)));
+    assert_eq!(profiles[1]["total"], 60_004);
+    let even = function(1, "even", "/srv/app/ring.py", 1);
+    assert_eq!(even, (Some(0), Some(41_003)));
 }
 
 proptest! {

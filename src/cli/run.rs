@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use clap::Args;
 
@@ -52,44 +52,69 @@ pub fn run(args: RunArgs, out: &mut dyn Write) -> Result<u8> {
     if args.exact {
         return run_exact(&args, &words, &outputs, &shown, out);
     }
-    let mut launched = Launched::start(&words)?;
-    signals::handle(OnSignal::PassOn(launched.pid()))?;
+    let mut launched = start(&words)?;
     let stop = Arc::new(AtomicBool::new(false));
     let progress = Arc::new(Progress::default());
     // The program writes to the same terminal: a line that redraws itself would get in its way.
     let line = ProgressLine::show(progress.clone(), args.output.quiet || interactive);
-    let options = args.sample.options();
     let root = Root::Started(launched.pid());
-    let session = {
+    let waiter = {
         let stop = stop.clone();
-        std::thread::spawn(move || session::record(root, &options, stop, progress))
+        std::thread::spawn(move || {
+            let status = launched.wait();
+            // Children that outlive the program are followed no longer.
+            stop.store(true, Ordering::SeqCst);
+            status.map(launch::exit_code)
+        })
     };
-    let status = launched.wait()?;
-    // Children that outlive the program are followed no longer.
-    stop.store(true, Ordering::SeqCst);
-    let outcome = session.join().map_err(|_| {
-        Error::new(
-            ErrorKind::Failed,
-            "cannot sample the program",
-            "the sampler failed",
-        )
-    })?;
+    let outcome = session::record(root, &args.sample.options(), stop, progress);
     drop(line);
-    let code = launch::exit_code(status);
+    let end = || {
+        waiter.join().unwrap_or_else(|_| {
+            Err(Error::new(
+                ErrorKind::Failed,
+                "cannot wait for the program",
+                "the thread that waits has failed",
+            ))
+        })
+    };
     let outcome = match outcome {
         Ok(outcome) => outcome,
-        // The program's own failure says more than ours, and a Python may end before it can be told for one.
-        Err(error) if code != 0 || was_python(&words, &error) => Outcome {
-            profile: Profile::default(),
-            notes: vec![error.to_string()],
-        },
-        Err(error) => return Err(error),
+        Err(error) => {
+            let code = end()?;
+            // The program's own failure says more than ours, and a Python may end before it can be told for one.
+            if code == 0 && !was_python(&words, &error) {
+                return Err(error);
+            }
+            let outcome = Outcome {
+                profile: Profile::default(),
+                notes: vec![error.to_string()],
+            };
+            let written = write(
+                &args,
+                &outcome.profile,
+                outcome.notes,
+                &outputs,
+                &shown,
+                out,
+            );
+            return finish(written, code);
+        }
     };
     let mut notes = outcome.notes;
     if outcome.profile.runs.is_empty() && notes.is_empty() {
         notes.push("no samples: the program was over too soon".to_string());
     }
-    finish(&args, &outcome.profile, notes, code, &outputs, &shown, out)
+    // After --duration the program goes on; its results need not wait for it.
+    let written = write(&args, &outcome.profile, notes, &outputs, &shown, out);
+    finish(written, end()?)
+}
+
+/// Starts the program. Signals are handled from before, so that none can end biopsy alone.
+fn start(words: &[String]) -> Result<Launched> {
+    let running = Arc::new(AtomicI32::new(0));
+    signals::handle(OnSignal::PassOn(running.clone()))?;
+    Launched::start(words, running)
 }
 
 fn was_python(words: &[String], error: &Error) -> bool {
@@ -104,12 +129,14 @@ fn run_exact(
     out: &mut dyn Write,
 ) -> Result<u8> {
     let prepared = exact::Prepared::new(words)?;
-    let mut launched = Launched::start(prepared.words())?;
-    signals::handle(OnSignal::PassOn(launched.pid()))?;
+    let mut launched = start(prepared.words())?;
     let status = launched.wait()?;
     let code = launch::exit_code(status);
     match prepared.profile(words)? {
-        Some(profile) => finish(args, &profile, Vec::new(), code, outputs, shown, out),
+        Some(profile) => {
+            let written = write(args, &profile, Vec::new(), outputs, shown, out);
+            finish(written, code)
+        }
         None if code != 0 => {
             eprintln!(
                 "biopsy: no profile: the program did not end in a way that lets cProfile's results be written"
@@ -125,21 +152,25 @@ fn run_exact(
     }
 }
 
-fn finish(
+fn write(
     args: &RunArgs,
     profile: &Profile,
     notes: Vec<String>,
-    code: u8,
     outputs: &Outputs,
     shown: &Shown,
     out: &mut dyn Write,
-) -> Result<u8> {
+) -> Result<()> {
     if !args.output.quiet {
         for note in notes {
             eprintln!("biopsy: note: {note}");
         }
     }
-    match outputs.write(profile, &Filter::of(profile), shown, out) {
+    outputs.write(profile, &Filter::of(profile), shown, out)
+}
+
+/// The exit code: the program's own, unless it is 0 and our part failed.
+fn finish(written: Result<()>, code: u8) -> Result<u8> {
+    match written {
         Ok(()) => Ok(code),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(code),
         Err(error) if code == 0 => Err(error),

@@ -116,7 +116,7 @@ pub fn dump(pid: Pid, options: ReaderOptions) -> Result<Dump> {
                 }
             }
             Err(Fault::Torn) => {}
-            Err(Fault::Denied) => return Err(crate::target::access::not_permitted(pid)),
+            Err(Fault::Denied) => return Err(crate::target::access::refused(pid)),
             Err(Fault::Gone) => return Err(process::gone(pid)),
         }
     }

@@ -31,6 +31,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::layout::debug_offsets::{self, Mismatch};
 use crate::layout::{Offsets, tables};
 use crate::profile::Tables;
+use crate::target::access;
 use crate::target::cpu::Pin;
 use crate::target::locate::Version;
 use crate::target::memory::{Live, Memory, Stopper, Unreadable};
@@ -257,7 +258,7 @@ impl<M: Memory> FastReader<M> {
         }
         let kind = match outcome {
             Err(Fault::Gone) => ErrorKind::ProcessEnded,
-            Err(Fault::Denied) => ErrorKind::NotPermitted,
+            Err(Fault::Denied) => return Err(access::refused(self.pid)),
             _ => ErrorKind::Failed,
         };
         Err(Error::new(

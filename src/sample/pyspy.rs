@@ -17,6 +17,7 @@ use rustc_hash::FxHashMap;
 use super::{Fault, FrameSample, Locals, StackReader, ThreadStack, ThreadStacks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{FrameId, FunctionKind, Tables};
+use crate::target::access;
 use crate::target::locate::{self, Version};
 use crate::target::memory::{Stopped, Stopper};
 use crate::target::process;
@@ -132,12 +133,14 @@ impl PySpyReader {
         // can be read only of a target that stands still.
         let held = reader.hold();
         let first_read = held.and_then(|_held| reader.read_lines(LineNo::First));
-        first_read.map_err(|_| {
-            Error::new(
+        first_read.map_err(|fault| match fault {
+            Fault::Denied => access::refused(pid),
+            Fault::Gone => process::gone(pid),
+            Fault::Torn => Error::new(
                 ErrorKind::Failed,
                 format!("cannot read process {pid}"),
                 "its Python has no readable stack (still starting?)",
-            )
+            ),
         })?;
         Ok((reader, version))
     }

@@ -623,17 +623,19 @@ impl<'a> ProcessSampler<'a> {
             slot.last_cpu_ns = seen.cpu_ns;
         }
         // CPU time goes to stacks that were seen on a CPU, not to the sleep that followed.
-        let cpu_us = if on_cpu {
-            slot.pending_cpu_ns / 1000
-        } else {
-            0
+        let wall_us = now_us.saturating_sub(slot.last_us);
+        let cpu_us = match (on_cpu, slot.seen) {
+            (true, Some(_)) => slot.pending_cpu_ns / 1000,
+            // No clock to ask: what ran is taken to have run all the time.
+            (true, None) => wall_us,
+            (false, _) => 0,
         };
-        slot.pending_cpu_ns -= cpu_us * 1000;
+        slot.pending_cpu_ns = slot.pending_cpu_ns.saturating_sub(cpu_us * 1000);
         self.part.recorder.add(Sample {
             thread: slot.id,
             stack,
             count: 1,
-            wall_us: now_us.saturating_sub(slot.last_us),
+            wall_us,
             cpu_us,
             fresh_from: fresh.map(|depth| u16::try_from(depth).unwrap_or(u16::MAX - 1)),
             state,

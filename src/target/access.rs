@@ -104,6 +104,31 @@ fn check_architecture(pid: Pid) -> Result<()> {
     .hint("use a biopsy built for the same architecture as the target"))
 }
 
+/// The error for a target that was to be stopped or read and could not be: traced by another program, or not
+/// permitted.
+pub fn refused(pid: Pid) -> Error {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let tracer = status
+        .lines()
+        .find_map(|line| line.strip_prefix("TracerPid:"))
+        .and_then(|tracer| tracer.trim().parse::<i32>().ok())
+        .filter(|tracer| *tracer != 0);
+    match tracer {
+        Some(tracer) => Error::new(
+            ErrorKind::Failed,
+            format!("cannot stop process {pid}"),
+            format!("process {tracer} traces it (a debugger, strace, or another profiler)"),
+        )
+        .hint("leave out --blocking: it can be read without being stopped"),
+        None if check(pid).is_ok() => Error::new(
+            ErrorKind::Failed,
+            format!("cannot stop process {pid}"),
+            "it was busy with another tracer, or is ending",
+        ),
+        None => not_permitted(pid),
+    }
+}
+
 /// What stands between us and the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Obstacles {

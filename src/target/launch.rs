@@ -2,6 +2,8 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use crate::error::{Error, ErrorKind, Result, io_reason};
 use crate::units::Pid;
@@ -121,18 +123,23 @@ pub fn python_command(words: &[String]) -> Option<PythonCommand> {
 #[derive(Debug)]
 pub struct Launched {
     child: Child,
+    running: Arc<AtomicI32>,
 }
 
 impl Launched {
-    /// Starts `words`.
-    pub fn start(words: &[String]) -> Result<Launched> {
+    /// Starts `words`. `running` gets the process id for as long as the program has not been waited for, and
+    /// 0 afterwards.
+    pub fn start(words: &[String], running: Arc<AtomicI32>) -> Result<Launched> {
         let Some((program, arguments)) = words.split_first() else {
             return Err(Error::usage("cannot start a program", "none is given"));
         };
         Command::new(program)
             .args(arguments)
             .spawn()
-            .map(|child| Launched { child })
+            .map(|child| {
+                running.store(child.id() as i32, Ordering::SeqCst);
+                Launched { child, running }
+            })
             .map_err(|error| {
                 let start = Error::new(
                     ErrorKind::CannotStart,
@@ -155,7 +162,9 @@ impl Launched {
 
     /// Waits for its end.
     pub fn wait(&mut self) -> Result<ExitStatus> {
-        self.child.wait().map_err(|error| {
+        let status = self.child.wait();
+        self.running.store(0, Ordering::SeqCst);
+        status.map_err(|error| {
             Error::new(
                 ErrorKind::Failed,
                 "cannot wait for the program",
@@ -217,11 +226,11 @@ mod tests {
 
     #[test]
     fn a_missing_program_is_an_error_and_codes_are_passed_on() {
-        let error = Launched::start(&split("/nonexistent/x")).expect_err("missing");
+        let error = Launched::start(&split("/nonexistent/x"), Arc::default()).expect_err("missing");
         assert_eq!(error.kind(), ErrorKind::CannotStart);
         let run = |script: &str| {
             let words = ["sh", "-c", script].map(str::to_string);
-            let status = Launched::start(&words)
+            let status = Launched::start(&words, Arc::default())
                 .and_then(|mut l| l.wait())
                 .expect("runs");
             exit_code(status)

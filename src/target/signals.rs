@@ -9,16 +9,16 @@ use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::low_level::siginfo::{Cause, Origin};
 
 use crate::error::{Error, ErrorKind, Result, io_reason};
-use crate::units::Pid;
 
 /// What the arrival of a stop signal does.
 #[derive(Debug, Clone)]
 pub enum OnSignal {
     /// Sets the flag; a second signal ends biopsy at once with 128+N.
     Stop(Arc<AtomicBool>),
-    /// Leaves the end to the program with this PID: a signal from the terminal has reached it already,
-    /// one that was sent to biopsy alone is passed on.
-    PassOn(Pid),
+    /// Leaves the end to our child with this PID: a signal from the terminal has reached it already, one that
+    /// was sent to biopsy alone is passed on. 0 once the child has ended: signals are ignored then, as one that
+    /// ended the child may come to us late, and results are being written.
+    PassOn(Arc<AtomicI32>),
 }
 
 /// Handles SIGINT, SIGTERM, SIGHUP and SIGQUIT from now on in a thread of its own. The number of the last
@@ -43,7 +43,7 @@ pub fn handle(on_signal: OnSignal) -> Result<Arc<AtomicI32>> {
                 match &on_signal {
                     OnSignal::Stop(stop) if first => stop.store(true, Ordering::SeqCst),
                     OnSignal::Stop(_) => signal_hook::low_level::exit(128 + origin.signal),
-                    OnSignal::PassOn(pid) => pass_on(*pid, &origin),
+                    OnSignal::PassOn(child) => pass_on(child.load(Ordering::SeqCst), &origin),
                 }
             }
         })
@@ -51,13 +51,13 @@ pub fn handle(on_signal: OnSignal) -> Result<Arc<AtomicI32>> {
     Ok(last)
 }
 
-fn pass_on(pid: Pid, origin: &Origin) {
-    if matches!(origin.cause, Cause::Kernel) {
+fn pass_on(child: i32, origin: &Origin) {
+    if child <= 0 || matches!(origin.cause, Cause::Kernel) {
         return;
     }
-    // SAFETY: kill(2) takes two integers. The PID is that of our child, which is not reaped before the
-    // end of the program that owns this thread, so that it cannot name another process.
+    // SAFETY: kill(2) takes two integers. The PID is that of our child; it is set to 0 as soon as the child has
+    // been waited for, so that it does not name another process.
     unsafe {
-        libc::kill(pid.0, origin.signal);
+        libc::kill(child, origin.signal);
     }
 }

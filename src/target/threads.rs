@@ -119,7 +119,12 @@ impl Threads {
                 return Some(activity);
             }
         }
-        let (state, ticks_ns) = files.stat.as_ref().and_then(read_stat)?;
+        let Some((state, ticks_ns)) = files.stat.as_ref().and_then(read_stat) else {
+            // It has ended; another thread may get its id.
+            self.files.remove(&tid);
+            self.last.remove(&tid);
+            return None;
+        };
         let (cpu_ns, slices) = clock.unwrap_or((ticks_ns, 0));
         let activity = Activity {
             cpu_ns,
