@@ -111,6 +111,32 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Parses `512B`, `5KiB`, `1.5MiB`, `2GiB` and, by thousands, `5KB`, `5MB`, `5GB`, without regard to case; a
+/// bare number is bytes. Rounded to bytes, at most 2^53.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let split = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let wrong = || "expected a size such as 512B, 64KiB, 1.5MiB or 5MB".to_string();
+    let factor = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "kb" => 1e3,
+        "mb" => 1e6,
+        "gb" => 1e9,
+        "kib" => 1024.0,
+        "mib" => 1024.0 * 1024.0,
+        "gib" => 1024.0 * 1024.0 * 1024.0,
+        _ => return Err(wrong()),
+    };
+    let bytes = number.parse::<f64>().map_err(|_| wrong())? * factor;
+    if bytes <= (1u64 << 53) as f64 {
+        Ok(bytes.round() as u64)
+    } else {
+        Err("must be at most 8 PiB".to_string())
+    }
+}
+
 /// Bytes for people: `512 B`, `1.5 KiB`, `335.2 MiB`.
 pub fn format_bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -181,6 +207,35 @@ mod tests {
         assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
         for wrong in ["", "s", "0", "-3", "3x", "1..2", "999999999999h"] {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn sizes_as_people_type_them() {
+        for (text, bytes) in [
+            ("512", 512),
+            ("0B", 0),
+            ("1.5KiB", 1536),
+            ("5MB", 5_000_000),
+            ("5mib", 5 << 20),
+            ("2 GiB", 2 << 30),
+            ("1GB", 1_000_000_000),
+            ("3kb", 3000),
+        ] {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
+        for wrong in [
+            "",
+            "B",
+            "-1",
+            "1e3",
+            "1..2",
+            "5X",
+            "5 M B",
+            "nan",
+            "99999999GiB",
+        ] {
+            assert!(parse_bytes(wrong).is_err(), "{wrong}");
         }
     }
 

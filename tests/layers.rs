@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 /// Modules by layer, L0 first. Those of one layer do not know each other.
 const LAYERS: [&[&str]; 6] = [
-    &["error", "units"],
-    &["layout", "profile"],
+    &["error", "units", "glob"],
+    &["layout", "profile", "blocks"],
     &["target", "formats"],
     &["sample", "heap", "exact"],
     &["view"],

@@ -5,6 +5,7 @@ pub mod args;
 mod attach;
 mod diff;
 mod dump;
+mod heap;
 mod input;
 mod json;
 mod output;
@@ -38,7 +39,8 @@ Examples:
   biopsy run -- script.py --option               run a script and print its table
   biopsy run -o callgrind.out.x -o x.svg -- -m package.module
                                                  files for KCachegrind and a browser
-  biopsy report old.prof -s tottime -l 20        print a file of cProfile's own";
+  biopsy report old.prof -s tottime -l 20        print a file of cProfile's own
+  biopsy heap summary 4711                       objects by type, as muppy prints it";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -54,6 +56,8 @@ enum Command {
     Report(report::ReportArgs),
     /// Compare two profiles
     Diff(diff::DiffArgs),
+    /// Objects and memory: summaries, snapshots, differences
+    Heap(heap::HeapArgs),
     /// Print a completion script for a shell
     Completions(shell::CompletionsArgs),
     /// Print the manual page
@@ -83,6 +87,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Result<u8> {
         Command::Dump(args) => dump::run(&args, &mut out).map(|()| 0),
         Command::Report(args) => report::run(args, &mut out).map(|()| 0),
         Command::Diff(args) => diff::run(args, &mut out).map(|()| 0),
+        Command::Heap(args) => heap::run(args, &mut out),
         Command::Completions(args) => shell::completions(&args, &mut out).map(|()| 0),
         Command::Man(args) => shell::man(&args, &mut out).map(|()| 0),
     }
@@ -99,14 +104,16 @@ fn usage_error(error: &clap::Error, arguments: &[OsString]) -> Error {
         .collect();
     let message = message.join(" ");
     let message = message.strip_prefix("error: ").unwrap_or(&message);
-    let command = arguments
-        .get(1)
-        .and_then(|word| word.to_str())
-        .filter(|word| Opt::command().find_subcommand(word).is_some());
-    let help = match command {
-        Some(command) => format!("see: biopsy {command} --help"),
-        None => "see: biopsy --help".to_string(),
-    };
+    let mut help = "see: biopsy".to_string();
+    let mut command = Opt::command();
+    for word in arguments.iter().skip(1).map_while(|word| word.to_str()) {
+        let Some(named) = command.find_subcommand(word) else {
+            break;
+        };
+        help = format!("{help} {word}");
+        command = named.clone();
+    }
+    help.push_str(" --help");
     Error::usage("wrong command line", crate::units::printable(message)).hint(help)
 }
 
@@ -117,15 +124,19 @@ mod tests {
     #[test]
     fn the_definition_is_consistent_and_every_command_is_described() {
         Opt::command().debug_assert();
-        for command in Opt::command().get_subcommands() {
-            assert!(command.get_about().is_some(), "{}", command.get_name());
-            for argument in command.get_arguments() {
-                assert!(
-                    argument.get_help().is_some(),
-                    "{} {}",
-                    command.get_name(),
-                    argument.get_id()
-                );
+        let mut commands = vec![Opt::command()];
+        while let Some(parent) = commands.pop() {
+            for command in parent.get_subcommands() {
+                assert!(command.get_about().is_some(), "{}", command.get_name());
+                for argument in command.get_arguments() {
+                    assert!(
+                        argument.get_help().is_some(),
+                        "{} {}",
+                        command.get_name(),
+                        argument.get_id()
+                    );
+                }
+                commands.push(command.clone());
             }
         }
     }

@@ -18,8 +18,8 @@ pub struct CompletionsArgs {
 /// Print the manual page.
 #[derive(Debug, Args)]
 pub struct ManArgs {
-    /// Of this command, such as attach [default: of biopsy as a whole]
-    command: Option<String>,
+    /// Of this command, such as attach, or heap summary [default: of biopsy as a whole]
+    command: Vec<String>,
 }
 
 pub fn completions(args: &CompletionsArgs, out: &mut dyn Write) -> Result<()> {
@@ -31,9 +31,11 @@ pub fn completions(args: &CompletionsArgs, out: &mut dyn Write) -> Result<()> {
 pub fn man(args: &ManArgs, out: &mut dyn Write) -> Result<()> {
     let mut command = Opt::command();
     command.build();
-    let page = match &args.command {
-        None => command,
-        Some(name) => command
+    let mut page = command;
+    let mut shown = "biopsy".to_string();
+    for name in &args.command {
+        shown = format!("{shown}-{name}");
+        page = page
             .find_subcommand(name)
             .cloned()
             .ok_or_else(|| {
@@ -43,8 +45,8 @@ pub fn man(args: &ManArgs, out: &mut dyn Write) -> Result<()> {
                 )
                 .hint("see: biopsy --help")
             })?
-            .display_name(format!("biopsy-{name}")),
-    };
+            .display_name(&shown);
+    }
     let mut text = Vec::new();
     clap_mangen::Man::new(page)
         .render(&mut text)

@@ -6,11 +6,7 @@
 //!
 //! ```text
 //! file    magic "biopsy\x1a\n" (8), version u32, then blocks up to and including END; nothing follows
-//! block   kind u32, stored u32, raw u32, crc u32, then `stored` bytes
-//!         crc: CRC-32 (IEEE) of kind, stored and raw as they stand in the file and of the stored bytes
-//!         stored bytes: one or more zstd frames (RFC 8878) which decompress to `raw` bytes together;
-//!         raw <= 64 * stored + 4096 (a writer that packs better pads with a skippable frame), so that
-//!         the size of the file bounds what a reader has to allocate
+//! block   as `blocks/mod.rs` says: kind, lengths, checksum, zstd
 //! ```
 //!
 //! A reader skips a block of unknown kind once its crc fits, and ignores bytes after the last field that
@@ -48,7 +44,6 @@
 //! byte of each value that has one, and so on: bytes of like distribution stand together, each with a code
 //! of its own.
 
-mod bytes;
 mod read;
 mod runs;
 mod write;
@@ -67,16 +62,6 @@ const VERSION: u32 = 1;
 
 /// What a block is called in errors.
 const WHAT: &str = "not a whole recording";
-
-/// Bytes before a block's contents.
-const BLOCK_HEAD: usize = 16;
-
-/// Raw bytes for each stored one that a block may have. Runs of a busy server pack to less than half;
-/// what packs to a 64th says next to nothing.
-const MAX_RATIO: u64 = 64;
-
-/// Raw bytes that a block may have beyond the ratio: small blocks of equal bytes pack well.
-const RATIO_SLACK: u64 = 4096;
 
 /// Kinds of blocks.
 mod kind {
@@ -124,6 +109,8 @@ impl Importer for Recording {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blocks::bytes;
+    use crate::blocks::{BLOCK_HEAD, block};
     use crate::error::ErrorKind;
 
     fn written(profile: &Profile) -> Vec<u8> {
@@ -180,8 +167,8 @@ mod tests {
         // After META, before what follows.
         let meta_end = 12 + BLOCK_HEAD + data[16] as usize;
         let stored = zstd::bulk::compress(b"from a later writer", 3).expect("compresses");
-        let block = write::block(4711, 19, &stored);
-        let longer = [&data[..meta_end], &block[..], &data[meta_end..]].concat();
+        let later = block(4711, 19, &stored);
+        let longer = [&data[..meta_end], &later[..], &data[meta_end..]].concat();
         // The END block counts blocks: it must be told.
         let end = longer.len() - (data.len() - blocks(&data).last().expect("END"));
         let raw = [
@@ -190,11 +177,7 @@ mod tests {
         ]
         .concat();
         let stored = zstd::bulk::compress(&raw, 3).expect("compresses");
-        let fixed = [
-            &longer[..end],
-            &write::block(kind::END, raw.len() as u32, &stored),
-        ]
-        .concat();
+        let fixed = [&longer[..end], &block(kind::END, raw.len() as u32, &stored)].concat();
         assert!(Recording.import(&fixed).is_ok());
         assert!(
             Recording.import(&longer).is_err(),
@@ -217,12 +200,12 @@ mod tests {
         let zeros = vec![0; 1 << 20];
         let stored = zstd::bulk::compress(&zeros, 3).expect("compresses");
         let mut data = [&MAGIC[..], &VERSION.to_le_bytes()].concat();
-        data.extend(write::block(kind::META, 1 << 20, &stored));
+        data.extend(block(kind::META, 1 << 20, &stored));
         let text = Recording.import(&data).expect_err("bomb").to_string();
         assert!(text.contains("unpack"), "{text}");
         // Lying about the size does not help.
         let mut data = [&MAGIC[..], &VERSION.to_le_bytes()].concat();
-        data.extend(write::block(kind::META, 4000, &stored));
+        data.extend(block(kind::META, 4000, &stored));
         assert!(Recording.import(&data).is_err());
     }
 }

@@ -4,6 +4,8 @@
 //! enum in it, so that nothing outside of `tables` ever asks for a version. No I/O here.
 
 pub mod debug_offsets;
+pub mod gc;
+pub mod heap;
 pub mod linetable;
 pub mod object;
 pub mod opcodes;

@@ -29,13 +29,15 @@ pub fn check(pid: Pid) -> Result<()> {
         fs::read_to_string(format!("/proc/{pid}/maps")).map_err(|error| unreadable(pid, &error))?;
     let addresses: Vec<u64> = readable(&maps).take(READS).collect();
     if addresses.is_empty() {
-        if !process::is_alive(pid) {
+        // One that is about to end has none any more either. Kernel threads are children of process 2.
+        let is_kernel = |stat: process::Stat| pid == Pid(2) || stat.parent == Pid(2);
+        if !process::stat(pid).is_some_and(is_kernel) {
             return Err(process::gone(pid));
         }
         return Err(Error::new(
             ErrorKind::NotPython,
             format!("cannot read process {pid}"),
-            "it has no memory of its own (a kernel thread?)",
+            "it has no memory of its own: it is a kernel thread",
         ));
     }
     check_architecture(pid)?;

@@ -1,10 +1,14 @@
 //! Starting a program: what to run for the words that were typed, and its exit code.
 
+use std::ffi::OsString;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
 
+use super::process;
 use crate::error::{Error, ErrorKind, Result, io_reason};
 use crate::units::Pid;
 
@@ -130,11 +134,21 @@ impl Launched {
     /// Starts `words`. `running` gets the process id for as long as the program has not been waited for, and
     /// 0 afterwards.
     pub fn start(words: &[String], running: Arc<AtomicI32>) -> Result<Launched> {
+        Launched::start_with(words, Vec::new(), running)
+    }
+
+    /// The same with variables set in its environment.
+    pub fn start_with(
+        words: &[String],
+        environment: Vec<(OsString, OsString)>,
+        running: Arc<AtomicI32>,
+    ) -> Result<Launched> {
         let Some((program, arguments)) = words.split_first() else {
             return Err(Error::usage("cannot start a program", "none is given"));
         };
         Command::new(program)
             .args(arguments)
+            .envs(environment)
             .spawn()
             .map(|child| {
                 running.store(child.id() as i32, Ordering::SeqCst);
@@ -162,6 +176,7 @@ impl Launched {
 
     /// Waits for its end.
     pub fn wait(&mut self) -> Result<ExitStatus> {
+        until_ended(self.pid());
         let status = self.child.wait();
         self.running.store(0, Ordering::SeqCst);
         status.map_err(|error| {
@@ -171,6 +186,37 @@ impl Launched {
                 io_reason(&error),
             )
         })
+    }
+}
+
+/// Waits until our child has ended, and leaves it to be waited for. waitpid(2) alone would not do: while another
+/// thread of ours traces the child it returns each of its stops, which that thread then waits for in vain
+/// (kernel/exit.c, `wait_consider_task`).
+fn until_ended(pid: Pid) {
+    // SAFETY: pidfd_open(2) takes two integers.
+    let opened = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.0, 0) };
+    let Some(fd) = i32::try_from(opened).ok().filter(|fd| *fd >= 0) else {
+        // Linux before 5.3.
+        while process::is_alive(pid) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        return;
+    };
+    // SAFETY: the kernel has just made this descriptor, and nobody else has it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut poll = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    loop {
+        // SAFETY: poll(2) reads and writes the one struct that it is handed, for whose time the descriptor is open.
+        let ready = unsafe { libc::poll(&mut poll, 1, -1) };
+        let interrupted =
+            ready < 0 && std::io::Error::last_os_error().kind() == std::io::ErrorKind::Interrupted;
+        if !interrupted {
+            return;
+        }
     }
 }
 

@@ -2,10 +2,22 @@
 //!
 //! Nothing is assumed of what is read; a read that fails part-way says how far it got.
 
+pub mod constants;
+pub mod copy;
+pub mod core;
+pub mod headroom;
+pub mod moment;
+pub mod pages;
+mod refusals;
+mod reserve;
+mod room;
+pub mod stopped;
+
 use std::time::Duration;
 
 use super::process;
-use crate::units::Pid;
+use crate::units::{Pid, Tid};
+use stopped::{Guard, Refusal};
 
 /// Most ranges that the kernel takes in one call (UIO_MAXIOV).
 pub const MOST_RANGES: usize = 1024;
@@ -122,15 +134,10 @@ impl Memory for Live {
     }
 }
 
-/// Keeps all threads of a process stopped until it is dropped.
+/// Keeps threads of a process stopped until it is dropped.
+#[derive(Debug)]
 pub struct Stopped {
-    _lock: Option<Box<dyn std::any::Any>>,
-}
-
-impl std::fmt::Debug for Stopped {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Stopped")
-    }
+    _guard: Option<Guard>,
 }
 
 /// How often it is tried to stop a process before that counts as forbidden, and the pause between tries.
@@ -138,40 +145,40 @@ const HOLD_ATTEMPTS: usize = 4;
 const HOLD_PAUSE: Duration = Duration::from_micros(500);
 
 /// Stops processes.
+#[derive(Debug)]
 pub struct Stopper {
-    process: remoteprocess::Process,
-}
-
-impl std::fmt::Debug for Stopper {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Stopper")
-    }
+    pid: Pid,
 }
 
 impl Stopper {
     /// For the process `pid`.
     pub fn new(pid: Pid) -> Option<Stopper> {
-        let process = remoteprocess::Process::new(pid.0).ok()?;
-        Some(Stopper { process })
+        process::is_alive(pid).then_some(Stopper { pid })
     }
 
     /// Stops all its threads until the answer is dropped; `None` when that is not possible. A process that
-    /// someone else has stopped stands still anyway, and is left as it is: remoteprocess takes the way in which
-    /// ptrace reports such a stop for a failure.
+    /// someone else has stopped stands still anyway, and is left as it is.
     pub fn stop(&self) -> Option<Stopped> {
-        let pid = Pid(self.process.pid);
+        self.hold(Guard::all)
+    }
+
+    /// The same for some of its threads.
+    pub fn stop_some(&self, tids: &[Tid]) -> Option<Stopped> {
+        self.hold(|pid| Guard::some(pid, tids))
+    }
+
+    fn hold(&self, stop: impl Fn(Pid) -> Result<Guard, Refusal>) -> Option<Stopped> {
         for attempt in 0..HOLD_ATTEMPTS {
             if attempt > 0 {
-                // A signal may have come in between, or another tracer holds it for a moment.
+                // Another tracer may hold it for a moment.
                 std::thread::sleep(HOLD_PAUSE);
             }
-            let stat = process::stat(pid)?;
-            if stat.state == 'T' {
-                return Some(Stopped { _lock: None });
+            if process::stat(self.pid)?.state == 'T' {
+                return Some(Stopped { _guard: None });
             }
-            if let Ok(lock) = self.process.lock() {
+            if let Ok(guard) = stop(self.pid) {
                 return Some(Stopped {
-                    _lock: Some(Box::new(lock)),
+                    _guard: Some(guard),
                 });
             }
         }

@@ -5,11 +5,16 @@
 
 pub mod access;
 pub mod cpu;
+pub mod disk;
 pub mod elf;
+pub mod fifo;
+pub mod image;
 pub mod launch;
 pub mod list;
 pub mod locate;
+pub mod maps;
 pub mod memory;
+pub mod open;
 pub mod process;
 pub mod runtime;
 pub mod signals;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::units::{Pid, printable};
+use crate::units::{Pid, Tid, printable};
 
 /// Longest command line that is kept, in characters.
 const COMMAND_LIMIT: usize = 4096;
@@ -22,7 +22,45 @@ pub struct Stat {
 
 /// Reads `/proc/PID/stat`.
 pub fn stat(pid: Pid) -> Option<Stat> {
-    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    // A name may be no UTF-8.
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    parse_stat(&String::from_utf8_lossy(&stat))
+}
+
+/// The state letter of one thread.
+pub fn state_of_thread(pid: Pid, tid: Tid) -> Option<char> {
+    let stat = fs::read(format!("/proc/{pid}/task/{tid}/stat")).ok()?;
+    Some(parse_stat(&String::from_utf8_lossy(&stat))?.state)
+}
+
+/// Resident memory in bytes.
+pub fn resident(pid: Pid) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    pages.checked_mul(4096)
+}
+
+/// The process that the thread `tid` belongs to; itself where that is not known.
+pub fn of_thread(tid: Pid) -> Pid {
+    let status = fs::read(format!("/proc/{tid}/status")).unwrap_or_default();
+    let status = String::from_utf8_lossy(&status);
+    let group = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
+    let group = group.and_then(|group| group.trim().parse().ok());
+    group.map_or(tid, Pid)
+}
+
+/// The thread that traces `pid`, if one does.
+pub fn tracer(pid: Pid) -> Option<Pid> {
+    tracer_in(&fs::read(format!("/proc/{pid}/status")).ok()?)
+}
+
+/// The thread that a `/proc/PID/status` names as tracer.
+pub fn tracer_in(status: &[u8]) -> Option<Pid> {
+    let status = String::from_utf8_lossy(status);
+    let tracer = status
+        .lines()
+        .find_map(|line| line.strip_prefix("TracerPid:"))?;
+    Some(Pid(tracer.trim().parse().ok()?)).filter(|tracer| tracer.0 != 0)
 }
 
 /// The second field is the program's name in parentheses, which may hold spaces and parentheses itself.

@@ -3,12 +3,11 @@
 //! Looked up in the dynamic symbols of what is mapped (see `elf`); a Python whose symbols are stripped is left to
 //! `locate`, which reads files.
 
-use std::fs;
-
 use regex::bytes::Regex;
 
 use super::elf::Symbols;
 use super::locate::{self, Version};
+use super::maps::{self, Region};
 use super::memory::Memory;
 use super::process;
 use crate::error::{Error, ErrorKind, Result};
@@ -42,69 +41,135 @@ struct Binary {
 
 /// Finds the runtime of `pid`; fails when it has none.
 pub fn find(pid: Pid, memory: &impl Memory) -> Result<Runtime> {
-    let mut found = None;
-    let mut rseq = None;
-    for binary in binaries(pid) {
-        let name = binary.path.rsplit('/').next().unwrap_or_default();
-        let is_loader = name.starts_with("ld-linux") || name.starts_with("ld-2");
-        if found.is_none() && !is_loader {
-            found = python_in(memory, &binary);
-        }
-        if is_loader && rseq.is_none() {
-            rseq = rseq_offset(memory, &binary);
-        }
-    }
-    let (address, code_type, hex) = match found {
-        Some(found) => found,
-        None => (by_files(pid)?, None, None),
+    let regions = maps::regions(pid).unwrap_or_default();
+    let program = process::executable(pid).map(|path| path.to_string_lossy().into_owned());
+    let found = look(memory, &regions, program.as_deref());
+    let address = match found.address {
+        Some(address) => address,
+        None => by_files(pid)?,
     };
     let mut head = vec![0; debug_offsets::SIZE];
     memory
         .read(address, &mut head)
         .map_err(|_| not_readable(pid))?;
-    let hex = debug_offsets::version_hex(&head).or(hex);
-    let version = match hex.and_then(version::from_hex) {
-        Some(release) => Version {
-            major: release.major,
-            minor: release.minor,
-            patch: release.micro,
-            suffix: release.suffix,
-            free_threaded: debug_offsets::is_free_threaded(&head),
-        },
-        // Before 3.11 no symbol has it.
-        None => match version_in_memory(pid, memory, address) {
-            Some(version) => version,
-            None => locate::version(pid)?,
-        },
+    let version = match version_of(memory, &regions, address, &head, found.hex) {
+        Some(version) => version,
+        None => locate::version(pid)?,
     };
     Ok(Runtime {
         address,
         version,
-        code_type,
-        rseq,
+        code_type: found.code_type,
+        rseq: found.rseq,
         head,
     })
 }
 
+/// The runtime in memory that is no living process's; `None` where no symbol tells.
+pub fn find_in(memory: &impl Memory, regions: &[Region], program: Option<&str>) -> Option<Runtime> {
+    let found = look(memory, regions, program);
+    let address = match found.address {
+        Some(address) => address,
+        None => by_cookie(memory, regions)?,
+    };
+    let mut head = vec![0; debug_offsets::SIZE];
+    memory.read(address, &mut head).ok()?;
+    Some(Runtime {
+        address,
+        version: version_of(memory, regions, address, &head, found.hex)?,
+        code_type: found.code_type,
+        rseq: found.rseq,
+        head,
+    })
+}
+
+/// What symbols tell.
+#[derive(Default)]
+struct Found {
+    address: Option<u64>,
+    code_type: Option<u64>,
+    hex: Option<u32>,
+    rseq: Option<i64>,
+}
+
+fn look(memory: &impl Memory, regions: &[Region], program: Option<&str>) -> Found {
+    let mut found = Found::default();
+    for binary in binaries(regions, program) {
+        let name = binary.path.rsplit('/').next().unwrap_or_default();
+        let is_loader = name.starts_with("ld-linux") || name.starts_with("ld-2");
+        if found.address.is_none()
+            && !is_loader
+            && let Some((address, code_type, hex)) = python_in(memory, &binary)
+        {
+            found.address = Some(address);
+            (found.code_type, found.hex) = (code_type, hex);
+        }
+        if is_loader && found.rseq.is_none() {
+            found.rseq = rseq_offset(memory, &binary);
+        }
+    }
+    found
+}
+
+/// The block of offsets that starts the runtime (3.13 and newer) in the data of a binary, whose file is not there.
+fn by_cookie(memory: &impl Memory, regions: &[Region]) -> Option<u64> {
+    for region in regions
+        .iter()
+        .filter(|region| region.writable() && region.of_file())
+    {
+        let mut bytes = vec![0; usize::try_from(region.size().min(DATA_LIMIT)).ok()?];
+        if memory.read(region.start, &mut bytes).is_err() {
+            continue;
+        }
+        let known = |block: &[u8]| debug_offsets::version_hex(block).and_then(version::from_hex);
+        let at = (0..bytes.len())
+            .step_by(8)
+            .find(|at| bytes.get(*at..).and_then(known).is_some());
+        if let Some(at) = at {
+            return Some(region.start + at as u64);
+        }
+    }
+    None
+}
+
+/// The version by what the runtime's `head` or a symbol's `hex` says, else by the text that `Py_GetVersion` keeps.
+fn version_of(
+    memory: &impl Memory,
+    regions: &[Region],
+    address: u64,
+    head: &[u8],
+    hex: Option<u32>,
+) -> Option<Version> {
+    let hex = debug_offsets::version_hex(head).or(hex);
+    match hex.and_then(version::from_hex) {
+        Some(release) => Some(Version {
+            major: release.major,
+            minor: release.minor,
+            patch: release.micro,
+            suffix: release.suffix,
+            free_threaded: debug_offsets::is_free_threaded(head),
+        }),
+        // Before 3.11 no symbol has it.
+        None => version_in_memory(memory, regions, address),
+    }
+}
+
 /// The version from the text that `Py_GetVersion` keeps (Python/getversion.c), such as `3.8.18 (default, `: in
 /// the writable memory of the binary that holds `_PyRuntime`, whose file may be deleted or replaced by now.
-fn version_in_memory(pid: Pid, memory: &impl Memory, runtime: u64) -> Option<Version> {
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
-    let ranges: Vec<(u64, u64)> = maps.lines().filter_map(writable_range).collect();
-    let inside = ranges
-        .iter()
-        .position(|(start, end)| (*start..*end).contains(&runtime))?;
+fn version_in_memory(memory: &impl Memory, regions: &[Region], runtime: u64) -> Option<Version> {
+    let writable = |region: &&Region| region.readable() && region.writable();
+    let regions: Vec<&Region> = regions.iter().filter(writable).collect();
+    let inside = regions.iter().position(|region| region.holds(runtime))?;
     let pattern = Regex::new(r"3\.(\d{1,2})\.(\d{1,2})((?:a|b|rc)\d{1,2})?\+? \(").ok()?;
-    let mut end = ranges.get(inside)?.0;
-    for range in ranges.get(inside..)? {
+    let mut end = regions.get(inside)?.start;
+    for region in regions.get(inside..)? {
         // What follows without a gap is the rest of the binary's data.
-        if range.0 != end {
+        if region.start != end {
             break;
         }
-        end = range.1;
-        let length = (range.1 - range.0).min(DATA_LIMIT);
-        let mut bytes = vec![0; usize::try_from(length).ok()?];
-        memory.read(range.0, &mut bytes).ok()?;
+        end = region.end;
+        let mut bytes = vec![0; usize::try_from(region.size().min(DATA_LIMIT)).ok()?];
+        memory.read(region.start, &mut bytes).ok()?;
         if let Some(found) = pattern.captures(&bytes) {
             let text = |group| {
                 found
@@ -121,14 +186,6 @@ fn version_in_memory(pid: Pid, memory: &impl Memory, runtime: u64) -> Option<Ver
         }
     }
     None
-}
-
-fn writable_range(line: &str) -> Option<(u64, u64)> {
-    let mut fields = line.split(' ');
-    let (start, end) = fields.next()?.split_once('-')?;
-    let address = |hex| u64::from_str_radix(hex, 16).ok();
-    let range = (address(start)?, address(end)?);
-    (fields.next()?.starts_with("rw") && range.0 < range.1).then_some(range)
 }
 
 /// `_PyRuntime`, `PyCode_Type` and `Py_Version` of one binary.
@@ -163,12 +220,12 @@ fn rseq_offset(memory: &impl Memory, binary: &Binary) -> Option<i64> {
 
 /// The address as py-spy finds it, from the symbol tables of files.
 fn by_files(pid: Pid) -> Result<u64> {
-    locate::version(pid)?;
+    let version = locate::version(pid)?;
     locate::symbol(pid, "_PyRuntime").ok_or_else(|| {
         Error::new(
             ErrorKind::UnsupportedPython,
             format!("cannot read process {pid}"),
-            "its Python has no symbol _PyRuntime",
+            format!("its Python {version} has no symbol _PyRuntime"),
         )
     })
 }
@@ -186,12 +243,9 @@ fn not_readable(pid: Pid) -> Error {
 }
 
 /// The binaries mapped from their first byte on: those called python or libpython first, then the program, then
-/// the rest that may hold one. `/proc/PID/maps`: `START-END PERMS OFFSET DEV INODE PATH`.
-fn binaries(pid: Pid) -> Vec<Binary> {
-    let maps = fs::read(format!("/proc/{pid}/maps")).unwrap_or_default();
-    let maps = String::from_utf8_lossy(&maps);
-    let mut found: Vec<Binary> = maps.lines().filter_map(first_mapping).collect();
-    let program = process::executable(pid).map(|path| path.to_string_lossy().into_owned());
+/// the rest that may hold one.
+fn binaries(regions: &[Region], program: Option<&str>) -> Vec<Binary> {
+    let mut found: Vec<Binary> = regions.iter().filter_map(first_mapping).collect();
     let rank = |binary: &Binary| {
         let path = binary
             .path
@@ -200,7 +254,7 @@ fn binaries(pid: Pid) -> Vec<Binary> {
         let name = path.rsplit('/').next().unwrap_or_default();
         if name.starts_with("libpython") {
             0
-        } else if Some(path) == program.as_deref() {
+        } else if Some(path) == program {
             1
         } else if name.starts_with("python") {
             2
@@ -212,18 +266,11 @@ fn binaries(pid: Pid) -> Vec<Binary> {
     found
 }
 
-fn first_mapping(line: &str) -> Option<Binary> {
-    let mut fields = line.splitn(6, ' ');
-    let (range, _permissions, offset) = (fields.next()?, fields.next()?, fields.next()?);
-    let (_device, _inode) = (fields.next()?, fields.next()?);
-    let path = fields.next()?.trim_start();
-    let (start, _) = range.split_once('-')?;
-    if offset.bytes().any(|digit| digit != b'0') || !path.starts_with('/') {
-        return None;
-    }
-    Some(Binary {
-        start: u64::from_str_radix(start, 16).ok()?,
-        path: path.to_string(),
+fn first_mapping(region: &Region) -> Option<Binary> {
+    let is_first = region.offset == 0 && region.readable() && region.name.starts_with('/');
+    is_first.then(|| Binary {
+        start: region.start,
+        path: region.name.clone(),
     })
 }
 
@@ -232,18 +279,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_first_mappings_of_files_count() {
-        let line = "7f0a1000-7f0a2000 r--p 00000000 08:01 123    /opt/my python/lib (x).so";
-        let binary = first_mapping(line).expect("a mapping");
-        assert_eq!(binary.start, 0x7f0a_1000);
-        assert_eq!(binary.path, "/opt/my python/lib (x).so");
-        for other in [
-            "7f0a1000-7f0a2000 r--p 00001000 08:01 123    /usr/lib/x.so",
-            "7ffd0000-7ffd1000 rw-p 00000000 00:00 0      [stack]",
-            "7ffd0000-7ffd1000 rw-p 00000000 00:00 0 ",
-            "",
-        ] {
-            assert!(first_mapping(other).is_none(), "{other}");
-        }
+    fn binaries_are_tried_in_the_order_of_their_names() {
+        let region = |start: u64, offset: u64, name: &str| Region {
+            start,
+            end: start + 0x1000,
+            permissions: *b"r--p",
+            offset,
+            name: name.to_string(),
+            ..Region::default()
+        };
+        let regions = [
+            region(0x1000, 0, "/usr/lib/x.so"),
+            region(0x3000, 0, "/opt/my app (deleted)"),
+            region(0x5000, 0x1000, "/lib/libpython3.11.so.1.0"),
+            region(0x7000, 0, "/lib/libpython3.11.so.1.0"),
+            region(0x9000, 0, "[stack]"),
+            region(0xb000, 0, ""),
+        ];
+        let found: Vec<u64> = binaries(&regions, Some("/opt/my app"))
+            .iter()
+            .map(|binary| binary.start)
+            .collect();
+        assert_eq!(found, [0x7000, 0x3000, 0x1000]);
     }
 }

@@ -7,6 +7,8 @@ use std::os::unix::fs::FileExt;
 use remoteprocess::ProcessMemory;
 use rustc_hash::FxHashMap;
 
+use super::image::ThreadName;
+use super::process;
 use crate::units::{Pid, Tid};
 
 /// Offset of `tid` in glibc's `struct pthread` on x86-64 (nptl/descr.h; the ident of a Python thread is
@@ -149,6 +151,50 @@ pub fn pthread_tid(pid: Pid, ident: u64) -> Option<i32> {
         .read(usize::try_from(address).ok()?, &mut bytes)
         .ok()?;
     Some(i32::from_le_bytes(bytes)).filter(|tid| *tid > 0)
+}
+
+/// The threads of `pid` by id, with their names.
+pub fn names(pid: Pid) -> Vec<ThreadName> {
+    let named = |tid: Tid| {
+        let read = |file| fs::read(format!("/proc/{pid}/task/{tid}/{file}")).ok();
+        let name = String::from_utf8_lossy(&read("comm")?)
+            .trim_end_matches('\n')
+            .to_string();
+        let status = read("status")?;
+        let inner = inner_id(&String::from_utf8_lossy(&status));
+        Some(ThreadName {
+            tid: inner.unwrap_or(tid.0),
+            name,
+        })
+    };
+    listed(pid).into_iter().filter_map(named).collect()
+}
+
+/// The threads of `pid` with their states and the number of times that each was given a CPU; `None` when one has
+/// ended meanwhile.
+pub fn switches(pid: Pid) -> Option<Vec<(Tid, char, u64)>> {
+    let look = |tid: Tid| {
+        let state = process::state_of_thread(pid, tid)?;
+        let file = File::open(format!("/proc/{pid}/task/{tid}/schedstat")).ok();
+        let slices = file
+            .as_ref()
+            .and_then(read_schedstat)
+            .map_or(0, |read| read.1);
+        Some((tid, state, slices))
+    };
+    listed(pid).into_iter().map(look).collect()
+}
+
+fn listed(pid: Pid) -> Vec<Tid> {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return Vec::new();
+    };
+    let mut tids: Vec<Tid> = tasks
+        .flatten()
+        .filter_map(|task| task.file_name().to_str()?.parse().ok().map(Tid))
+        .collect();
+    tids.sort_unstable();
+    tids
 }
 
 /// The innermost id of `NSpid:`.

@@ -36,6 +36,19 @@ fn text(table: &Table) -> String {
     text
 }
 
+/// Rows in columns under `header`; those at `right` are aligned to the right.
+pub fn columns(
+    header: &[&str],
+    right: &[usize],
+    rows: impl IntoIterator<Item = Vec<String>>,
+) -> String {
+    let mut table = plain(header, right);
+    for row in rows {
+        table.add_row(row);
+    }
+    text(&table)
+}
+
 /// The text of `ps`. `width` is the terminal's, to cut command lines; `None` for no limit.
 pub fn processes(processes: &[PythonProcess], width: Option<u16>) -> String {
     let mut table = plain(
@@ -115,6 +128,33 @@ pub fn differences(rows: &[DiffRow], old_total: f64, new_total: f64) -> String {
             function_text(row),
         ]);
     }
+    text(&table)
+}
+
+/// Classes that are followed: name, objects, size and, where there is a step before, their changes.
+pub fn classes(rows: Vec<Vec<String>>) -> String {
+    let header = ["type", "objects", "size", "change", "change of size"];
+    let columns = rows
+        .first()
+        .map_or(header.len(), Vec::len)
+        .min(header.len());
+    let mut table = plain(&header[..columns], &[1, 2, 3, 4]);
+    table.add_rows(rows);
+    text(&table)
+}
+
+/// What became of the objects of each type, below `header`.
+pub fn fates(header: &[&str], rows: Vec<Vec<String>>) -> String {
+    let mut table = plain(header, &[1, 2, 3, 4, 5, 6]);
+    table.add_rows(rows);
+    text(&table)
+}
+
+/// Types that grew: name, objects and bytes more, and both in a minute.
+pub fn growth(rows: Vec<Vec<String>>) -> String {
+    let header = ["type", "objects", "size", "objects/min", "size/min"];
+    let mut table = plain(&header, &[1, 2, 3, 4]);
+    table.add_rows(rows);
     text(&table)
 }
 

@@ -1,23 +1,14 @@
 //! Reads a recording. The bytes are hostile: nothing is allocated that the size of the file does not
 //! justify, and every id is checked before it is used.
 
-use zstd::bulk::Decompressor;
-
-use super::bytes::{Cursor, unzigzag};
-use super::{BLOCK_HEAD, MAGIC, MAX_RATIO, RATIO_SLACK, VERSION, WHAT, kind, runs};
+use super::{MAGIC, VERSION, WHAT, kind, runs};
+use crate::blocks::bytes::{Cursor, unzigzag};
+use crate::blocks::{BLOCK_HEAD, BlockHead, Unpacker, number};
 use crate::error::{Error, Result};
 use crate::profile::{
     CallStats, EdgeStats, Frame, FrameId, Function, FunctionId, FunctionKind, FunctionStats, Meta,
     Mode, Origin, ProcessId, ProcessInfo, Profile, StackId, StringId, ThreadInfo,
 };
-
-/// CRC-32 of a block: the head's first twelve bytes and the contents.
-pub(super) fn checksum(head: &[u8], stored: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(head);
-    hasher.update(stored);
-    hasher.finalize()
-}
 
 /// Reads a whole recording.
 pub(super) fn profile(data: &[u8]) -> Result<Profile> {
@@ -29,7 +20,7 @@ pub(super) fn profile(data: &[u8]) -> Result<Profile> {
             let why = "the file is cut short: its last block is missing";
             return Err(Error::bad_file(WHAT, data.len() as u64, why));
         };
-        let mut cursor = Cursor::new(&blocks.raw, offset);
+        let mut cursor = Cursor::new(&blocks.unpacker.raw, WHAT, offset);
         if count == 0 && kind != kind::META {
             return Err(cursor.bad("the first block is not the one about the recording"));
         }
@@ -58,9 +49,8 @@ pub(super) fn profile(data: &[u8]) -> Result<Profile> {
 struct Blocks<'a> {
     data: &'a [u8],
     at: usize,
-    decompressor: Decompressor<'static>,
-    /// Contents of the block that was read last.
-    raw: Vec<u8>,
+    /// Has the contents of the block that was read last.
+    unpacker: Unpacker,
 }
 
 impl<'a> Blocks<'a> {
@@ -93,13 +83,11 @@ impl<'a> Blocks<'a> {
         Ok(Blocks {
             data,
             at: MAGIC.len() + 4,
-            decompressor: Decompressor::new()
-                .map_err(|error| Error::read("the recording", &error))?,
-            raw: Vec::new(),
+            unpacker: Unpacker::new("the recording")?,
         })
     }
 
-    /// Unpacks the next block into `raw`; gives its kind and place. `None` at the end of the file.
+    /// Unpacks the next block; gives its kind and place. `None` at the end of the file.
     fn next(&mut self) -> Result<Option<(u32, u64)>> {
         if self.at == self.data.len() {
             return Ok(None);
@@ -107,45 +95,25 @@ impl<'a> Blocks<'a> {
         let offset = self.at as u64;
         let bad = |why: &str| Error::bad_file(WHAT, offset, why);
         let rest = self.data.get(self.at..).unwrap_or_default();
-        let head = rest
-            .get(..BLOCK_HEAD)
-            .ok_or_else(|| bad("a block is cut short"))?;
-        let part = |at| number(head, at).unwrap_or(0);
-        let (kind, stored_size, raw_size, crc) = (part(0), part(4), part(8), part(12));
-        let end = BLOCK_HEAD + stored_size as usize;
+        let head = BlockHead::read(rest).ok_or_else(|| bad("a block is cut short"))?;
+        let end = BLOCK_HEAD + head.stored as usize;
         let stored = rest
             .get(BLOCK_HEAD..end)
             .ok_or_else(|| bad("a block is cut short"))?;
-        if checksum(head.get(..12).unwrap_or_default(), stored) != crc {
-            return Err(bad("a block is damaged: its checksum is wrong"));
-        }
-        if u64::from(raw_size) > MAX_RATIO * u64::from(stored_size) + RATIO_SLACK {
-            return Err(bad("a block would unpack to more than the format allows"));
-        }
+        Unpacker::check(&head, stored).map_err(bad)?;
         self.at += end;
-        self.raw.clear();
-        if kind > kind::ROWS {
-            return Ok(Some((kind, offset)));
+        if head.kind <= kind::ROWS {
+            self.unpacker.unpack(&head, stored).map_err(bad)?;
+        } else {
+            self.unpacker.raw.clear();
         }
-        self.raw.reserve_exact(raw_size as usize);
-        let unpacked = self
-            .decompressor
-            .decompress_to_buffer(stored, &mut self.raw);
-        match unpacked {
-            Ok(size) if size == raw_size as usize => Ok(Some((kind, offset))),
-            _ => Err(bad("a block cannot be unpacked")),
-        }
+        Ok(Some((head.kind, offset)))
     }
 
     /// The place of what has not been read, if anything.
     fn rest(&self) -> Option<u64> {
         (self.at < self.data.len()).then_some(self.at as u64)
     }
-}
-
-fn number(data: &[u8], at: usize) -> Option<u32> {
-    let bytes = data.get(at..at + 4)?;
-    Some(u32::from_le_bytes(bytes.try_into().ok()?))
 }
 
 #[derive(Default)]

@@ -1,6 +1,6 @@
 //! Runs to and from columns.
 
-use super::bytes::{Cursor, put_column, put_varint, unzigzag, zigzag};
+use crate::blocks::bytes::{Cursor, put_column, put_varint, unzigzag, zigzag};
 use crate::error::Result;
 use crate::profile::{Run, RunState, StackId, Tables, ThreadId};
 

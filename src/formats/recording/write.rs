@@ -2,11 +2,10 @@
 
 use std::io::Write;
 
-use zstd::bulk::Compressor;
-
-use super::bytes::{put_column, put_f64, put_text, put_varint, zigzag};
-use super::{BLOCK_HEAD, MAGIC, MAX_RATIO, RATIO_SLACK, VERSION, kind, runs};
-use crate::error::{Error, ErrorKind, Result};
+use super::{MAGIC, VERSION, kind, runs};
+use crate::blocks::Packer;
+use crate::blocks::bytes::{put_f64, put_text, put_varint, zigzag};
+use crate::error::{Error, Result};
 use crate::profile::{
     CallStats, EdgeStats, FunctionKind, FunctionStats, Meta, Mode, Origin, Profile, Tables,
 };
@@ -18,35 +17,28 @@ const BLOCK_ROWS: usize = 65_536;
 /// Raw bytes after which a block of rows of varying size is closed.
 const BLOCK_BYTES: usize = 1 << 20;
 
-/// Parts smaller than this are packed together with the next: a zstd frame of its own has a header and
-/// code tables.
-const PART_BYTES: usize = 4096;
-
-/// zstd's default: columns of noise leave nothing for a longer search to find.
-const LEVEL: i32 = 3;
-
 /// Writes everything in `profile`.
 pub(super) fn profile(profile: &Profile, out: &mut dyn Write) -> Result<()> {
     let mut writer = Writer::new(out)?;
-    put_meta(&mut writer.raw, &profile.meta);
+    put_meta(&mut writer.packer.raw, &profile.meta);
     writer.block(kind::META)?;
-    put_varint(&mut writer.raw, profile.processes.len() as u64);
+    put_varint(&mut writer.packer.raw, profile.processes.len() as u64);
     for process in &profile.processes {
-        put_varint(&mut writer.raw, zigzag(i64::from(process.pid)));
-        put_varint(&mut writer.raw, zigzag(i64::from(process.parent)));
-        put_text(&mut writer.raw, &process.python);
-        put_text(&mut writer.raw, &process.command);
+        put_varint(&mut writer.packer.raw, zigzag(i64::from(process.pid)));
+        put_varint(&mut writer.packer.raw, zigzag(i64::from(process.parent)));
+        put_text(&mut writer.packer.raw, &process.python);
+        put_text(&mut writer.packer.raw, &process.command);
     }
     writer.block(kind::PROCESSES)?;
-    put_varint(&mut writer.raw, profile.threads.len() as u64);
+    put_varint(&mut writer.packer.raw, profile.threads.len() as u64);
     for thread in &profile.threads {
         for value in [u64::from(thread.process.0), thread.os_id, thread.python_id] {
-            put_varint(&mut writer.raw, value);
+            put_varint(&mut writer.packer.raw, value);
         }
-        put_varint(&mut writer.raw, thread.started_us);
-        writer.raw.push(u8::from(thread.name.is_some()));
+        put_varint(&mut writer.packer.raw, thread.started_us);
+        writer.packer.raw.push(u8::from(thread.name.is_some()));
         if let Some(name) = &thread.name {
-            put_text(&mut writer.raw, name);
+            put_text(&mut writer.packer.raw, name);
         }
     }
     writer.block(kind::THREADS)?;
@@ -55,8 +47,8 @@ pub(super) fn profile(profile: &Profile, out: &mut dyn Write) -> Result<()> {
     if let Some(exact) = &profile.exact {
         writer.exact(exact)?;
     }
-    put_varint(&mut writer.raw, writer.blocks);
-    put_varint(&mut writer.raw, profile.runs.len() as u64);
+    put_varint(&mut writer.packer.raw, writer.blocks);
+    put_varint(&mut writer.packer.raw, profile.runs.len() as u64);
     writer.block(kind::END)
 }
 
@@ -95,11 +87,7 @@ fn put_meta(out: &mut Vec<u8>, meta: &Meta) {
 
 struct Writer<'a> {
     out: &'a mut dyn Write,
-    compressor: Compressor<'static>,
-    /// Contents of the block that is being made.
-    raw: Vec<u8>,
-    /// Where in `raw` bytes of another distribution begin.
-    cuts: Vec<usize>,
+    packer: Packer,
     /// Blocks written so far.
     blocks: u64,
 }
@@ -111,47 +99,23 @@ impl Writer<'_> {
         out.write_all(&VERSION.to_le_bytes()).map_err(failed)?;
         Ok(Writer {
             out,
-            compressor: Compressor::new(LEVEL).map_err(failed)?,
-            raw: Vec::new(),
-            cuts: Vec::new(),
+            packer: Packer::new("the recording")?,
             blocks: 0,
         })
     }
 
     /// Writes what has been gathered in `raw` as one block.
     fn block(&mut self, kind: u32) -> Result<()> {
-        let mut stored = Vec::new();
-        let mut begin = 0;
-        self.cuts.push(self.raw.len());
-        for &cut in &self.cuts {
-            if cut - begin >= PART_BYTES || cut == self.raw.len() {
-                let packed = self.compressor.compress(&self.raw[begin..cut]);
-                stored.extend(packed.map_err(|error| Error::write("the recording", &error))?);
-                begin = cut;
-            }
-            if begin == self.raw.len() {
-                break;
-            }
-        }
-        pad(&mut stored, self.raw.len() as u64);
-        let too_big = || {
-            let why = "a name or a block is larger than 4 GiB";
-            Error::new(ErrorKind::CannotWrite, "cannot write the recording", why)
-        };
-        let raw = u32::try_from(self.raw.len()).map_err(|_| too_big())?;
-        u32::try_from(stored.len()).map_err(|_| too_big())?;
-        let block = block(kind, raw, &stored);
+        let block = self.packer.block(kind, 0)?;
         self.out
             .write_all(&block)
             .map_err(|error| Error::write("the recording", &error))?;
-        self.raw.clear();
-        self.cuts.clear();
         self.blocks += 1;
         Ok(())
     }
 
     fn column(&mut self, values: impl Iterator<Item = u64>) {
-        put_column(&mut self.raw, &mut values.collect(), &mut self.cuts);
+        self.packer.column(&mut values.collect());
     }
 
     fn tables(&mut self, tables: &Tables) -> Result<()> {
@@ -161,14 +125,14 @@ impl Writer<'_> {
             put_text(&mut texts, text);
             rows += 1;
             if texts.len() >= BLOCK_BYTES || at + 1 == tables.strings().len() {
-                put_varint(&mut self.raw, rows);
-                self.raw.append(&mut texts);
+                put_varint(&mut self.packer.raw, rows);
+                self.packer.raw.append(&mut texts);
                 self.block(kind::STRINGS)?;
                 rows = 0;
             }
         }
         for chunk in tables.functions().chunks(BLOCK_ROWS) {
-            put_varint(&mut self.raw, chunk.len() as u64);
+            put_varint(&mut self.packer.raw, chunk.len() as u64);
             self.column(differences(chunk.iter().map(|f| f.file.0)));
             self.column(chunk.iter().map(|f| u64::from(f.line)));
             self.column(differences(chunk.iter().map(|f| f.name.0)));
@@ -180,7 +144,7 @@ impl Writer<'_> {
             self.block(kind::FUNCTIONS)?;
         }
         for chunk in tables.frames().chunks(BLOCK_ROWS) {
-            put_varint(&mut self.raw, chunk.len() as u64);
+            put_varint(&mut self.packer.raw, chunk.len() as u64);
             self.column(differences(chunk.iter().map(|f| f.function.0)));
             self.column(chunk.iter().map(|frame| {
                 let first_line = i64::from(tables.line(frame.function));
@@ -190,7 +154,7 @@ impl Writer<'_> {
         }
         let mut first = 0;
         for chunk in tables.stacks().chunks(BLOCK_ROWS) {
-            put_varint(&mut self.raw, chunk.len() as u64);
+            put_varint(&mut self.packer.raw, chunk.len() as u64);
             let rows = (first..).zip(chunk);
             self.column(rows.map(|(at, s)| s.parent.map_or(0, |p| at - u64::from(p.0))));
             self.column(differences(chunk.iter().map(|s| s.frame.0)));
@@ -214,23 +178,29 @@ impl Writer<'_> {
             ranks[stack as usize] = rank as u32;
         }
         for chunk in order.chunks(BLOCK_ROWS) {
-            put_varint(&mut self.raw, chunk.len() as u64);
+            put_varint(&mut self.packer.raw, chunk.len() as u64);
             self.column(chunk.iter().map(|&stack| u64::from(stack)));
             self.block(kind::ORDER)?;
         }
         for chunk in profile.runs.chunks(BLOCK_ROWS) {
-            runs::put(&mut self.raw, chunk, &ranks, tables, &mut self.cuts);
+            runs::put(
+                &mut self.packer.raw,
+                chunk,
+                &ranks,
+                tables,
+                &mut self.packer.cuts,
+            );
             self.block(kind::RUNS)?;
         }
         Ok(())
     }
 
     fn exact(&mut self, exact: &CallStats) -> Result<()> {
-        put_varint(&mut self.raw, exact.groups.len() as u64);
+        put_varint(&mut self.packer.raw, exact.groups.len() as u64);
         for group in &exact.groups {
-            put_text(&mut self.raw, group);
+            put_text(&mut self.packer.raw, group);
         }
-        self.raw.push(u8::from(exact.exact));
+        self.packer.raw.push(u8::from(exact.exact));
         self.block(kind::EXACT)?;
         let mut rows = 0;
         let mut bytes = Vec::new();
@@ -238,8 +208,8 @@ impl Writer<'_> {
             put_row(&mut bytes, row);
             rows += 1;
             if bytes.len() >= BLOCK_BYTES || at + 1 == exact.rows.len() {
-                put_varint(&mut self.raw, rows);
-                self.raw.append(&mut bytes);
+                put_varint(&mut self.packer.raw, rows);
+                self.packer.raw.append(&mut bytes);
                 self.block(kind::ROWS)?;
                 rows = 0;
             }
@@ -282,28 +252,4 @@ fn differences(ids: impl Iterator<Item = u32>) -> impl Iterator<Item = u64> {
         last = i64::from(id);
         zigzag(difference)
     })
-}
-
-/// Appends a skippable frame when `stored` is smaller than the format lets `raw` bytes become.
-fn pad(stored: &mut Vec<u8>, raw: u64) {
-    let least = raw.saturating_sub(RATIO_SLACK).div_ceil(MAX_RATIO);
-    if let Some(missing) = least.checked_sub(stored.len() as u64)
-        && missing > 0
-    {
-        stored.extend_from_slice(&0x184d_2a50_u32.to_le_bytes());
-        stored.extend_from_slice(&(missing as u32).to_le_bytes());
-        stored.resize(stored.len() + missing as usize, 0);
-    }
-}
-
-/// A block's head and contents.
-pub(super) fn block(kind: u32, raw: u32, stored: &[u8]) -> Vec<u8> {
-    let mut block = Vec::with_capacity(BLOCK_HEAD + stored.len());
-    for number in [kind, stored.len() as u32, raw, 0] {
-        block.extend_from_slice(&number.to_le_bytes());
-    }
-    block.extend_from_slice(stored);
-    let crc = super::read::checksum(&block[..12], stored);
-    block[12..16].copy_from_slice(&crc.to_le_bytes());
-    block
 }

@@ -1,18 +1,18 @@
-//! Numbers and text of the recording's blocks: varints, zigzag, columns, and a reader of them that never
-//! reads past the end.
+//! Numbers and texts of our binary files: varints, zigzag, columns, and a reader of them that never reads
+//! past the end. What the words mean is said where the formats are described.
 
 use crate::error::{Error, Result};
 
 /// A varint's bytes, as a vector of its own; for few values.
 #[cfg(test)]
-pub(super) fn varint(value: u64) -> Vec<u8> {
+pub fn varint(value: u64) -> Vec<u8> {
     let mut out = Vec::new();
     put_varint(&mut out, value);
     out
 }
 
 /// Appends a varint.
-pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -21,28 +21,28 @@ pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// Appends a text.
-pub(super) fn put_text(out: &mut Vec<u8>, text: &str) {
+pub fn put_text(out: &mut Vec<u8>, text: &str) {
     put_varint(out, text.len() as u64);
     out.extend_from_slice(text.as_bytes());
 }
 
 /// Appends a float, bit for bit.
-pub(super) fn put_f64(out: &mut Vec<u8>, value: f64) {
+pub fn put_f64(out: &mut Vec<u8>, value: f64) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
 /// Small numbers of either sign as small numbers.
-pub(super) fn zigzag(value: i64) -> u64 {
+pub fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
 }
 
 /// The number that [`zigzag`] was given.
-pub(super) fn unzigzag(value: u64) -> i64 {
+pub fn unzigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
 /// Appends a column; `values` is used up. Places where bytes of another distribution begin go to `cuts`.
-pub(super) fn put_column(out: &mut Vec<u8>, values: &mut Vec<u64>, cuts: &mut Vec<usize>) {
+pub fn put_column(out: &mut Vec<u8>, values: &mut Vec<u64>, cuts: &mut Vec<usize>) {
     while !values.is_empty() {
         cuts.push(out.len());
         let mut kept = 0;
@@ -61,23 +61,30 @@ pub(super) fn put_column(out: &mut Vec<u8>, values: &mut Vec<u64>, cuts: &mut Ve
 }
 
 /// Reads one block's contents; errors name the block's place in the file.
-pub(super) struct Cursor<'a> {
+#[derive(Debug, Clone)]
+pub struct Cursor<'a> {
     rest: &'a [u8],
+    what: &'static str,
     offset: u64,
 }
 
 impl<'a> Cursor<'a> {
-    /// Reads `data`, the contents of the block at `offset`.
-    pub(super) fn new(data: &'a [u8], offset: u64) -> Cursor<'a> {
-        Cursor { rest: data, offset }
+    /// Reads `data`, the contents of the block at `offset`; an error says that the file is `what`.
+    pub fn new(data: &'a [u8], what: &'static str, offset: u64) -> Cursor<'a> {
+        Cursor {
+            rest: data,
+            what,
+            offset,
+        }
     }
 
     /// An error in this block.
-    pub(super) fn bad(&self, why: impl std::fmt::Display) -> Error {
-        Error::bad_file(super::WHAT, self.offset, why)
+    pub fn bad(&self, why: impl std::fmt::Display) -> Error {
+        Error::bad_file(self.what, self.offset, why)
     }
 
-    pub(super) fn take(&mut self, length: u64) -> Result<&'a [u8]> {
+    /// The next `length` bytes.
+    pub fn take(&mut self, length: u64) -> Result<&'a [u8]> {
         let split = usize::try_from(length)
             .ok()
             .and_then(|at| self.rest.split_at_checked(at));
@@ -88,12 +95,14 @@ impl<'a> Cursor<'a> {
         Ok(taken)
     }
 
-    pub(super) fn byte(&mut self) -> Result<u8> {
+    /// One byte.
+    pub fn byte(&mut self) -> Result<u8> {
         let taken = self.take(1)?;
         Ok(taken.first().copied().unwrap_or(0))
     }
 
-    pub(super) fn varint(&mut self) -> Result<u64> {
+    /// A varint.
+    pub fn varint(&mut self) -> Result<u64> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -105,24 +114,27 @@ impl<'a> Cursor<'a> {
         Err(self.bad("a number has too many bits"))
     }
 
-    pub(super) fn varint_i32(&mut self) -> Result<i32> {
+    /// A zigzag varint that is a process id.
+    pub fn varint_i32(&mut self) -> Result<i32> {
         let value = unzigzag(self.varint()?);
         i32::try_from(value).map_err(|_| self.bad("a process id is out of range"))
     }
 
-    pub(super) fn f64(&mut self) -> Result<f64> {
+    /// A float, bit for bit.
+    pub fn f64(&mut self) -> Result<f64> {
         let bytes = self.take(8)?;
         Ok(bytes.try_into().map_or(0.0, f64::from_le_bytes))
     }
 
-    pub(super) fn text(&mut self) -> Result<&'a str> {
+    /// A text.
+    pub fn text(&mut self) -> Result<&'a str> {
         let length = self.varint()?;
         let bytes = self.take(length)?;
         std::str::from_utf8(bytes).map_err(|_| self.bad("a text is not UTF-8"))
     }
 
     /// A number of rows, of which each takes at least `least` bytes.
-    pub(super) fn rows(&mut self, least: usize) -> Result<usize> {
+    pub fn rows(&mut self, least: usize) -> Result<usize> {
         let count = self.varint()?;
         match usize::try_from(count) {
             Ok(rows) if rows <= self.rest.len() / least => Ok(rows),
@@ -131,13 +143,13 @@ impl<'a> Cursor<'a> {
     }
 
     /// A position in a table of `length` rows.
-    pub(super) fn index(&mut self, length: usize, what: &str) -> Result<u32> {
+    pub fn index(&mut self, length: usize, what: &str) -> Result<u32> {
         let value = self.varint()?;
         self.check_index(value as i64, length, what)
     }
 
     /// The same for a number that was worked out.
-    pub(super) fn check_index(&self, value: i64, length: usize, what: &str) -> Result<u32> {
+    pub fn check_index(&self, value: i64, length: usize, what: &str) -> Result<u32> {
         match u32::try_from(value) {
             Ok(index) if (index as usize) < length => Ok(index),
             _ => Err(self.bad(format_args!("{what} {value} is not one of {length}"))),
@@ -145,7 +157,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A column of `count` values. What is allocated is bounded by the bytes that are there.
-    pub(super) fn column(&mut self, count: usize) -> Result<Vec<u64>> {
+    pub fn column(&mut self, count: usize) -> Result<Vec<u64>> {
         let first = self.take(count as u64)?;
         let mut values: Vec<u64> = first.iter().map(|&byte| u64::from(byte & 0x7f)).collect();
         let mut open: Vec<u32> = longer(first).map(|at| at as u32).collect();
@@ -167,7 +179,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Fails when something is left.
-    pub(super) fn end(&self) -> Result<()> {
+    pub fn end(&self) -> Result<()> {
         if self.rest.is_empty() {
             Ok(())
         } else {
@@ -219,12 +231,14 @@ mod tests {
         numbers.extend((0..64).map(|bit| 1u64 << bit));
         let mut out = Vec::new();
         put_column(&mut out, &mut numbers.clone(), &mut Vec::new());
-        let mut cursor = Cursor::new(&out, 0);
+        let mut cursor = Cursor::new(&out, "bad", 0);
         assert_eq!(cursor.column(numbers.len()).expect("column"), numbers);
         cursor.end().expect("nothing left");
         for number in numbers {
             assert_eq!(
-                Cursor::new(&varint(number), 0).varint().expect("varint"),
+                Cursor::new(&varint(number), "bad", 0)
+                    .varint()
+                    .expect("varint"),
                 number
             );
             assert_eq!(zigzag(unzigzag(number)), number);
@@ -233,10 +247,14 @@ mod tests {
 
     #[test]
     fn numbers_with_too_many_bits_are_errors() {
-        assert!(Cursor::new(&[0xff; 12], 0).varint().is_err());
-        assert!(Cursor::new(&[0xff; 12], 0).column(1).is_err());
-        assert!(Cursor::new(&[0x80; 3], 0).varint().is_err());
-        assert!(Cursor::new(&[], 0).column(1).is_err());
-        assert!(Cursor::new(&[0xff, 0xff, 0x7f, 1], 0).rows(1).is_err());
+        assert!(Cursor::new(&[0xff; 12], "bad", 0).varint().is_err());
+        assert!(Cursor::new(&[0xff; 12], "bad", 0).column(1).is_err());
+        assert!(Cursor::new(&[0x80; 3], "bad", 0).varint().is_err());
+        assert!(Cursor::new(&[], "bad", 0).column(1).is_err());
+        assert!(
+            Cursor::new(&[0xff, 0xff, 0x7f, 1], "bad", 0)
+                .rows(1)
+                .is_err()
+        );
     }
 }

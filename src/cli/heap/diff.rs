@@ -1,0 +1,183 @@
+//! `biopsy heap diff`: what grew and what shrank between two heaps, and whether that is more than it may.
+
+use std::io::Write;
+
+use clap::Args;
+
+use super::args::{CountingArgs, Form, FormArgs, ReportArgs, RowArgs};
+use super::input::{PauseArgs, Subject};
+use super::{json, put};
+use crate::error::{Error, Result};
+use crate::heap::census::{Census, Counting};
+use crate::heap::diff::{self, CensusDiff, Fates, Rule};
+use crate::heap::why::{self, TypeReason};
+use crate::view::heap::diff as view;
+use crate::view::heap::diff::Comparison;
+
+/// Types that `--why` tells about.
+pub const MOST_REASONS: usize = 10;
+
+/// The exit code for a broken rule.
+pub const BROKEN: u8 = 3;
+
+/// Compare two heaps: snapshots, summaries in JSON, core files or processes.
+///
+/// Two snapshots of one process are compared object by object too.
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// The old heap: a snapshot, what `heap summary --json` wrote, a core file or a process id
+    old: String,
+    /// The new heap
+    new: String,
+    #[command(flatten)]
+    pause: PauseArgs,
+    #[command(flatten)]
+    counting: CountingArgs,
+    /// Tell for the types that grew most which path holds most of their new instances, and what these keep alive
+    #[arg(long, conflicts_with = "muppy")]
+    why: bool,
+    #[command(flatten)]
+    rules: RuleArgs,
+    #[command(flatten)]
+    rows: RowArgs,
+    #[command(flatten)]
+    form: FormArgs,
+    #[command(flatten)]
+    reports: ReportArgs,
+}
+
+/// Limits to growth.
+#[derive(Debug, Clone, Args)]
+pub struct RuleArgs {
+    /// End with exit code 3 when more grows than this: total:+10%, total:+5MiB, objects:+1000, 'myapp.*:+100',
+    /// dict:+1MiB; repeatable
+    #[arg(long = "fail-on", value_name = "RULE", value_parser = parse_rule)]
+    rules: Vec<Rule>,
+}
+
+impl RuleArgs {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+}
+
+fn parse_rule(text: &str) -> Result<Rule, String> {
+    Rule::parse(text).map_err(|error| error.to_string())
+}
+
+pub fn run(args: &DiffArgs, out: &mut dyn Write) -> Result<u8> {
+    args.reports.check()?;
+    let mut old = Subject::open(&args.old, &args.pause)?;
+    let mut new = Subject::open(&args.new, &args.pause)?;
+    // A summary has been counted: the other side follows.
+    let counting = old
+        .counting()
+        .or(new.counting())
+        .unwrap_or(args.counting.counting());
+    let of = |subject: &mut Subject| {
+        let counting = subject.counting().unwrap_or(counting);
+        subject.census(counting)
+    };
+    let (old_census, new_census) = (of(&mut old)?, of(&mut new)?);
+    let fates = match (&mut old, &mut new) {
+        (Subject::Snapshot(old), Subject::Snapshot(new))
+            if counting == Counting::Reachable && old.head().is_same_process(new.head()) =>
+        {
+            Some(diff::objects(old, new)?)
+        }
+        _ => None,
+    };
+    let mut verdict = Verdict::of(&old_census, &new_census, fates, &args.rules)?;
+    if args.why {
+        let grown = verdict.grown(&args.rows);
+        let same = old.is_same_process(&new);
+        let old = same.then(|| old.into_graph()).transpose()?;
+        verdict.reasons = why::reasons(
+            old.as_ref(),
+            &new.into_graph()?,
+            grown.iter().map(String::as_str),
+        );
+    }
+    let names = (args.old.as_str(), args.new.as_str());
+    let form = args.form.form();
+    put(out, &verdict.in_form(form, names, &args.rows)?)?;
+    args.reports
+        .write(|form| verdict.in_form(form, names, &args.rows))?;
+    Ok(verdict.exit_code())
+}
+
+/// Two heaps compared, and held against rules.
+#[derive(Debug)]
+pub struct Verdict {
+    types: CensusDiff,
+    fates: Option<Vec<Fates>>,
+    rules: Vec<String>,
+    broken: Vec<diff::Broken>,
+    reasons: Vec<TypeReason>,
+}
+
+impl Verdict {
+    /// Compares two summaries; `fates` are those of the objects behind them, where there are any.
+    pub fn of(
+        old: &Census,
+        new: &Census,
+        fates: Option<Vec<Fates>>,
+        rules: &RuleArgs,
+    ) -> Result<Verdict> {
+        let types = diff::censuses(old, new)
+            .map_err(|error| error.hint("count both with --muppy, or neither"))?;
+        let broken = diff::evaluate(&rules.rules, &types);
+        Ok(Verdict {
+            types,
+            fates,
+            rules: rules.rules.iter().map(Rule::to_string).collect(),
+            broken,
+            reasons: Vec::new(),
+        })
+    }
+
+    /// The types that grew most, in the order of the rows.
+    fn grown(&self, rows: &RowArgs) -> Vec<String> {
+        let grown = self.types.rows.iter().filter(|row| row.objects() > 0);
+        let (mut chosen, _) = rows.all_rows().choose(grown, |row: &diff::DiffRow| {
+            let (bytes, objects) = (row.bytes(), row.objects());
+            (&row.name, i128::from(bytes), i128::from(objects))
+        });
+        chosen.truncate(MOST_REASONS);
+        chosen.into_iter().map(|row| row.name.clone()).collect()
+    }
+
+    /// The text in a form; `names` are those of the old and the new heap.
+    pub fn in_form(&self, form: Form, names: (&str, &str), rows: &RowArgs) -> Result<String> {
+        let comparison = Comparison {
+            old: names.0,
+            new: names.1,
+            types: &self.types,
+            fates: self.fates.as_deref(),
+            rules: &self.rules,
+            broken: &self.broken,
+            reasons: &self.reasons,
+        };
+        let rows = rows.rows(form);
+        match form {
+            Form::Table => Ok(view::text(&comparison, &rows)),
+            Form::Json => json::diff(&comparison, &rows),
+            Form::Markdown => Ok(view::markdown(&comparison, &rows)),
+            Form::Junit => Ok(view::junit(&comparison, &rows)),
+        }
+    }
+
+    /// 0, or [`BROKEN`], then with a line on stderr for each broken rule.
+    pub fn exit_code(&self) -> u8 {
+        for broken in &self.broken {
+            eprintln!("biopsy: rule {}", view::broken_text(broken));
+        }
+        if self.broken.is_empty() { 0 } else { BROKEN }
+    }
+}
+
+/// Fails for rules that nothing is compared for.
+pub fn rules_need(what: &str) -> Error {
+    Error::usage("cannot hold rules against nothing", what)
+}

@@ -1,0 +1,165 @@
+//! The JSON documents about who holds memory. A field is never lost or renamed within a version.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::heap::caches::CacheRow;
+use crate::heap::graph::{Graph, ObjectId};
+use crate::heap::paths::{Form, Paths};
+use crate::heap::referrers::{Group, Referrer};
+use crate::heap::retained::{GroupRetained, Holder};
+use crate::heap::steps::{self, Step};
+use crate::view::heap::holders::STEPS;
+
+fn text(document: &impl Serialize) -> Result<String> {
+    serde_json::to_string_pretty(document)
+        .map(|text| text + "\n")
+        .map_err(|error| Error::new(ErrorKind::Failed, "cannot write JSON", error.to_string()))
+}
+
+fn address(graph: &Graph, object: ObjectId) -> Value {
+    graph
+        .addresses
+        .get(object as usize)
+        .map_or(Value::Null, |address| json!(format!("{address:#x}")))
+}
+
+fn step(graph: &Graph, step: Option<Step>) -> Value {
+    step.map_or(Value::Null, |step| {
+        let mut text = String::new();
+        step.write(graph, &mut text);
+        json!(text)
+    })
+}
+
+/// `biopsy.heap-retained/1`, by object.
+pub fn holders(graph: &Graph, paths: &Paths<'_>, rows: &[Holder], whole: u64) -> Result<String> {
+    let rows: Vec<Value> = rows
+        .iter()
+        .map(|row| {
+            json!({
+                "address": address(graph, row.object),
+                "type": steps::type_name(graph, row.object),
+                "retained_bytes": row.retained,
+                "objects": row.held,
+                "bytes": row.shallow,
+                "path": paths.text(row.object, STEPS),
+            })
+        })
+        .collect();
+    text(&json!({
+        "schema": "biopsy.heap-retained/1",
+        "by": "object",
+        "total_bytes": whole,
+        "holders": rows,
+    }))
+}
+
+/// `biopsy.heap-retained/1`, by type or module.
+pub fn groups(rows: &[GroupRetained], by: &str, whole: u64) -> Result<String> {
+    let rows: Vec<Value> = rows
+        .iter()
+        .map(|row| {
+            json!({
+                by: row.name,
+                "retained_bytes": row.retained,
+                "objects": row.objects,
+                "bytes": row.shallow,
+            })
+        })
+        .collect();
+    text(&json!({
+        "schema": "biopsy.heap-retained/1",
+        "by": by,
+        "total_bytes": whole,
+        "holders": rows,
+    }))
+}
+
+fn roots(graph: &Graph, roots: &[usize]) -> Vec<String> {
+    let found = roots.iter().filter_map(|root| graph.roots.get(*root));
+    found.map(|(_, root)| steps::root(graph, root)).collect()
+}
+
+/// As deep as the tree, which is bounded by `--depth`.
+fn referrer(graph: &Graph, node: &Referrer) -> Value {
+    let children: Vec<Value> = node
+        .children
+        .iter()
+        .map(|child| referrer(graph, child))
+        .collect();
+    json!({
+        "address": address(graph, node.object),
+        "type": steps::type_name(graph, node.object),
+        "bytes": graph.sizes.get(node.object as usize),
+        "by": step(graph, node.step),
+        "cycle": node.is_cycle,
+        "roots": roots(graph, &node.roots),
+        "referrers": children,
+        "hidden": node.hidden,
+    })
+}
+
+/// `biopsy.heap-referrers/1` of one object.
+pub fn referrers(graph: &Graph, tree: &Referrer) -> Result<String> {
+    text(&json!({"schema": "biopsy.heap-referrers/1", "object": referrer(graph, tree)}))
+}
+
+fn group(graph: &Graph, node: &Group) -> Value {
+    let children: Vec<Value> = node
+        .children
+        .iter()
+        .map(|child| group(graph, child))
+        .collect();
+    json!({
+        "type": node.type_name,
+        "objects": node.objects,
+        "references": node.references,
+        "by": step(graph, node.step),
+        "roots": roots(graph, &node.roots),
+        "referrers": children,
+        "hidden": node.hidden,
+    })
+}
+
+/// `biopsy.heap-referrers/1` of the instances of a type.
+pub fn referrer_groups(graph: &Graph, tree: &Group) -> Result<String> {
+    text(&json!({"schema": "biopsy.heap-referrers/1", "type": group(graph, tree)}))
+}
+
+/// `biopsy.heap-path/1`.
+pub fn paths(graph: &Graph, rows: &[Form], hidden: usize) -> Result<String> {
+    let rows: Vec<Value> = rows
+        .iter()
+        .map(|row| {
+            json!({
+                "path": row.text,
+                "objects": row.objects,
+                "example": address(graph, row.example),
+            })
+        })
+        .collect();
+    text(&json!({"schema": "biopsy.heap-path/1", "paths": rows, "hidden": hidden}))
+}
+
+/// `biopsy.heap-caches/1`. No limit is null.
+pub fn caches(graph: &Graph, rows: &[CacheRow]) -> Result<String> {
+    let rows: Vec<Value> = rows
+        .iter()
+        .map(|(cache, retained)| {
+            json!({
+                "function": graph.name(cache.function),
+                "file": graph.name(cache.file),
+                "line": cache.line,
+                "hits": cache.hits,
+                "misses": cache.misses,
+                "size": cache.size,
+                "limit": cache.limit,
+                "retained_bytes": retained,
+                "address": address(graph, cache.object),
+            })
+        })
+        .collect();
+    text(&json!({"schema": "biopsy.heap-caches/1", "caches": rows}))
+}

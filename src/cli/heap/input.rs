@@ -1,0 +1,315 @@
+//! Where a heap comes from: a living process, a core file, a snapshot, or a summary in JSON.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use clap::{Args, ValueEnum};
+use rustc_hash::FxHashMap;
+
+use super::json;
+use crate::error::{Error, ErrorKind, Result};
+use crate::heap::census::{Census, Counting, TypeCount};
+use crate::heap::graph::{Graph, flags};
+use crate::heap::store::Reader;
+use crate::heap::{Heap, Object};
+use crate::target::image::{Captured, Held};
+use crate::target::list;
+use crate::target::memory::copy::{self, CaptureOptions, Pause};
+use crate::target::open::{self, Target};
+use crate::target::process;
+use crate::units::Pid;
+use crate::view::heap::summary::Source;
+
+/// A larger summary in JSON than this is refused.
+const SUMMARY_LIMIT: u64 = 256 << 20;
+
+/// How the target is held while it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PauseArg {
+    /// Stopped and copied
+    Auto,
+    /// Stopped and copied
+    Stop,
+    /// Not at all: what changes meanwhile is wrong
+    None,
+}
+
+/// How a living target is held.
+#[derive(Debug, Clone, Args)]
+pub struct PauseArgs {
+    /// How a process is held while it is copied
+    #[arg(long, value_enum, value_name = "HOW", default_value = "auto")]
+    pause: PauseArg,
+}
+
+impl PauseArgs {
+    fn options(&self, mappings: bool) -> CaptureOptions {
+        CaptureOptions {
+            pause: match self.pause {
+                PauseArg::Auto | PauseArg::Stop => Pause::Stop,
+                PauseArg::None => Pause::Running,
+            },
+            mappings,
+        }
+    }
+
+    /// What is told of a summary of a process.
+    pub fn source(&self) -> Source {
+        match self.pause {
+            PauseArg::None => Source::Running,
+            PauseArg::Auto | PauseArg::Stop => Source::Held,
+        }
+    }
+
+    /// Copies a process; with `mappings` these are noted too, which takes longer.
+    pub fn capture(&self, pid: Pid, mappings: bool) -> Result<Captured> {
+        copy::capture(pid, self.options(mappings))
+            .map(|(captured, _)| captured)
+            .map_err(supported)
+    }
+}
+
+/// Which heap.
+#[derive(Debug, Clone, Args)]
+pub struct HeapTargetArgs {
+    /// Process id, snapshot or core file
+    #[arg(value_name = "TARGET")]
+    target: Option<String>,
+    /// The one Python process that has this in its command line
+    #[arg(long, value_name = "PATTERN", conflicts_with = "target")]
+    name: Option<String>,
+    #[command(flatten)]
+    pause: PauseArgs,
+}
+
+impl HeapTargetArgs {
+    /// Opens it; a process is copied.
+    pub fn open(&self) -> Result<Subject> {
+        match (&self.target, &self.name) {
+            (Some(target), _) => Subject::open(target, &self.pause),
+            (None, Some(pattern)) => Subject::of_process(list::find_by_name(pattern)?, &self.pause),
+            (None, None) => Err(Error::usage(
+                "no heap",
+                "give a PID, a snapshot, a core file, or --name PATTERN",
+            )
+            .hint("biopsy ps lists the Python processes of this machine")),
+        }
+    }
+}
+
+/// A heap that can be asked.
+#[derive(Debug)]
+pub enum Subject {
+    /// A copy of a process, or a core file.
+    Image(Box<Captured>),
+    /// A snapshot.
+    Snapshot(Box<Reader>),
+    /// A summary in JSON.
+    Summary(Box<Census>),
+}
+
+impl Subject {
+    /// What a person named: digits are a process, all else is a file.
+    pub fn open(target: &str, pause: &PauseArgs) -> Result<Subject> {
+        if !target.is_empty() && target.bytes().all(|byte| byte.is_ascii_digit()) {
+            let pid = target.parse().ok().filter(|pid| *pid > 0);
+            let pid = pid.ok_or_else(|| {
+                Error::usage(format!("wrong process id {target}"), "it is out of range")
+            })?;
+            return Subject::of_process(Pid(pid), pause);
+        }
+        Subject::of_file(Path::new(target))
+    }
+
+    /// Copies a process.
+    pub fn of_process(pid: Pid, pause: &PauseArgs) -> Result<Subject> {
+        Ok(Subject::Image(Box::new(pause.capture(pid, false)?)))
+    }
+
+    /// Opens a file by what is in it.
+    pub fn of_file(path: &Path) -> Result<Subject> {
+        let shown = path.display().to_string();
+        // A pipe can be read only once: what comes through one is a summary.
+        let is_file = std::fs::metadata(path).is_ok_and(|meta| meta.is_file());
+        let known = is_file.then(|| Target::of_file(path)).transpose();
+        match known {
+            Ok(Some(Target::Snapshot(path))) => {
+                return Ok(Subject::Snapshot(Box::new(Reader::open(&path)?)));
+            }
+            Ok(Some(core)) => {
+                let taken = open::open(&core, CaptureOptions::default()).map_err(supported)?;
+                if let Some((captured, _)) = taken {
+                    return Ok(Subject::Image(Box::new(captured)));
+                }
+            }
+            Err(error) if error.kind() != ErrorKind::BadFile => return Err(error),
+            Ok(None) | Err(_) => {}
+        }
+        let mut data = Vec::new();
+        File::open(path)
+            .and_then(|file| file.take(SUMMARY_LIMIT + 1).read_to_end(&mut data))
+            .map_err(|error| Error::read(&shown, &error))?;
+        let starts = data.iter().find(|byte| !byte.is_ascii_whitespace());
+        if starts == Some(&b'{') && data.len() as u64 <= SUMMARY_LIMIT {
+            let census = json::read_summary(&shown, &data)?;
+            return Ok(Subject::Summary(Box::new(census)));
+        }
+        let why = match data.is_empty() {
+            true => "it is empty",
+            false => "it is no heap snapshot, no core file and no summary in JSON",
+        };
+        Err(Error::bad_file(format!("cannot read {shown}"), 0, why).hint(
+            "biopsy heap snapshot PID -o FILE writes a snapshot, biopsy heap summary PID --json a summary",
+        ))
+    }
+
+    /// Counts its objects.
+    pub fn census(&mut self, counting: Counting) -> Result<Census> {
+        match self {
+            Subject::Image(captured) => Ok(open_heap(captured)?.census(counting)),
+            Subject::Snapshot(reader) => reader.census(counting),
+            Subject::Summary(census) if census.counting == counting => Ok((**census).clone()),
+            Subject::Summary(_) => Err(Error::new(
+                ErrorKind::NotAvailable,
+                "cannot count otherwise",
+                "a summary has been counted, and only a process, core or snapshot can be counted again",
+            )),
+        }
+    }
+
+    /// Calls `each` with every object, by address.
+    pub fn objects(
+        &mut self,
+        counting: Counting,
+        each: &mut dyn FnMut(Object) -> Result<()>,
+    ) -> Result<()> {
+        match self {
+            Subject::Image(captured) => {
+                let mut result = Ok(());
+                open_heap(captured)?.objects(counting, &mut |object| {
+                    if result.is_ok() {
+                        result = each(object);
+                    }
+                });
+                result
+            }
+            Subject::Snapshot(reader) => {
+                let mut objects = reader.objects()?;
+                let names = objects.type_names().to_vec();
+                while let Some(row) = objects.next_object()? {
+                    if counting == Counting::Muppy && row.flags & flags::MUPPY == 0 {
+                        continue;
+                    }
+                    let kind = names.get(row.type_id as usize);
+                    each(Object {
+                        address: row.address,
+                        kind: kind.map_or("?", String::as_str),
+                        bytes: row.size,
+                        refcount: row.refcount.into(),
+                    })?;
+                }
+                Ok(())
+            }
+            Subject::Summary(_) => Err(Error::new(
+                ErrorKind::NotAvailable,
+                "cannot list objects",
+                "a summary has counts and no objects",
+            )
+            .hint("take a snapshot instead: biopsy heap snapshot PID -o FILE.heap")),
+        }
+    }
+
+    /// Counts those of its objects that have at least `least` bytes.
+    pub fn census_of_big(&mut self, least: u64) -> Result<Census> {
+        let mut rows: FxHashMap<String, TypeCount> = FxHashMap::default();
+        self.objects(Counting::Reachable, &mut |object| {
+            if object.bytes >= least {
+                if !rows.contains_key(object.kind) {
+                    let name = object.kind.to_string();
+                    let none = TypeCount {
+                        name: name.clone(),
+                        objects: 0,
+                        bytes: 0,
+                    };
+                    rows.insert(name, none);
+                }
+                if let Some(row) = rows.get_mut(object.kind) {
+                    row.objects += 1;
+                    row.bytes = row.bytes.saturating_add(object.bytes);
+                }
+            }
+            Ok(())
+        })?;
+        let mut census = self.census(Counting::Reachable)?;
+        census.types = rows.into_values().collect();
+        Ok(census)
+    }
+
+    /// Whether both are of one process, so that an address means the same object in both.
+    pub fn is_same_process(&self, other: &Subject) -> bool {
+        let of = |subject: &Subject| match subject {
+            Subject::Image(captured) => {
+                let pid = captured.pid?;
+                Some((pid.0, process::stat(pid)?.start_ticks))
+            }
+            Subject::Snapshot(reader) => Some((reader.head().pid?, reader.head().started?)),
+            Subject::Summary(_) => None,
+        };
+        of(self).is_some_and(|own| of(other) == Some(own))
+    }
+
+    /// Its object graph; the copy of a process is let go.
+    pub fn into_graph(self) -> Result<Graph> {
+        match self {
+            Subject::Image(captured) => Heap::open(&captured)?.graph(false),
+            Subject::Snapshot(mut reader) => reader.graph(),
+            Subject::Summary(_) => Err(Error::new(
+                ErrorKind::NotAvailable,
+                "cannot tell who holds what",
+                "a summary has counts and no objects",
+            )
+            .hint("take a snapshot instead: biopsy heap snapshot PID -o FILE.heap")),
+        }
+    }
+
+    /// How it counted, when that can't be chosen any more.
+    pub fn counting(&self) -> Option<Counting> {
+        match self {
+            Subject::Summary(census) => Some(census.counting),
+            _ => None,
+        }
+    }
+
+    /// Where it comes from, for the note above a summary.
+    pub fn source(&self) -> Source {
+        let of = |held: Held| match held {
+            Held::Running => Source::Running,
+            Held::Core => Source::File,
+            Held::Stopped(_) | Held::Already => Source::Held,
+        };
+        match self {
+            Subject::Image(captured) => of(captured.held),
+            Subject::Snapshot(reader) => match reader.head().held {
+                Held::Running => Source::Running,
+                _ => Source::File,
+            },
+            Subject::Summary(_) => Source::File,
+        }
+    }
+}
+
+/// Opens the heap in an image.
+pub fn open_heap(captured: &Captured) -> Result<Heap<'_>> {
+    Heap::open(captured).map_err(supported)
+}
+
+/// Says which versions can be read, where the version is the reason.
+fn supported(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::UnsupportedPython => {
+            error.hint("heaps of CPython 3.8 to 3.15 can be read, free-threaded builds excepted")
+        }
+        _ => error,
+    }
+}

@@ -1,0 +1,233 @@
+//! `biopsy heap watch`: a summary, then the difference again and again, and what grew all the time.
+
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use super::args::{CountingArgs, Form, RowArgs};
+use super::diff::MOST_REASONS;
+use super::input::{PauseArgs, Subject};
+use super::{json, put};
+use crate::cli::args::TargetArgs;
+use crate::error::{Error, ErrorKind, Result};
+use crate::heap::census::Census;
+use crate::heap::diff::{self, CensusDiff};
+use crate::heap::graph::Graph;
+use crate::heap::growth::Growing;
+use crate::heap::why;
+use crate::target::process;
+use crate::target::signals::{self, OnSignal};
+use crate::units::{Pid, parse_duration};
+use crate::view::heap::diff::reasons;
+use crate::view::heap::watch::Step;
+use crate::view::heap::{Rows, summary, watch};
+
+/// How often a stop signal and the process's end are looked for.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Clears a terminal and goes to its first line (ECMA-48: ED 2, CUP).
+const CLEAR: &str = "\x1b[2J\x1b[H";
+
+/// Print a summary of a process, then every so often what changed since, as muppy's SummaryTracker does; at the
+/// end, or on Ctrl-C, the types that grew in every step and how fast.
+///
+/// With --type these types are followed instead, as ClassTracker does: their number and bytes at each step.
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Time between two summaries: 10, 10s, 5m
+    #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    every: Duration,
+    /// Stop after so many differences [default: at the process's end, or Ctrl-C]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    #[command(flatten)]
+    pause: PauseArgs,
+    #[command(flatten)]
+    counting: CountingArgs,
+    /// At the end, tell for the types that grew in every step which path holds most of their new instances, and what
+    /// these keep alive
+    #[arg(long, conflicts_with = "muppy")]
+    why: bool,
+    #[command(flatten)]
+    rows: RowArgs,
+    /// Print JSON, one document a line: biopsy.heap-step/1 for each step, biopsy.heap-growth/1 at the end
+    #[arg(long, help_heading = "Output")]
+    json: bool,
+}
+
+pub fn run(args: &WatchArgs, out: &mut dyn Write) -> Result<()> {
+    let pid = args.target.pid()?;
+    let stop = Arc::new(AtomicBool::new(false));
+    signals::handle(OnSignal::Stop(stop.clone()))?;
+    let started = Instant::now();
+    let (first, source, first_graph) = {
+        let mut subject = Subject::of_process(pid, &args.pause)?;
+        let (census, source) = (subject.census(args.counting.counting())?, subject.source());
+        let graph = args.why.then(|| subject.into_graph()).transpose()?;
+        (census, source, graph)
+    };
+    let mut screen = Screen {
+        args,
+        rows: if args.json {
+            args.rows.all_rows()
+        } else {
+            args.rows.rows(Form::Table)
+        },
+        redraw: !args.json && std::io::stdout().is_terminal(),
+        steps: 0,
+        note: summary::note(&first, source),
+        out,
+    };
+    screen.first(&first, source)?;
+    let mut growing = Growing::from(&first);
+    let mut before = first;
+    let mut ended = None;
+    while !stop.load(Ordering::SeqCst) && args.count.is_none_or(|count| growing.steps() < count) {
+        let steps = u32::try_from(growing.steps() + 1).unwrap_or(u32::MAX);
+        let due = started + args.every.saturating_mul(steps);
+        if !wait(pid, due, &stop) {
+            if !stop.load(Ordering::SeqCst) {
+                ended = Some(process::gone(pid));
+            }
+            break;
+        }
+        let census = Subject::of_process(pid, &args.pause)
+            .and_then(|mut subject| subject.census(args.counting.counting()));
+        let census = match census {
+            Ok(census) => census,
+            Err(error) => {
+                ended = Some(error);
+                break;
+            }
+        };
+        let diff = diff::censuses(&before, &census)?;
+        growing.step(&census);
+        screen.step(&growing, &census, &diff)?;
+        before = census;
+    }
+    screen.end(&growing)?;
+    if let Some(old) = first_graph.filter(|_| ended.is_none() && growing.steps() > 0) {
+        // The process may end just now: then there is nothing to look at any more.
+        match Subject::of_process(pid, &args.pause).and_then(Subject::into_graph) {
+            Ok(new) => screen.why(&growing, &old, &new)?,
+            Err(error) => ended = Some(error),
+        }
+    }
+    match ended {
+        None => Ok(()),
+        Some(error) if is_end(&error) || !process::is_alive(pid) => {
+            eprintln!("biopsy: note: process {pid} has ended");
+            Ok(())
+        }
+        Some(error) => Err(error),
+    }
+}
+
+fn is_end(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NoSuchProcess | ErrorKind::ProcessEnded
+    )
+}
+
+/// Waits until `due`; false when a stop signal came or the process ended before.
+fn wait(pid: Pid, due: Instant, stop: &AtomicBool) -> bool {
+    loop {
+        if stop.load(Ordering::SeqCst) || !process::is_alive(pid) {
+            return false;
+        }
+        let left = due.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return true;
+        }
+        std::thread::sleep(left.min(TICK));
+    }
+}
+
+/// What is written as it comes.
+struct Screen<'a> {
+    args: &'a WatchArgs,
+    rows: Rows,
+    /// The latest step takes the place of the one before.
+    redraw: bool,
+    steps: u64,
+    note: String,
+    out: &'a mut dyn Write,
+}
+
+impl Screen<'_> {
+    fn first(&mut self, census: &Census, source: summary::Source) -> Result<()> {
+        let step = Step {
+            since: Duration::ZERO,
+            census,
+            diff: None,
+        };
+        let text = if self.args.json {
+            json::step(0, &step, &self.rows)?
+        } else if self.rows.types.is_empty() {
+            summary::text(census, source, &self.rows)
+        } else {
+            format!("{}\n\n{}", self.note, watch::classes(&step, &self.rows))
+        };
+        let clear = if self.redraw { CLEAR } else { "" };
+        put(self.out, &format!("{clear}{text}"))
+    }
+
+    fn step(&mut self, growing: &Growing, census: &Census, diff: &CensusDiff) -> Result<()> {
+        self.steps = growing.steps();
+        let step = Step {
+            since: Duration::from_secs_f64(growing.seconds()),
+            census,
+            diff: Some(diff),
+        };
+        if self.args.json {
+            return put(self.out, &json::step(self.steps, &step, &self.rows)?);
+        }
+        let text = if self.rows.types.is_empty() {
+            watch::difference(&step, &self.rows)
+        } else {
+            watch::classes(&step, &self.rows)
+        };
+        if !self.redraw {
+            return put(self.out, &format!("\n{text}"));
+        }
+        let growth = watch::growth(growing, &self.rows);
+        put(
+            self.out,
+            &format!("{CLEAR}{}\n\n{text}\n{growth}", self.note),
+        )
+    }
+
+    fn why(&mut self, growing: &Growing, old: &Graph, new: &Graph) -> Result<()> {
+        let mut grown = growing.growths();
+        grown.retain(|growth| self.rows.wants(&growth.name));
+        grown.truncate(MOST_REASONS);
+        let names = grown.iter().map(|growth| growth.name.as_str());
+        let rows = why::reasons(Some(old), new, names);
+        let text = if self.args.json {
+            json::why(&rows)?
+        } else {
+            reasons(&rows)
+        };
+        put(self.out, &text)
+    }
+
+    fn end(&mut self, growing: &Growing) -> Result<()> {
+        if self.args.json {
+            return put(self.out, &json::growth(growing, &self.rows)?);
+        }
+        // The last drawing has it.
+        if self.redraw && growing.steps() > 0 {
+            return Ok(());
+        }
+        put(
+            self.out,
+            &format!("\n{}", watch::growth(growing, &self.rows)),
+        )
+    }
+}

@@ -1,0 +1,229 @@
+//! The graph: a second pass over all objects in the order of their addresses, cut into one part a processor.
+//!
+//! An object's id is its rank in the bitmap of the first pass, so that no map from addresses to ids is needed.
+
+mod caches;
+mod labels;
+mod part;
+mod reach;
+mod texts;
+
+use super::graph::{Graph, NameId, Root, Type, flags};
+use super::memory::Bits;
+use super::types::Types;
+use super::{Heap, roots, walk};
+use crate::error::{Error, ErrorKind, Result};
+
+use labels::Names;
+use part::Part;
+use roots::Reason;
+
+/// What all parts look up.
+pub(super) struct Ids<'h> {
+    pub seen: &'h Bits,
+    pub ranks: &'h [u32],
+    /// Number of objects.
+    pub total: u32,
+    /// Objects that `muppy.get_objects()` has, as far as known.
+    pub muppy: &'h Bits,
+    /// Objects on the lists that `gc.get_objects()` shows.
+    pub young: &'h Bits,
+}
+
+impl Heap<'_> {
+    /// All objects with their references. With `values`, short texts of ints, floats, strings and bytes are kept;
+    /// without, only of what names something. Fails for more than 4 billion objects.
+    pub fn graph(&self, values: bool) -> Result<Graph> {
+        let walked = walk::walk(self);
+        let (ranks, total) = walked.seen.ranks();
+        let Ok(count) = u32::try_from(total) else {
+            return Err(Error::new(
+                ErrorKind::NotAvailable,
+                "cannot keep the object graph",
+                format!("{total} objects are more than it has room for"),
+            ));
+        };
+        let mut types = Types::default();
+        for info in walked.counts.iter().flat_map(|(types, _)| types.all()) {
+            types.find(self, info.address);
+        }
+        let muppy = Bits::new(&self.memory);
+        let ids = Ids {
+            seen: &walked.seen,
+            ranks: &ranks,
+            total: count,
+            muppy: &muppy,
+            young: &walked.young,
+        };
+        let parts = self.parts(&ids, &types, total, values);
+        let mut names = Names::default();
+        let mut graph = join(parts, &mut names, total);
+        self.mark_muppy(&ids, &mut graph);
+        graph.types = types
+            .all()
+            .iter()
+            .map(|info| Type {
+                name: names.intern(&info.name),
+                object: self.id(&ids, info.address),
+            })
+            .collect();
+        texts::add_keys(self, &types, &mut graph, &mut names);
+        caches::add(self, &types, &mut graph, &mut names);
+        graph.roots = self.roots(&ids, &types, &mut names);
+        reach::add_tracked(&mut graph);
+        graph.texts.sort_unstable();
+        graph.texts.dedup_by_key(|(object, _)| *object);
+        graph.names = names.into_list();
+        Ok(graph)
+    }
+
+    /// The id of the object at `address`.
+    fn id(&self, ids: &Ids, address: u64) -> Option<u32> {
+        let place = self.memory.place(address)?;
+        ids.seen.rank(ids.ranks, place.bit())
+    }
+
+    /// One part a thread, each with about as many objects.
+    fn parts(&self, ids: &Ids, types: &Types, total: u64, values: bool) -> Vec<Part> {
+        let share = total / self.threads as u64 + 1;
+        let cut = |index: usize| {
+            let before = share * index as u64;
+            ids.ranks.partition_point(|rank| u64::from(*rank) < before)
+        };
+        std::thread::scope(|scope| {
+            let running: Vec<_> = (0..self.threads)
+                .map(|index| {
+                    let from = if index == 0 { 0 } else { cut(index) };
+                    let to = if index + 1 == self.threads {
+                        ids.seen.len()
+                    } else {
+                        cut(index + 1)
+                    };
+                    scope.spawn(move || part::build(self, ids, types.clone(), from..to, values))
+                })
+                .collect();
+            running
+                .into_iter()
+                .filter_map(|part| part.join().ok())
+                .collect()
+        })
+    }
+
+    /// Only when all parts are done it is known which untracked objects a tracked one refers to.
+    fn mark_muppy(&self, ids: &Ids, graph: &mut Graph) {
+        let mut next = 0;
+        self.memory
+            .each_set(ids.seen, 0, ids.seen.len(), |_, place| {
+                if let Some(bits) = graph.flags.get_mut(next)
+                    && ids.muppy.has(place.bit())
+                {
+                    *bits |= flags::MUPPY;
+                }
+                next += 1;
+            });
+    }
+
+    fn roots(&self, ids: &Ids, types: &Types, names: &mut Names) -> Vec<(u32, Root)> {
+        let mut found = Vec::new();
+        let mut text = |address: u64| -> NameId {
+            let text = self.text(address).unwrap_or_else(|| "?".to_string());
+            names.intern(&text)
+        };
+        for (object, reason) in roots::find(self) {
+            let Some(id) = self.id(ids, object) else {
+                continue;
+            };
+            let root = match reason {
+                Reason::Module(name) => Root::Module(text(name)),
+                Reason::Frame {
+                    thread,
+                    depth,
+                    function,
+                    local,
+                } => Root::Frame {
+                    thread,
+                    depth,
+                    function: text(function),
+                    local: local.map(&mut text),
+                },
+                Reason::Interpreter(_) | Reason::StaticType => continue,
+            };
+            found.push((id, root));
+        }
+        for (object, reason) in roots::find(self) {
+            if let (Some(id), Reason::Interpreter(field)) = (self.id(ids, object), reason) {
+                found.push((id, Root::Interpreter(names.intern(field))));
+            }
+        }
+        // Those that have instances, and those that only their list knows.
+        let fixed = types.all().iter().filter(|info| !info.is_heap());
+        let known = roots::find(self).into_iter();
+        let known = known.filter(|(_, reason)| matches!(reason, Reason::StaticType));
+        let mut fixed: Vec<u32> = fixed
+            .map(|info| info.address)
+            .chain(known.map(|(object, _)| object))
+            .filter_map(|address| self.id(ids, address))
+            .collect();
+        fixed.sort_unstable();
+        fixed.dedup();
+        found.extend(fixed.into_iter().map(|id| (id, Root::StaticType)));
+        found
+    }
+}
+
+/// The parts one after the other, with names and shapes made common.
+fn join(parts: Vec<Part>, names: &mut Names, total: u64) -> Graph {
+    let total = usize::try_from(total).unwrap_or(0);
+    let mut graph = Graph::default();
+    let mut shapes = labels::Shapes::default();
+    // Array by array, so that no more than one of them is there twice.
+    macro_rules! append {
+        ($parts:ident, $field:ident) => {
+            for part in &mut $parts {
+                let mut piece = std::mem::take(&mut part.$field);
+                if graph.$field.is_empty() {
+                    graph.$field = piece;
+                    let more = total.saturating_sub(graph.$field.len());
+                    graph.$field.reserve_exact(more);
+                } else {
+                    graph.$field.append(&mut piece);
+                }
+            }
+        };
+    }
+    let mut parts = parts;
+    append!(parts, addresses);
+    append!(parts, type_ids);
+    append!(parts, sizes);
+    append!(parts, refcounts);
+    append!(parts, flags);
+    for part in &mut parts {
+        let local_names = std::mem::take(&mut part.names).into_list();
+        let renamed: Vec<NameId> = local_names.iter().map(|name| names.intern(name)).collect();
+        let local_shapes = std::mem::take(&mut part.shapes).into_list();
+        let reshaped: Vec<u32> = local_shapes
+            .into_iter()
+            .map(|shape| shapes.intern(&labels::renamed(shape, &renamed)))
+            .collect();
+        let shape = |id: &u32| reshaped.get(*id as usize).copied().unwrap_or(0);
+        graph.shape_ids.extend(part.shape_ids.iter().map(shape));
+        let name = |id: &NameId| renamed.get(*id as usize).copied().unwrap_or(0);
+        graph
+            .texts
+            .extend(part.texts.iter().map(|(object, id)| (*object, name(id))));
+        part.shape_ids = Vec::new();
+    }
+    graph.shapes = shapes.into_list();
+    let edges = parts.iter().map(|part| part.targets.len()).sum();
+    graph.starts.reserve_exact(total + 1);
+    graph.targets.reserve_exact(edges);
+    graph.starts.push(0);
+    for part in parts {
+        let before = graph.targets.len() as u64;
+        graph
+            .starts
+            .extend(part.ends.iter().map(|end| before + end));
+        graph.targets.extend(part.targets);
+    }
+    graph
+}

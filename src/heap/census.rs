@@ -1,0 +1,70 @@
+//! Objects by type: what `pympler.summary` calls a summary, with how it came about.
+
+use std::time::SystemTime;
+
+/// Which objects are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Counting {
+    /// Everything that is reachable from the collector's lists, the interpreter, types and thread frames.
+    Reachable,
+    /// What `muppy.get_objects()` gives: tracked objects without frames, and the untracked ones that they refer
+    /// to directly (pympler 1.1, muppy.py). Rows are named as `pympler.summary` names them.
+    Muppy,
+}
+
+/// Objects of one type, or one of muppy's rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TypeCount {
+    /// Such as `dict` or `myapp.models.User`; under [`Counting::Muppy`] also `function (name)`, `module(name)`.
+    pub name: String,
+    /// Number of objects.
+    pub objects: u64,
+    /// Their `sys.getsizeof` added up, in bytes.
+    pub bytes: u64,
+}
+
+/// What could not be read as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Doubts {
+    /// Objects caught in the middle of a change: counted, with what could be read of them.
+    pub torn: u64,
+    /// Pointers that led to no object.
+    pub unreadable: u64,
+    /// Objects of C types whose layout is not known: found through them is whatever looks like an object.
+    pub conservative: u64,
+}
+
+/// A summary of one process at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Census {
+    /// Which objects.
+    pub counting: Counting,
+    /// Version of its Python, such as `3.12.1`.
+    pub python: String,
+    /// The process.
+    pub pid: Option<i32>,
+    /// Its command line.
+    pub command: String,
+    /// When.
+    pub taken_at: SystemTime,
+    /// How long it stood still, in milliseconds; `None` when it was not stopped (or was no living process).
+    pub pause_ms: Option<f64>,
+    /// Its resident memory, in bytes.
+    pub rss_bytes: Option<u64>,
+    /// Rows, in no certain order; names are unique.
+    pub types: Vec<TypeCount>,
+    /// What was not sure.
+    pub doubts: Doubts,
+}
+
+impl Census {
+    /// Number of objects and their bytes.
+    pub fn total(&self) -> (u64, u64) {
+        self.types.iter().fold((0, 0), |(objects, bytes), row| {
+            (
+                objects.saturating_add(row.objects),
+                bytes.saturating_add(row.bytes),
+            )
+        })
+    }
+}

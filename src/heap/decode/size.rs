@@ -1,0 +1,300 @@
+//! `sys.getsizeof` of an object, to the byte, from its memory.
+
+use super::dict;
+use super::frames;
+use crate::heap::Heap;
+use crate::heap::memory::Place;
+use crate::heap::types::{Sizing, TypeInfo, field, flag};
+use crate::layout::heap::{ByteArray, IntSize, Prehead};
+use crate::layout::word;
+
+/// Bytes of a deque's block, and the items in it.
+pub const DEQUE_BLOCK: u64 = 528;
+/// See [`DEQUE_BLOCK`].
+pub const DEQUE_ITEMS: u64 = 64;
+/// What an `Element` has beyond itself when it has children or attributes; the first few children are in it.
+const ELEMENT_EXTRA: u64 = 64;
+/// Most codes of a `Struct` that are looked at.
+const STRUCT_CODES: u64 = 1 << 20;
+/// Longest opcode caches and number of dimensions that are believed.
+const DIMENSIONS: u64 = 64;
+
+/// The size of the object of type `info` at `place`; `None` when it cannot be what it says.
+#[inline]
+pub fn size(heap: &Heap, info: &TypeInfo, place: &Place) -> Option<u64> {
+    let (inside, outside) = match info.sizing {
+        Sizing::Default => (default_size(info, place)?, 0),
+        Sizing::Int => (int_size(heap, info, place)?, 0),
+        Sizing::Text => text_size(heap, place)?,
+        Sizing::List => {
+            let allocated = bounded(heap, place.word(32)?, 8)?;
+            if allocated != 0 && heap.memory.words(place.word(24)?, allocated).is_none() {
+                return None;
+            }
+            (info.basic, allocated * 8)
+        }
+        Sizing::Dict => (info.basic, dict::extra_size(heap, place)?),
+        _ => other_size(heap, info, place)?,
+    };
+    if inside > place.room() {
+        return None;
+    }
+    inside
+        .checked_add(outside)?
+        .checked_add(pre_size(heap, info, place))
+}
+
+/// What precedes the object and counts.
+#[inline]
+pub fn pre_size(heap: &Heap, info: &TypeInfo, place: &Place) -> u64 {
+    if info.is_meta() && place.word_or_0(field::FLAGS) & flag::HEAP == 0 {
+        return match heap.layout.prehead {
+            Prehead::Collector => 0,
+            Prehead::ManagedNotStatic if place.word_or_0(8) == heap.type_type => 0,
+            _ => info.pre,
+        };
+    }
+    info.pre
+}
+
+/// `count` when so many items of `width` bytes can be in the image at all.
+fn bounded(heap: &Heap, count: u64, width: u64) -> Option<u64> {
+    (count <= heap.memory.size() / width.max(1)).then_some(count)
+}
+
+#[inline]
+fn default_size(info: &TypeInfo, place: &Place) -> Option<u64> {
+    if info.item == 0 {
+        return Some(info.basic);
+    }
+    let count = place.word(16)?;
+    count.checked_mul(info.item)?.checked_add(info.basic)
+}
+
+#[inline]
+fn int_size(heap: &Heap, info: &TypeInfo, place: &Place) -> Option<u64> {
+    let word = place.word(16)?;
+    match heap.layout.int {
+        IntSize::Tag => (word >> 3).max(1).checked_mul(4)?.checked_add(info.basic),
+        IntSize::Signed(least) => (word as i64)
+            .unsigned_abs()
+            .max(least)
+            .checked_mul(4)?
+            .checked_add(24),
+    }
+}
+
+/// Bytes inside the object and elsewhere.
+#[inline]
+fn text_size(heap: &Heap, place: &Place) -> Option<(u64, u64)> {
+    let length = place.word(16)?;
+    let state = place.int(32);
+    let text = &heap.offsets.text;
+    if state & 0x60 == 0x60 {
+        let inside = length.checked_add(u64::from(text.ascii_data) + 1)?;
+        let wide = heap.layout.text_wide && place.word(40)? != 0;
+        return Some((
+            inside,
+            if wide {
+                length.checked_add(1)?.checked_mul(4)?
+            } else {
+                0
+            },
+        ));
+    }
+    let compact = u64::from(text.compact_data);
+    let kind = u64::from(state >> 2 & 7);
+    let characters = length.checked_add(1)?.checked_mul(kind)?;
+    let is_compact = state & 0x20 != 0;
+    let (inside, mut outside, data) = if is_compact {
+        (compact.checked_add(characters)?, 0, None)
+    } else {
+        let data = place.word(heap.layout.text_size as u32 - 8)?;
+        (
+            heap.layout.text_size,
+            if data != 0 { characters } else { 0 },
+            Some(data),
+        )
+    };
+    // The characters of a compact string follow its head, so that no pointer to them can be in it.
+    let utf8_at = text.ascii_data;
+    let (utf8_length, utf8) = (place.word(utf8_at)?, place.word(utf8_at + 8)?);
+    if utf8 != 0 && Some(utf8) != data {
+        outside = outside.checked_add(utf8_length)?.checked_add(1)?;
+    }
+    if heap.layout.text_wide {
+        let wide = place.word(40)?;
+        if wide != 0 && Some(wide) != data {
+            // Of a compact string with 4-byte characters `wstr` is its own data.
+            let own = is_compact && kind == 4;
+            if !own {
+                outside = outside.checked_add(place.word(64)?.checked_add(1)?.checked_mul(4)?)?;
+            }
+        }
+    }
+    bounded(heap, outside, 1)?;
+    Some((inside, outside))
+}
+
+fn other_size(heap: &Heap, info: &TypeInfo, place: &Place) -> Option<(u64, u64)> {
+    let basic = info.basic;
+    let outside = match info.sizing {
+        Sizing::OrderedDict => {
+            let nodes = if place.word(48)? != 0 {
+                bounded(heap, place.word(dict::USED)?, 32)? * 32
+            } else {
+                0
+            };
+            dict::extra_size(heap, place)? + bounded(heap, place.word(72)?, 8)? * 8 + nodes
+        }
+        Sizing::Set => {
+            let address = place.word(40)?;
+            let slots = bounded(heap, place.word(32)?.checked_add(1)?, 16)?;
+            // The small table is the part of the set that has eight slots.
+            let inside = slots == 8 && address == place.address() + 64;
+            if inside { 0 } else { slots * 16 }
+        }
+        Sizing::Type => {
+            if place.word(field::FLAGS)? & flag::HEAP == 0 {
+                return Some((heap.layout.type_size, 0));
+            }
+            let cached = place.word(heap.offsets.dict.cached_keys)?;
+            let keys = match cached {
+                0 => 0,
+                _ => dict::Keys::read(heap, cached)?.size,
+            };
+            return Some((heap.layout.heap_type_size, keys));
+        }
+        Sizing::Code => return code_size(heap, info, place),
+        Sizing::Frame => return frames::frame_size(heap, place),
+        Sizing::Generator => frames::generator_size(heap, place)?.checked_sub(basic)?,
+        Sizing::Deque => {
+            let used = place.word(40)?.checked_add(place.word(16)?)?;
+            bounded(heap, used, 8)?.div_ceil(DEQUE_ITEMS) * DEQUE_BLOCK
+        }
+        Sizing::ByteArray => {
+            let allocated = bounded(heap, place.word(24)?, 1)?;
+            match heap.layout.bytearray {
+                ByteArray::Bytes(_) if allocated > 0 => allocated + 33,
+                _ => allocated,
+            }
+        }
+        Sizing::Array => {
+            let mut descriptor = [0; 8];
+            if !heap.memory.read(place.word(40)?, &mut descriptor) {
+                return None;
+            }
+            let width = word(&descriptor, 0)? >> 32;
+            bounded(heap, place.word(32)?, width)? * width.min(64)
+        }
+        Sizing::BytesIo => {
+            let buffer = place.word(16)?;
+            match heap.memory.place(buffer) {
+                Some(bytes) if heap.refcount(&bytes) <= 1 => {
+                    bounded(heap, bytes.word(16)?, 1)? + 33
+                }
+                _ => 0,
+            }
+        }
+        Sizing::Buffered => match place.word(56)? {
+            0 => 0,
+            _ => bounded(heap, place.word(120)?, 1)?,
+        },
+        Sizing::Struct => struct_codes(heap, place.word(32)?)? * 32,
+        Sizing::Decimal => match place.byte(24) & 0xe0 {
+            0 => bounded(heap, place.word(56)?, 8)? * 8,
+            _ => 0,
+        },
+        Sizing::Element => match place.word(40)? {
+            0 => 0,
+            extra => {
+                let more = heap.memory.place(extra)?;
+                let inside = more.word(24)? == extra + 32;
+                ELEMENT_EXTRA
+                    + if inside {
+                        0
+                    } else {
+                        bounded(heap, more.word(16)?, 8)? * 8
+                    }
+            }
+        },
+        Sizing::NdArray => array_size(heap, place)?,
+        // Modules/itertoolsmodule.c: the pools or the pool come first, the length behind indices and result.
+        Sizing::Product => heap.tuple_items(place.word(16)?)?.len() as u64,
+        Sizing::Combinations => bounded(heap, place.word(40)?, 8)? * 8,
+        Sizing::Permutations => {
+            heap.tuple_items(place.word(16)?)?.len() as u64 + bounded(heap, place.word(48)?, 8)? * 8
+        }
+        _ => 0,
+    };
+    Some((basic, outside))
+}
+
+fn struct_codes(heap: &Heap, codes: u64) -> Option<u64> {
+    let mut count = 0;
+    while heap.memory.word(codes.checked_add(count * 32)?)? != 0 {
+        count += 1;
+        if count > STRUCT_CODES {
+            return None;
+        }
+    }
+    Some(count + 1)
+}
+
+fn code_size(heap: &Heap, info: &TypeInfo, place: &Place) -> Option<(u64, u64)> {
+    let code = &heap.layout.code;
+    let extra = match place.word(code.extra)? {
+        0 => 0,
+        block => {
+            let count = heap.memory.word(block)?;
+            8 + 8 * bounded(heap, count, 8)?
+        }
+    };
+    let Some(old) = code.old else {
+        let inside = place
+            .word(16)?
+            .checked_mul(info.item)?
+            .checked_add(info.basic)?;
+        return Some((inside.checked_next_multiple_of(8)?, extra));
+    };
+    let mut outside = extra;
+    let cells = place.word(old.cellvars)?;
+    if place.word(old.cell2arg)? != 0 && cells != 0 {
+        outside += bounded(heap, heap.memory.place(cells)?.word(16)?, 8)? * 8;
+    }
+    if place.word(old.opcache)? != 0 {
+        let length = heap.memory.place(place.word(old.code)?)?.word(16)?;
+        outside += bounded(heap, length, 1)? / 2
+            + u64::from(place.byte(old.opcache_size)) * old.opcache_entry;
+    }
+    Some((info.basic, outside))
+}
+
+/// Dimensions, and data that the array owns (numpy/core/src/multiarray/methods.c, array_sizeof).
+fn array_size(heap: &Heap, place: &Place) -> Option<u64> {
+    let dimensions = u64::from(place.int(24));
+    if dimensions > DIMENSIONS {
+        return None;
+    }
+    Some(16 * dimensions + owned_data(heap, place)?.1)
+}
+
+/// Address and bytes of the data that an array owns; none for a view.
+pub fn owned_data(heap: &Heap, place: &Place) -> Option<(u64, u64)> {
+    const OWNS_DATA: u32 = 4;
+    let dimensions = u64::from(place.int(24));
+    if place.int(64) & OWNS_DATA == 0 || dimensions > DIMENSIONS {
+        return Some((0, 0));
+    }
+    let descriptor = heap.memory.place(place.word(56)?)?;
+    // numpy 1: int at 32, behind it the alignment, which is never 0; numpy 2: 64 bits at 40, and flags at 32, of
+    // which the upper half is not used.
+    let width = match descriptor.int(36) {
+        0 => descriptor.word(40)?,
+        _ => u64::from(descriptor.int(32)),
+    };
+    let lengths = heap.memory.words(place.word(32)?, dimensions)?;
+    let count = crate::heap::memory::each_word(lengths).try_fold(1u64, u64::checked_mul)?;
+    let bytes = count.checked_mul(width)?;
+    (bytes < 1 << 47).then_some((place.word(16)?, bytes))
+}

@@ -1,0 +1,331 @@
+//! What grew and what shrank between two heaps: by type from two summaries, as `pympler.summary.get_diff`
+//! has it, and object by object from two snapshots of one process.
+
+mod rules;
+
+use std::io::{Read, Seek};
+
+use rustc_hash::FxHashMap;
+
+pub use self::rules::{Actual, Broken, Rule, evaluate};
+use super::census::{Census, Counting};
+use super::store::{ObjectRow, Objects, Reader};
+use crate::error::{Error, ErrorKind, Result};
+
+/// A number of objects and their bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Amount {
+    /// Number of objects.
+    pub objects: u64,
+    /// Their `sys.getsizeof` added up, in bytes.
+    pub bytes: u64,
+}
+
+impl Amount {
+    fn add(&mut self, objects: u64, bytes: u64) {
+        self.objects = self.objects.saturating_add(objects);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+}
+
+/// One type in both summaries; a side is `None` where the type has no row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiffRow {
+    /// Name of the type, or of one of muppy's rows.
+    pub name: String,
+    /// In the old summary.
+    pub old: Option<Amount>,
+    /// In the new summary.
+    pub new: Option<Amount>,
+}
+
+impl DiffRow {
+    /// New objects minus old.
+    pub fn objects(&self) -> i64 {
+        change(self.old, self.new, |amount| amount.objects)
+    }
+
+    /// New bytes minus old.
+    pub fn bytes(&self) -> i64 {
+        change(self.old, self.new, |amount| amount.bytes)
+    }
+}
+
+fn change(old: Option<Amount>, new: Option<Amount>, of: impl Fn(Amount) -> u64) -> i64 {
+    signed(of(old.unwrap_or_default()), of(new.unwrap_or_default()))
+}
+
+/// `new - old`, at most what fits.
+fn signed(old: u64, new: u64) -> i64 {
+    let difference = i128::from(new) - i128::from(old);
+    i64::try_from(difference).unwrap_or(if new > old { i64::MAX } else { i64::MIN })
+}
+
+/// Two summaries compared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CensusDiff {
+    /// All objects of the old one.
+    pub old: Amount,
+    /// All objects of the new one.
+    pub new: Amount,
+    /// All types of either, those that did not change too: by how many bytes they grew, the most first, then by
+    /// objects and name.
+    pub rows: Vec<DiffRow>,
+}
+
+impl CensusDiff {
+    /// New objects minus old.
+    pub fn objects(&self) -> i64 {
+        signed(self.old.objects, self.new.objects)
+    }
+
+    /// New bytes minus old.
+    pub fn bytes(&self) -> i64 {
+        signed(self.old.bytes, self.new.bytes)
+    }
+}
+
+/// Compares two summaries. Fails when they did not count the same way.
+pub fn censuses(old: &Census, new: &Census) -> Result<CensusDiff> {
+    if old.counting != new.counting {
+        let counted = |census: &Census| match census.counting {
+            Counting::Reachable => "everything reachable",
+            Counting::Muppy => "what muppy.get_objects() counts",
+        };
+        return Err(Error::new(
+            ErrorKind::Failed,
+            "cannot compare the heaps",
+            format!(
+                "the old one counts {}, the new one {}",
+                counted(old),
+                counted(new)
+            ),
+        ));
+    }
+    let total = |census: &Census| {
+        let (objects, bytes) = census.total();
+        Amount { objects, bytes }
+    };
+    let mut by_name: FxHashMap<&str, [Option<Amount>; 2]> = FxHashMap::default();
+    for (side, census) in [old, new].into_iter().enumerate() {
+        for row in &census.types {
+            let sides = by_name.entry(&row.name).or_default();
+            let amount = sides[side].get_or_insert_default();
+            amount.add(row.objects, row.bytes);
+        }
+    }
+    let rows = by_name.into_iter().map(|(name, [old, new])| DiffRow {
+        name: name.to_string(),
+        old,
+        new,
+    });
+    let mut rows: Vec<DiffRow> = rows.collect();
+    rows.sort_by(|a, b| {
+        let growth = |row: &DiffRow| (row.bytes(), row.objects());
+        growth(b).cmp(&growth(a)).then_with(|| a.name.cmp(&b.name))
+    });
+    Ok(CensusDiff {
+        old: total(old),
+        new: total(new),
+        rows,
+    })
+}
+
+/// What became of the objects of one type.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Fates {
+    /// Name of the type.
+    pub name: String,
+    /// In the new snapshot only. Among them are those that changed their size where they are.
+    pub new: Amount,
+    /// In the old snapshot only. Among them are those that changed their size where they are.
+    pub gone: Amount,
+    /// In both: address, type and size agree. It may be another object in the place of one that is gone.
+    pub survived: Amount,
+}
+
+/// Compares two snapshots of one process object by object, by merging them by address: in memory for one
+/// block of objects each. Rows by type name, no order. Fails when they are not known to be of one process, and
+/// for what reading them fails for.
+pub fn objects<R: Read + Seek, S: Read + Seek>(
+    old: &mut Reader<R>,
+    new: &mut Reader<S>,
+) -> Result<Vec<Fates>> {
+    if !old.head().is_same_process(new.head()) {
+        return Err(Error::new(
+            ErrorKind::Failed,
+            "cannot compare object by object",
+            "the snapshots are not known to be of one process",
+        )
+        .hint("addresses mean nothing in another process: compare by type"));
+    }
+    let mut table = FatesTable::default();
+    let mut old = Side::new(old.objects()?, &mut table)?;
+    let mut new = Side::new(new.objects()?, &mut table)?;
+    loop {
+        let (gone, came) = match (old.next, new.next) {
+            (None, None) => return Ok(table.rows),
+            (Some((a, _)), Some((b, _))) if a.address < b.address => (old.next, None),
+            (Some((a, _)), Some((b, _))) if a.address > b.address => (None, new.next),
+            next => next,
+        };
+        match (gone, came) {
+            (Some((before, old_row)), Some((after, new_row)))
+                if old_row == new_row && before.size == after.size =>
+            {
+                table.row(new_row).survived.add(1, after.size);
+            }
+            _ => {
+                if let Some((object, row)) = gone {
+                    table.row(row).gone.add(1, object.size);
+                }
+                if let Some((object, row)) = came {
+                    table.row(row).new.add(1, object.size);
+                }
+            }
+        }
+        if gone.is_some() {
+            old.step()?;
+        }
+        if came.is_some() {
+            new.step()?;
+        }
+    }
+}
+
+/// Rows by type name.
+#[derive(Debug, Default)]
+struct FatesTable {
+    rows: Vec<Fates>,
+    by_name: FxHashMap<String, usize>,
+    /// For a type that no snapshot names.
+    nowhere: Fates,
+}
+
+impl FatesTable {
+    /// The rows of type names.
+    fn ids(&mut self, names: &[String]) -> Vec<usize> {
+        let id = |name: &String| match self.by_name.get(name) {
+            Some(&id) => id,
+            None => {
+                let id = self.rows.len();
+                self.by_name.insert(name.clone(), id);
+                self.rows.push(Fates {
+                    name: name.clone(),
+                    ..Fates::default()
+                });
+                id
+            }
+        };
+        names.iter().map(id).collect()
+    }
+
+    fn row(&mut self, id: usize) -> &mut Fates {
+        self.rows.get_mut(id).unwrap_or(&mut self.nowhere)
+    }
+}
+
+/// One snapshot's objects and the rows of their types.
+struct Side<'r, R> {
+    objects: Objects<'r, R>,
+    rows: Vec<usize>,
+    next: Option<(ObjectRow, usize)>,
+}
+
+impl<'r, R: Read + Seek> Side<'r, R> {
+    fn new(objects: Objects<'r, R>, table: &mut FatesTable) -> Result<Self> {
+        let mut side = Side {
+            rows: table.ids(objects.type_names()),
+            objects,
+            next: None,
+        };
+        side.step()?;
+        Ok(side)
+    }
+
+    fn step(&mut self) -> Result<()> {
+        let next = self.objects.next_object()?;
+        self.next = next.map(|object| {
+            let row = self.rows.get(object.type_id as usize);
+            (object, row.copied().unwrap_or(usize::MAX))
+        });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+    use crate::heap::census::{Doubts, TypeCount};
+
+    fn census(counting: Counting, rows: &[(&str, u64, u64)]) -> Census {
+        let types = rows.iter().map(|&(name, objects, bytes)| TypeCount {
+            name: name.to_string(),
+            objects,
+            bytes,
+        });
+        Census {
+            counting,
+            python: "3.12.1".to_string(),
+            pid: Some(1),
+            command: String::new(),
+            taken_at: UNIX_EPOCH,
+            pause_ms: None,
+            rss_bytes: None,
+            types: types.collect(),
+            doubts: Doubts::default(),
+        }
+    }
+
+    #[test]
+    fn rows_that_came_went_and_stayed() {
+        let old = census(
+            Counting::Muppy,
+            &[("dict", 10, 1000), ("gone", 2, 64), ("same", 1, 1)],
+        );
+        let new = census(
+            Counting::Muppy,
+            &[("dict", 12, 900), ("new", 3, 300), ("same", 1, 1)],
+        );
+        let diff = censuses(&old, &new).expect("same counting");
+        let found: Vec<(&str, i64, i64)> = diff
+            .rows
+            .iter()
+            .map(|row| (row.name.as_str(), row.objects(), row.bytes()))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("new", 3, 300),
+                ("same", 0, 0),
+                ("gone", -2, -64),
+                ("dict", 2, -100)
+            ]
+        );
+        assert_eq!((diff.objects(), diff.bytes()), (3, 136));
+        assert_eq!(diff.rows[0].old, None);
+        assert_eq!(diff.rows[2].new, None);
+    }
+
+    #[test]
+    fn other_ways_of_counting_do_not_compare() {
+        let (old, new) = (
+            census(Counting::Muppy, &[]),
+            census(Counting::Reachable, &[]),
+        );
+        let text = censuses(&old, &new).expect_err("differ").to_string();
+        assert!(
+            text.contains("muppy") && text.contains("everything reachable"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn changes_beyond_numbers_are_cut() {
+        assert_eq!(signed(0, u64::MAX), i64::MAX);
+        assert_eq!(signed(u64::MAX, 0), i64::MIN);
+        assert_eq!(signed(u64::MAX, u64::MAX - 1), -1);
+    }
+}

@@ -1,0 +1,364 @@
+//! Who refers to an object, or to the instances of a type: trees upward, a level at a time.
+//!
+//! A level is one pass over all references, so that nothing has to be indexed for a question about a few objects.
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::fold::Fold;
+use super::graph::{Graph, ObjectId, Root};
+use super::steps::{self, Step};
+
+/// Most objects of one group whose referrers are looked for; beyond that the group stands without children.
+const GROUP_LIMIT: usize = 4_000_000;
+
+/// How far the tree goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Levels below the object.
+    pub depth: usize,
+    /// Children of one node.
+    pub children: usize,
+}
+
+/// One referrer, and who refers to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Referrer {
+    /// The object.
+    pub object: ObjectId,
+    /// How it refers to the node above; `None` for the object that was asked for.
+    pub step: Option<Step>,
+    /// Those who refer to it.
+    pub children: Vec<Referrer>,
+    /// Referrers that are not shown.
+    pub hidden: u64,
+    /// It stands above in this branch already.
+    pub is_cycle: bool,
+    /// The roots that hold it, as indices into the graph's.
+    pub roots: Vec<usize>,
+}
+
+/// Referrers of many objects that look alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// Type of the referrers.
+    pub type_name: String,
+    /// How they refer to the group above, in general; `None` for the type that was asked for.
+    pub step: Option<Step>,
+    /// How many referrers.
+    pub objects: u64,
+    /// How many references from them to the group above.
+    pub references: u64,
+    /// Who refers to these.
+    pub children: Vec<Group>,
+    /// Groups that are not shown.
+    pub hidden: u64,
+    /// Roots that hold some of them, as indices into the graph's, at most as many as children.
+    pub roots: Vec<usize>,
+}
+
+/// A reference to one of the objects that were asked about.
+struct Found {
+    /// Index in the list that was asked about.
+    asked: u32,
+    owner: ObjectId,
+    step: Step,
+}
+
+/// Answers questions about one graph.
+#[derive(Debug)]
+pub struct Referrers<'a> {
+    graph: &'a Graph,
+    fold: &'a Fold,
+    /// The roots of each object that is one.
+    roots: FxHashMap<ObjectId, Vec<usize>>,
+}
+
+impl<'a> Referrers<'a> {
+    /// For `graph`.
+    pub fn new(graph: &'a Graph, fold: &'a Fold) -> Self {
+        let mut roots: FxHashMap<ObjectId, Vec<usize>> = FxHashMap::default();
+        for (at, (object, root)) in graph.roots.iter().enumerate() {
+            // That it is on the collector's lists says nothing about who holds it.
+            if !matches!(root, Root::Tracked) {
+                roots.entry(fold.owner(*object)).or_default().push(at);
+            }
+        }
+        Referrers { graph, fold, roots }
+    }
+
+    fn roots_of(&self, object: ObjectId) -> Vec<usize> {
+        self.roots.get(&object).cloned().unwrap_or_default()
+    }
+
+    /// All references to the objects of `asked`, which are whole objects (no parts).
+    fn references_to(&self, asked: &[ObjectId]) -> Vec<Found> {
+        let index: FxHashMap<ObjectId, u32> = asked
+            .iter()
+            .enumerate()
+            .map(|(at, object)| (*object, at as u32))
+            .collect();
+        let mut wanted = vec![false; self.graph.len()];
+        for object in 0..self.graph.len() {
+            wanted[object] = index.contains_key(&self.fold.owner(object as ObjectId));
+        }
+        let mut found = Vec::new();
+        for object in 0..self.graph.len() as ObjectId {
+            let owner = self.fold.owner(object);
+            for (position, target) in self.graph.references(object).iter().enumerate() {
+                if !wanted.get(*target as usize).copied().unwrap_or(false) {
+                    continue;
+                }
+                let whole = self.fold.owner(*target);
+                let is_inside = whole == owner && self.fold.is_part(*target);
+                if let Some(asked) = index.get(&whole).filter(|_| !is_inside) {
+                    found.push(Found {
+                        asked: *asked,
+                        owner,
+                        step: steps::step(self.graph, self.fold, object, position),
+                    });
+                }
+            }
+        }
+        found
+    }
+
+    /// The references to `object`: owner and how.
+    pub fn direct(&self, object: ObjectId) -> Vec<(ObjectId, Step)> {
+        let found = self.references_to(&[self.fold.owner(object)]);
+        found
+            .into_iter()
+            .map(|found| (found.owner, found.step))
+            .collect()
+    }
+
+    /// The tree above `object`.
+    pub fn tree(&self, object: ObjectId, limits: Limits) -> Referrer {
+        let object = self.fold.owner(object);
+        let mut nodes = vec![Node {
+            object,
+            above: None,
+            step: None,
+            hidden: 0,
+            is_cycle: false,
+        }];
+        let mut level = vec![0usize];
+        for _ in 0..limits.depth {
+            let mut asked: Vec<ObjectId> = Vec::new();
+            let mut seen = FxHashSet::default();
+            for node in &level {
+                let object = nodes[*node].object;
+                if seen.insert(object) {
+                    asked.push(object);
+                }
+            }
+            if asked.is_empty() {
+                break;
+            }
+            let mut by_object: FxHashMap<ObjectId, Vec<Found>> = FxHashMap::default();
+            for found in self.references_to(&asked) {
+                let Some(object) = asked.get(found.asked as usize) else {
+                    continue;
+                };
+                by_object.entry(*object).or_default().push(found);
+            }
+            let mut next = Vec::new();
+            for at in level {
+                let found = by_object.get(&nodes[at].object);
+                for (number, found) in found.into_iter().flatten().enumerate() {
+                    if number >= limits.children {
+                        nodes[at].hidden += 1;
+                        continue;
+                    }
+                    let is_cycle = is_above(&nodes, at, found.owner);
+                    if !is_cycle {
+                        next.push(nodes.len());
+                    }
+                    nodes.push(Node {
+                        object: found.owner,
+                        above: Some(at),
+                        step: Some(found.step),
+                        hidden: 0,
+                        is_cycle,
+                    });
+                }
+            }
+            level = next;
+        }
+        self.assemble(nodes)
+    }
+
+    /// Nodes come after the one above them, so that a walk from the end finds every child complete.
+    fn assemble(&self, nodes: Vec<Node>) -> Referrer {
+        let mut children: Vec<Vec<Referrer>> = nodes.iter().map(|_| Vec::new()).collect();
+        let mut top = None;
+        for (at, node) in nodes.iter().enumerate().rev() {
+            let mut own = std::mem::take(&mut children[at]);
+            own.reverse();
+            let referrer = Referrer {
+                object: node.object,
+                step: node.step,
+                children: own,
+                hidden: node.hidden,
+                is_cycle: node.is_cycle,
+                roots: self.roots_of(node.object),
+            };
+            match node.above {
+                Some(above) => children[above].push(referrer),
+                None => top = Some(referrer),
+            }
+        }
+        top.unwrap_or(Referrer {
+            object: 0,
+            step: None,
+            children: Vec::new(),
+            hidden: 0,
+            is_cycle: false,
+            roots: Vec::new(),
+        })
+    }
+
+    /// The groups above `objects`, which are of the type `type_name`.
+    pub fn groups(&self, type_name: &str, objects: &[ObjectId], limits: Limits) -> Group {
+        let mut objects: Vec<ObjectId> = objects
+            .iter()
+            .map(|object| self.fold.owner(*object))
+            .collect();
+        objects.sort_unstable();
+        objects.dedup();
+        let mut group = Group {
+            type_name: type_name.to_string(),
+            step: None,
+            objects: objects.len() as u64,
+            references: 0,
+            children: Vec::new(),
+            hidden: 0,
+            roots: self.roots_of_all(&objects, limits.children),
+        };
+        let mut seen: FxHashSet<ObjectId> = objects.iter().copied().collect();
+        self.grow(&mut group, &objects, limits, &mut seen);
+        group
+    }
+
+    fn roots_of_all(&self, objects: &[ObjectId], most: usize) -> Vec<usize> {
+        if self.roots.is_empty() {
+            return Vec::new();
+        }
+        let all = objects.iter().flat_map(|object| self.roots_of(*object));
+        all.take(most).collect()
+    }
+
+    /// Adds the children of `group`, whose members are `objects`. As deep as `limits` says, which is a few levels.
+    fn grow(
+        &self,
+        group: &mut Group,
+        objects: &[ObjectId],
+        limits: Limits,
+        seen: &mut FxHashSet<ObjectId>,
+    ) {
+        if limits.depth == 0 || objects.is_empty() || objects.len() > GROUP_LIMIT {
+            return;
+        }
+        let mut found: FxHashMap<(&str, Step), (u64, Vec<ObjectId>)> = FxHashMap::default();
+        for reference in self.references_to(objects) {
+            let key = (
+                steps::type_name(self.graph, reference.owner),
+                reference.step.general(),
+            );
+            let (references, owners) = found.entry(key).or_default();
+            *references += 1;
+            owners.push(reference.owner);
+        }
+        let mut found: Vec<_> = found.into_iter().collect();
+        found.sort_by(|a, b| b.1.0.cmp(&a.1.0).then_with(|| a.0.cmp(&b.0)));
+        group.hidden = found.len().saturating_sub(limits.children) as u64;
+        for ((type_name, step), (references, mut owners)) in found.into_iter().take(limits.children)
+        {
+            owners.sort_unstable();
+            owners.dedup();
+            let mut child = Group {
+                type_name: type_name.to_string(),
+                step: Some(step),
+                objects: owners.len() as u64,
+                references,
+                children: Vec::new(),
+                hidden: 0,
+                roots: self.roots_of_all(&owners, limits.children),
+            };
+            // What stands above already is not followed again.
+            owners.retain(|owner| seen.insert(*owner));
+            let below = Limits {
+                depth: limits.depth - 1,
+                ..limits
+            };
+            self.grow(&mut child, &owners, below, seen);
+            group.children.push(child);
+        }
+    }
+}
+
+struct Node {
+    object: ObjectId,
+    above: Option<usize>,
+    step: Option<Step>,
+    hidden: u64,
+    is_cycle: bool,
+}
+
+fn is_above(nodes: &[Node], from: usize, object: ObjectId) -> bool {
+    let mut at = Some(from);
+    while let Some(node) = at.and_then(|at| nodes.get(at)) {
+        if node.object == object {
+            return true;
+        }
+        at = node.above;
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::graph::testing::lists;
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        depth: 3,
+        children: 2,
+    };
+
+    #[test]
+    fn referrers_are_found_upward_and_cycles_are_marked() {
+        // 0 -> 1 -> 2 -> 1, and 3, 4, 5 -> 2
+        let graph = lists(
+            &[vec![1], vec![2], vec![1], vec![2], vec![2], vec![2]],
+            &[0],
+        );
+        let fold = Fold::of(&graph);
+        let tree = Referrers::new(&graph, &fold).tree(2, LIMITS);
+        let above: Vec<ObjectId> = tree.children.iter().map(|child| child.object).collect();
+        assert_eq!((above, tree.hidden), (vec![1, 3], 2));
+        let one = &tree.children[0];
+        assert_eq!(one.step, Some(Step::Item(0)));
+        let above: Vec<(ObjectId, bool)> = one
+            .children
+            .iter()
+            .map(|child| (child.object, child.is_cycle))
+            .collect();
+        assert_eq!(above, [(0, false), (2, true)]);
+        assert_eq!(one.children[0].roots, [0]);
+    }
+
+    #[test]
+    fn instances_of_a_type_are_grouped_by_who_holds_them() {
+        let mut targets: Vec<Vec<ObjectId>> = vec![vec![1, 2], vec![3, 4, 5], vec![6]];
+        targets.resize(7, vec![]);
+        let graph = lists(&targets, &[0]);
+        let fold = Fold::of(&graph);
+        let group = Referrers::new(&graph, &fold).groups("list", &[3, 4, 5, 6], LIMITS);
+        assert_eq!((group.objects, group.children.len()), (4, 1));
+        let child = &group.children[0];
+        assert_eq!((child.objects, child.references), (2, 4));
+        assert_eq!(child.step, Some(Step::Item(u32::MAX)));
+        assert_eq!(child.children[0].objects, 1);
+        assert_eq!(child.children[0].roots, [0]);
+    }
+}

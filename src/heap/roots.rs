@@ -1,0 +1,200 @@
+//! Where a walk starts beside the collector's lists: the state of each interpreter, its modules and static types,
+//! and the frames of its threads.
+
+use super::Heap;
+use super::decode::dict::Keys;
+use super::decode::sinks::Named;
+use super::decode::{Name, frames, references};
+use super::memory::Place;
+use super::types::Types;
+use crate::layout::CurrentFrame;
+
+/// Most threads of an interpreter, frames of a thread and modules that are followed.
+const THREADS: usize = 1 << 16;
+const FRAMES: u32 = 1 << 20;
+const MODULES: u64 = 1 << 20;
+
+/// Why something is a root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// A module, and the string that names it.
+    Module(u64),
+    /// A local variable, by the string that names it, or a value on the stack.
+    Frame {
+        /// OS id of the thread, 0 when not known.
+        thread: i32,
+        /// 0 innermost.
+        depth: u32,
+        /// The string that names the function.
+        function: u64,
+        /// The variable.
+        local: Option<u64>,
+    },
+    /// A field of the interpreter's state.
+    Interpreter(&'static str),
+    /// A type that C code laid out.
+    StaticType,
+}
+
+/// All roots with their reasons.
+pub fn find(heap: &Heap) -> Vec<(u64, Reason)> {
+    let mut roots = Vec::new();
+    for interpreter in &heap.interpreters {
+        state(heap, *interpreter, &mut roots);
+        modules(heap, *interpreter, &mut roots);
+        threads(heap, *interpreter, &mut roots);
+    }
+    roots.push((heap.type_type, Reason::StaticType));
+    for (kind, _) in &heap.static_dicts {
+        roots.push((*kind, Reason::StaticType));
+    }
+    roots
+}
+
+fn state(heap: &Heap, interpreter: u64, roots: &mut Vec<(u64, Reason)>) {
+    let sysdict = heap.layout.sysdict;
+    let known = [
+        ("sysdict", sysdict),
+        ("builtins", sysdict + 8),
+        ("modules", heap.offsets.interpreter.modules),
+    ];
+    for (name, offset) in known.iter().chain(heap.layout.interpreter) {
+        let target = heap
+            .memory
+            .word(interpreter.wrapping_add((*offset).into()))
+            .unwrap_or(0);
+        // Some move between patch releases, and lead to nothing then.
+        let is_object = heap
+            .memory
+            .place(target)
+            .filter(|place| heap.counts_references(place))
+            .and_then(|place| Types::default().find(heap, place.word(8)?));
+        if is_object.is_some() {
+            roots.push((target, Reason::Interpreter(name)));
+        }
+    }
+}
+
+fn modules(heap: &Heap, interpreter: u64, roots: &mut Vec<(u64, Reason)>) {
+    let at = interpreter.wrapping_add(heap.offsets.interpreter.modules.into());
+    let keys = heap.memory.word(at).and_then(|dict| {
+        let place = heap.memory.place(dict)?;
+        Some((Keys::read(heap, place.word(32)?)?, place.word(40)?))
+    });
+    let Some((keys, values)) = keys.filter(|(keys, _)| keys.count < MODULES) else {
+        return;
+    };
+    keys.each(heap, values, |key, value| {
+        if value != 0 && key != 0 {
+            roots.push((value, Reason::Module(key)));
+        }
+        true
+    });
+}
+
+fn threads(heap: &Heap, interpreter: u64, roots: &mut Vec<(u64, Reason)>) {
+    let offsets = &heap.offsets;
+    let mut thread = heap
+        .memory
+        .word(interpreter.wrapping_add(offsets.interpreter.threads_head.into()))
+        .unwrap_or(0);
+    for _ in 0..THREADS {
+        let Some(place) = heap.memory.place(thread) else {
+            return;
+        };
+        let native = offsets
+            .thread
+            .native_id
+            .map_or(0, |offset| place.word_or_0(offset) as i32);
+        let frame = match offsets.thread.current {
+            CurrentFrame::Thread(offset) => place.word(offset),
+            CurrentFrame::CFrame {
+                cframe, current, ..
+            } => place
+                .word(cframe)
+                .and_then(|cframe| heap.memory.word(cframe.wrapping_add(current.into()))),
+        };
+        stack(heap, native, frame.unwrap_or(0), roots);
+        thread = place.word_or_0(offsets.thread.next);
+    }
+}
+
+/// The frames from `frame` outwards.
+fn stack(heap: &Heap, thread: i32, mut frame: u64, roots: &mut Vec<(u64, Reason)>) {
+    let offsets = &heap.offsets.frame;
+    let mut sink = Named::new(heap);
+    let mut depth = 0;
+    // A ring of frames that lies would be as long as this allows.
+    for _ in 0..FRAMES {
+        let Some(place) = heap.memory.place(frame) else {
+            return;
+        };
+        let is_shim = offsets
+            .owner
+            .is_some_and(|owner| place.byte(owner) >= offsets.first_shim_owner);
+        if !is_shim && !frame_roots(heap, thread, depth, &place, &mut sink, roots) {
+            return;
+        }
+        depth += u32::from(!is_shim);
+        frame = place.word_or_0(offsets.previous);
+    }
+}
+
+/// What one frame holds; false when that is too much.
+fn frame_roots(
+    heap: &Heap,
+    thread: i32,
+    depth: u32,
+    place: &Place,
+    sink: &mut Named,
+    roots: &mut Vec<(u64, Reason)>,
+) -> bool {
+    let code = frames::untagged(heap, place.word_or_0(heap.offsets.frame.code));
+    let function = heap
+        .memory
+        .place(code)
+        .map_or(0, |code| function_name(heap, &code));
+    let reason = |local| Reason::Frame {
+        thread,
+        depth,
+        function,
+        local,
+    };
+    sink.clear();
+    let is_object = heap.layout.frame.frame.is_none();
+    if is_object {
+        roots.push((place.address(), reason(None)));
+    }
+    let result = if is_object {
+        match heap
+            .memory
+            .word(place.address() + 8)
+            .and_then(|kind| Types::default().resolved(heap, kind))
+        {
+            Some(info) => references(heap, &info, place, false, sink),
+            None => return true,
+        }
+    } else {
+        frames::inner_references(heap, place, true, sink)
+    };
+    for (target, name) in &sink.fields {
+        let local = match name {
+            Name::Local(name) => Some(*name),
+            Name::Stack => None,
+            // An object's own fields are found through it.
+            _ if is_object => continue,
+            _ => None,
+        };
+        roots.push((*target, reason(local)));
+    }
+    // A frame that is torn is left; its callers are not.
+    result.is_ok() || sink.fields.len() < FRAMES as usize
+}
+
+/// The string that names the function of a code object.
+fn function_name(heap: &Heap, code: &Place) -> u64 {
+    let fields = heap.layout.code.fields;
+    let find = |wanted: &str| fields.iter().find(|(name, _)| *name == wanted);
+    let field = find("co_qualname").or_else(|| find("co_name"));
+    field.map_or(0, |(_, offset)| code.word_or_0(*offset))
+}

@@ -1,0 +1,696 @@
+//! Types of the target, each resolved once: what it is called, how big its instances are, and how to find what
+//! they refer to. What is not laid out as a type is none.
+
+use rustc_hash::FxHashMap;
+
+use super::Heap;
+use super::decode::dict::Keys;
+use crate::layout::heap::{Embedded, Field, Prehead, StructSeqLength};
+use crate::layout::{InstanceDict, at};
+
+/// Bits of `tp_flags` (Include/object.h).
+pub mod flag {
+    /// Instances have values behind them (3.13 and newer).
+    pub const INLINE_VALUES: u64 = 1 << 2;
+    /// Weak references are kept before instances (3.12 and newer).
+    pub const MANAGED_WEAKREF: u64 = 1 << 3;
+    /// The dict is kept before instances (3.11 and newer).
+    pub const MANAGED_DICT: u64 = 1 << 4;
+    /// Made at run time.
+    pub const HEAP: u64 = 1 << 9;
+    /// The collector knows instances.
+    pub const GC: u64 = 1 << 14;
+    /// Instances are ints.
+    pub const LONG: u64 = 1 << 24;
+    /// Instances are tuples.
+    pub const TUPLE: u64 = 1 << 26;
+    /// Instances are types.
+    pub const TYPE: u64 = 1 << 31;
+}
+
+/// Offsets in a type (Include/cpython/object.h); the same in all versions.
+pub mod field {
+    /// `tp_name`.
+    pub const NAME: u32 = 24;
+    /// `tp_basicsize`.
+    pub const BASIC: u32 = 32;
+    /// `tp_itemsize`.
+    pub const ITEM: u32 = 40;
+    /// `tp_dealloc`.
+    pub const DEALLOC: u32 = 48;
+    /// `tp_flags`.
+    pub const FLAGS: u32 = 168;
+    /// `tp_traverse`.
+    pub const TRAVERSE: u32 = 184;
+    /// `tp_base`.
+    pub const BASE: u32 = 256;
+    /// `tp_dict`.
+    pub const DICT: u32 = 264;
+    /// `tp_dictoffset`.
+    pub const DICT_OFFSET: u32 = 288;
+    /// `tp_bases`.
+    pub const BASES: u32 = 336;
+    /// `tp_mro`.
+    pub const MRO: u32 = 344;
+    /// `tp_cache`.
+    pub const CACHE: u32 = 352;
+    /// `tp_subclasses`.
+    pub const SUBCLASSES: u32 = 360;
+}
+
+/// Bases of a class are followed this far; deeper ones are not believed.
+const BASES: usize = 200;
+/// Metatypes of metatypes.
+const METATYPES: usize = 8;
+/// Longest `tp_name` that is kept.
+const NAME_LIMIT: usize = 1000;
+/// Most slots of one class.
+const SLOTS: u64 = 4096;
+/// Bytes of a `PyMemberDef` and its type `T_OBJECT_EX`.
+const MEMBER: u64 = 40;
+const OBJECT_EX: u32 = 16;
+
+/// How the size of an instance is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sizing {
+    /// `tp_basicsize` and `ob_size` items.
+    Default,
+    /// By the number of its digits.
+    Int,
+    /// By its characters.
+    Text,
+    /// `allocated` pointers.
+    List,
+    /// By its allocated bytes.
+    ByteArray,
+    /// Keys and values, where they are its own.
+    Dict,
+    /// Those and its nodes.
+    OrderedDict,
+    /// A table, where it is not inside.
+    Set,
+    /// A type.
+    Type,
+    /// Bytecode and extras.
+    Code,
+    /// Slots.
+    Frame,
+    /// The frame inside.
+    Generator,
+    /// Blocks.
+    Deque,
+    /// `allocated` items of the descriptor's size.
+    Array,
+    /// Its buffer, where it is its own.
+    BytesIo,
+    /// Its buffer.
+    Buffered,
+    /// Codes.
+    Struct,
+    /// Words of digits.
+    Decimal,
+    /// Children.
+    Element,
+    /// Dimensions and data that it owns.
+    NdArray,
+    /// An index for each pool.
+    Product,
+    /// An index for each item of a combination.
+    Combinations,
+    /// The same and one for each item of the pool.
+    Permutations,
+}
+
+/// How the references of an instance are found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Holding {
+    /// In these fields.
+    Fields(&'static [Field]),
+    /// In these fields, which its `tp_traverse` does not visit.
+    Unvisited(&'static [Field]),
+    /// Items inside.
+    Tuple,
+    /// The same, and as many more beyond `ob_size`, or this many in all.
+    StructSeq(StructSeq),
+    /// A pointer to items.
+    List,
+    /// Keys and values.
+    Dict,
+    /// Those and a factory.
+    DefaultDict,
+    /// Those and an order.
+    OrderedDict,
+    /// A table.
+    Set,
+    /// Blocks.
+    Deque,
+    /// A code object.
+    Code,
+    /// A frame.
+    Frame,
+    /// A frame inside; whether it is an asynchronous generator.
+    Generator(bool),
+    /// A type.
+    Type,
+    /// A dict and a state.
+    Module,
+    /// A function written in C.
+    Builtin,
+    /// A cache, its links and its function.
+    LruCache,
+    /// Children.
+    Element,
+    /// A base, a descriptor and perhaps items.
+    NdArray,
+    /// Not known: whatever looks like an object.
+    Unknown,
+}
+
+/// Length of a structseq.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StructSeq {
+    /// In all.
+    All(u64),
+    /// Beyond `ob_size`.
+    More(u64),
+}
+
+/// Where a class's instances have their attributes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attributes {
+    /// Nowhere, or in a field that is known otherwise.
+    None,
+    /// A dict at this offset; from the end where it is negative.
+    At(i64),
+    /// Before the object: values or a dict (3.11); whether the dict is visited too.
+    ValuesOrDict(bool),
+    /// Before the object: tagged values or a dict (3.12).
+    Tagged,
+    /// Before the object: a dict; behind it values, if this is true (3.13 and newer).
+    Inline(bool),
+}
+
+/// What is known of a type.
+#[derive(Debug, Clone)]
+pub struct TypeInfo {
+    /// Its address.
+    pub address: u64,
+    /// Its name as `type.__module__ + '.' + type.__qualname__` gives it, builtins bare.
+    pub name: String,
+    /// `tp_name`.
+    pub tp_name: String,
+    /// `tp_basicsize`.
+    pub basic: u64,
+    /// `tp_itemsize`.
+    pub item: u64,
+    /// `tp_flags`.
+    pub flags: u64,
+    /// `tp_base`.
+    pub base: u64,
+    /// `tp_traverse`.
+    pub traverse: u64,
+    /// Bytes before an instance that count.
+    pub pre: u64,
+    /// How big instances are.
+    pub sizing: Sizing,
+    /// What they refer to.
+    pub holding: Holding,
+    /// Bytes of a base whose layout is known, from which on one that is not known starts.
+    pub scan: Option<(u32, u32)>,
+    /// Slots: offset and address of the name.
+    pub slots: Vec<(u32, u64)>,
+    /// Where attributes are.
+    pub attributes: Attributes,
+    /// `ht_cached_keys`.
+    pub cached_keys: u64,
+    /// Whether an instance's `tp_traverse` visits its type.
+    pub visits_type: bool,
+    /// Whether instances refer to nothing at all, and their size is found without looking further.
+    pub leaf: bool,
+}
+
+impl TypeInfo {
+    /// Whether the collector knows instances.
+    pub fn is_gc(&self) -> bool {
+        self.flags & flag::GC != 0
+    }
+
+    /// Whether instances are types.
+    pub fn is_meta(&self) -> bool {
+        self.flags & flag::TYPE != 0
+    }
+
+    /// Whether it was made at run time, and so is the collector's.
+    pub fn is_heap(&self) -> bool {
+        self.flags & flag::HEAP != 0
+    }
+}
+
+/// The part of a type that decides on its instances' layout.
+#[derive(Debug, Clone, Copy)]
+struct Head {
+    address: u64,
+    meta: u64,
+    name: u64,
+    basic: u64,
+    item: u64,
+    flags: u64,
+    base: u64,
+    traverse: u64,
+    dealloc: u64,
+    dict_offset: i64,
+}
+
+/// The head of the type at `address`; `None` when it is none.
+fn head(heap: &Heap, address: u64) -> Option<Head> {
+    let place = heap.memory.place(address)?;
+    let get = |offset| place.word(offset);
+    let head = Head {
+        address,
+        meta: get(8)?,
+        name: get(field::NAME)?,
+        basic: get(field::BASIC)?,
+        item: get(field::ITEM)?,
+        flags: get(field::FLAGS)?,
+        base: get(field::BASE)?,
+        traverse: get(field::TRAVERSE)?,
+        dealloc: get(field::DEALLOC)?,
+        dict_offset: get(field::DICT_OFFSET)? as i64,
+    };
+    let fits = place.room() >= heap.layout.type_size
+        && (16..1 << 20).contains(&head.basic)
+        && head.item < 1 << 16
+        && is_metatype(heap, head.meta);
+    fits.then_some(head)
+}
+
+/// Whether the object at `address` is `type` or a class derived from it.
+fn is_metatype(heap: &Heap, mut address: u64) -> bool {
+    for _ in 0..METATYPES {
+        if address == heap.type_type {
+            return true;
+        }
+        let Some(place) = heap.memory.place(address) else {
+            return false;
+        };
+        if place.word_or_0(field::FLAGS) & flag::TYPE == 0 {
+            return false;
+        }
+        address = place.word_or_0(8);
+    }
+    false
+}
+
+/// Resolves the type at `address`; `None` when there is none.
+pub fn resolve(heap: &Heap, address: u64) -> Option<TypeInfo> {
+    let own = head(heap, address)?;
+    let layout = &heap.layout;
+    let tp_name = heap.memory.c_string(own.name, NAME_LIMIT)?;
+    let is_class =
+        |head: &Head| head.flags & flag::HEAP != 0 && head.dealloc == heap.subtype_dealloc;
+
+    // The nearest base that C code made decides on the layout.
+    let mut native = own;
+    for _ in 0..BASES {
+        if !is_class(&native) || native.base == 0 {
+            break;
+        }
+        native = head(heap, native.base)?;
+    }
+    let (sizing, holding, scan) = native_kind(heap, &native);
+
+    // What a class statement adds: slots, a dict, the type.
+    let mut slots = Vec::new();
+    let mut base = own;
+    let is_python = is_class(&own) && own.flags & flag::GC != 0;
+    if is_python {
+        for _ in 0..BASES {
+            if base.traverse != heap.subtype_traverse {
+                break;
+            }
+            add_slots(heap, &base, &mut slots);
+            match head(heap, base.base) {
+                Some(next) => base = next,
+                None => break,
+            }
+        }
+    }
+    let mut attributes = Attributes::None;
+    if is_python {
+        attributes = attributes_of(heap, &own, own.dict_offset != base.dict_offset);
+    }
+    let is_late = !matches!(
+        heap.offsets.dict.instance,
+        InstanceDict::DictOffset | InstanceDict::ValuesOrDict
+    );
+    if is_late && attributes == Attributes::None && native.flags & flag::MANAGED_DICT != 0 {
+        attributes = attributes_of(heap, &own, true);
+    }
+    let base_is_static = base.flags & flag::HEAP == 0;
+    let python_visits = is_python
+        && own.flags & flag::HEAP != 0
+        && (base.traverse == 0 || base_is_static || !layout.visits_type);
+    let native_visits = layout.visits_type
+        && native.flags & flag::HEAP != 0
+        && native.traverse != 0
+        && !(is_python && base.traverse == 0);
+    let is_heap = own.flags & flag::HEAP != 0;
+    let cached_keys = if is_heap {
+        let place = heap.memory.place(address)?;
+        place.word_or_0(heap.offsets.dict.cached_keys)
+    } else {
+        0
+    };
+    let leaf = !is_heap
+        && matches!(holding, Holding::Fields([]))
+        && scan.is_none()
+        && attributes == Attributes::None;
+    Some(TypeInfo {
+        address,
+        name: printed_name(heap, &own, &tp_name),
+        tp_name,
+        basic: own.basic,
+        item: own.item,
+        flags: own.flags,
+        base: own.base,
+        traverse: own.traverse,
+        pre: prehead(layout.prehead, own.flags),
+        sizing,
+        holding,
+        scan,
+        slots,
+        attributes,
+        cached_keys,
+        visits_type: python_visits || native_visits,
+        leaf,
+    })
+}
+
+fn prehead(prehead: Prehead, flags: u64) -> u64 {
+    let managed = match prehead {
+        Prehead::Collector => 0,
+        Prehead::ManagedDict => flag::MANAGED_DICT,
+        Prehead::Managed | Prehead::ManagedNotStatic => flag::MANAGED_DICT | flag::MANAGED_WEAKREF,
+    };
+    let before = if flags & managed != 0 { 16 } else { 0 };
+    before + if flags & flag::GC != 0 { 16 } else { 0 }
+}
+
+fn add_slots(heap: &Heap, class: &Head, slots: &mut Vec<(u32, u64)>) {
+    let Some(place) = heap.memory.place(class.address) else {
+        return;
+    };
+    let count = place.word_or_0(16);
+    let members = heap
+        .memory
+        .word(class.meta.wrapping_add(field::BASIC.into()))
+        .and_then(|basic| class.address.checked_add(basic));
+    let Some(members) = members.filter(|_| class.flags & flag::HEAP != 0 && count <= SLOTS) else {
+        return;
+    };
+    for index in 0..count {
+        let Some(member) = heap.memory.place(members + index * MEMBER) else {
+            return;
+        };
+        let offset = member.word_or_0(16);
+        if member.int(8) == OBJECT_EX && offset < 1 << 20 {
+            slots.push((offset as u32, member.word_or_0(0)));
+        }
+    }
+}
+
+fn attributes_of(heap: &Heap, own: &Head, has_own: bool) -> Attributes {
+    let managed = own.flags & flag::MANAGED_DICT != 0;
+    match heap.offsets.dict.instance {
+        InstanceDict::ValuesOrDict if managed => Attributes::ValuesOrDict(has_own),
+        _ if !has_own || own.dict_offset == 0 => Attributes::None,
+        InstanceDict::TaggedValues if managed => Attributes::Tagged,
+        InstanceDict::InlineValues if managed => Attributes::Inline(
+            own.flags & flag::INLINE_VALUES != 0 && heap.layout.embedded != Embedded::None,
+        ),
+        _ => Attributes::At(own.dict_offset),
+    }
+}
+
+/// How instances of a type that C code made are laid out: by its name, else by the name of its nearest base that is
+/// known; then what lies behind that base is scanned, unless the type has its base's `tp_traverse`.
+fn native_kind(heap: &Heap, native: &Head) -> (Sizing, Holding, Option<(u32, u32)>) {
+    if native.flags & flag::TYPE != 0 {
+        return (Sizing::Type, Holding::Type, None);
+    }
+    let name = |head: &Head| {
+        heap.memory
+            .c_string(head.name, NAME_LIMIT)
+            .unwrap_or_default()
+    };
+    let own_name = name(native);
+    if native.flags & flag::TUPLE != 0 && own_name != "tuple" {
+        let beyond = native.basic.saturating_sub(heap.layout.tuple_items.into()) / 8;
+        let length = match heap.layout.structseq {
+            StructSeqLength::BasicSize => StructSeq::More(beyond),
+            StructSeqLength::Dict => match field_count(heap, native) {
+                Some(count) => StructSeq::All(count),
+                None => StructSeq::More(0),
+            },
+        };
+        return (Sizing::Default, Holding::StructSeq(length), None);
+    }
+    let mut base = *native;
+    for _ in 0..BASES {
+        if base.base == 0 {
+            break;
+        }
+        let base_name = if base.address == native.address {
+            own_name.clone()
+        } else {
+            name(&base)
+        };
+        if let Some((sizing, holding)) = known_kind(heap, &base_name) {
+            let grown = base.address != native.address
+                && base.traverse != native.traverse
+                && base.basic < native.basic;
+            let scan = grown.then_some((base.basic as u32, native.basic as u32));
+            return (sizing, holding, scan);
+        }
+        match head(heap, base.base) {
+            Some(next) => base = next,
+            None => break,
+        }
+    }
+    if native.base == 0 {
+        return (Sizing::Default, Holding::Fields(&[]), None);
+    }
+    (
+        Sizing::Default,
+        Holding::Unknown,
+        Some((16, native.basic as u32)),
+    )
+}
+
+/// `n_fields` in a structseq's dict.
+fn field_count(heap: &Heap, native: &Head) -> Option<u64> {
+    let value = heap.type_entry(native.address, "n_fields")?;
+    let place = heap.memory.place(value)?;
+    Some(u64::from(place.int(24)).min(1000))
+}
+
+const RANGE: &[Field] = &[("start", 16), ("stop", 24), ("step", 32), ("length", 40)];
+
+fn known_kind(heap: &Heap, name: &str) -> Option<(Sizing, Holding)> {
+    let layout = &heap.layout;
+    let nothing = Holding::Fields(&[]);
+    Some(match name {
+        "int" => (Sizing::Int, nothing),
+        "str" => (Sizing::Text, nothing),
+        "list" => (Sizing::List, Holding::List),
+        "tuple" => (Sizing::Default, Holding::Tuple),
+        "dict" | "frozendict" => (Sizing::Dict, Holding::Dict),
+        "collections.defaultdict" => (Sizing::Dict, Holding::DefaultDict),
+        "collections.OrderedDict" => (Sizing::OrderedDict, Holding::OrderedDict),
+        "set" | "frozenset" => (Sizing::Set, Holding::Set),
+        "code" => (Sizing::Code, Holding::Code),
+        "frame" => (Sizing::Frame, Holding::Frame),
+        "generator" | "coroutine" | "async_generator" if layout.generator.is_some() => (
+            Sizing::Generator,
+            Holding::Generator(name == "async_generator"),
+        ),
+        "module" => (Sizing::Default, Holding::Module),
+        "builtin_function_or_method" | "builtin_method" => (Sizing::Default, Holding::Builtin),
+        "functools._lru_cache_wrapper" => (Sizing::Default, Holding::LruCache),
+        "collections.deque" => (Sizing::Deque, Holding::Deque),
+        "bytearray" => (Sizing::ByteArray, nothing),
+        "array.array" => (Sizing::Array, nothing),
+        "range" => (Sizing::Default, Holding::Unvisited(RANGE)),
+        "_io.BytesIO" => (Sizing::BytesIo, Holding::Unknown),
+        "_io.BufferedReader" | "_io.BufferedWriter" | "_io.BufferedRandom" => {
+            (Sizing::Buffered, Holding::Unknown)
+        }
+        "Struct" | "_struct.Struct" => (Sizing::Struct, Holding::Unknown),
+        "decimal.Decimal" => (Sizing::Decimal, nothing),
+        "xml.etree.ElementTree.Element" => (Sizing::Element, Holding::Element),
+        "numpy.ndarray" => (Sizing::NdArray, Holding::NdArray),
+        "itertools.product" => (Sizing::Product, Holding::Unknown),
+        "itertools.permutations" => (Sizing::Permutations, Holding::Unknown),
+        "itertools.combinations" | "itertools.combinations_with_replacement" => {
+            (Sizing::Combinations, Holding::Unknown)
+        }
+        // Everything is an object: that alone says nothing of a layout.
+        "object" => return None,
+        _ => {
+            let find = |list: &'static [(&'static str, &'static [Field])]| {
+                list.iter().find(|(known, _)| *known == name)
+            };
+            let fields = find(layout.fields).or_else(|| find(layout.exceptions))?.1;
+            (Sizing::Default, Holding::Fields(fields))
+        }
+    })
+}
+
+/// The name as `type.__module__` and `type.__qualname__` give it (Objects/typeobject.c, type_repr).
+fn printed_name(heap: &Heap, own: &Head, tp_name: &str) -> String {
+    if own.flags & flag::HEAP == 0 {
+        return tp_name
+            .strip_prefix("builtins.")
+            .unwrap_or(tp_name)
+            .to_string();
+    }
+    let qualname = heap
+        .memory
+        .word(own.address + u64::from(heap.layout.qualname))
+        .and_then(|address| heap.text(address));
+    let module = heap
+        .type_entry(own.address, "__module__")
+        .and_then(|address| heap.text(address));
+    match (module, qualname) {
+        (Some(module), Some(name)) if module == "builtins" => name,
+        (Some(module), Some(name)) => format!("{module}.{name}"),
+        (None, Some(name)) if !tp_name.contains('.') => name,
+        _ => tp_name.to_string(),
+    }
+}
+
+/// Index of a type in a [`Types`].
+pub type TypeIndex = u32;
+
+const NONE: TypeIndex = TypeIndex::MAX;
+const CACHE: usize = 1024;
+
+/// Types as one thread meets them.
+#[derive(Debug, Clone)]
+pub struct Types {
+    list: Vec<TypeInfo>,
+    by_address: FxHashMap<u64, TypeIndex>,
+    cache: Vec<(u64, TypeIndex)>,
+}
+
+impl Default for Types {
+    fn default() -> Types {
+        Types {
+            list: Vec::new(),
+            by_address: FxHashMap::default(),
+            cache: vec![(0, NONE); CACHE],
+        }
+    }
+}
+
+impl Types {
+    /// The type at `address`, resolved when it is met for the first time; `None` when there is none.
+    #[inline]
+    pub fn find(&mut self, heap: &Heap, address: u64) -> Option<TypeIndex> {
+        let slot = ((address >> 4) ^ (address >> 14)) as usize % CACHE;
+        let (known, index) = self.cache[slot];
+        if known == address {
+            return (index != NONE).then_some(index);
+        }
+        let index = self.find_slowly(heap, address);
+        self.cache[slot] = (address, index);
+        (index != NONE).then_some(index)
+    }
+
+    fn find_slowly(&mut self, heap: &Heap, address: u64) -> TypeIndex {
+        if let Some(index) = self.by_address.get(&address) {
+            return *index;
+        }
+        let index = match resolve(heap, address) {
+            Some(info) => {
+                self.list.push(info);
+                (self.list.len() - 1) as TypeIndex
+            }
+            None => NONE,
+        };
+        self.by_address.insert(address, index);
+        index
+    }
+
+    /// The type at `address` alone.
+    pub fn resolved(&mut self, heap: &Heap, address: u64) -> Option<TypeInfo> {
+        let index = self.find(heap, address)?;
+        Some(self.get(index).clone())
+    }
+
+    /// A type that was found.
+    #[inline]
+    pub fn get(&self, index: TypeIndex) -> &TypeInfo {
+        &self.list[index as usize]
+    }
+
+    /// All of them, by index.
+    pub fn all(&self) -> &[TypeInfo] {
+        &self.list
+    }
+}
+
+impl Heap<'_> {
+    /// What the dict of the type at `class` has under `name`.
+    pub fn type_entry(&self, class: u64, name: &str) -> Option<u64> {
+        let own = self.memory.word(class + u64::from(field::DICT))?;
+        let shared = self.static_dicts.iter().find(|(known, _)| *known == class);
+        let dict = match shared {
+            Some((_, dict)) if own < 1 << 16 => *dict,
+            _ => own,
+        };
+        self.dict_entry(dict, name)
+    }
+
+    /// What a dict has under the string `name`.
+    pub fn dict_entry(&self, dict: u64, name: &str) -> Option<u64> {
+        let place = self.memory.place(dict)?;
+        let keys = Keys::read(self, place.word(32)?)?;
+        let values = place.word(40)?;
+        let mut found = None;
+        keys.each(self, values, |key, value| {
+            if value != 0 && self.text_is(key, name) {
+                found = Some(value);
+            }
+            found.is_none()
+        });
+        found
+    }
+
+    /// Whether the object at `address` is the ASCII string `expected`.
+    pub fn text_is(&self, address: u64, expected: &str) -> bool {
+        let Some(place) = self.memory.place(address) else {
+            return false;
+        };
+        let length = expected.len() as u64;
+        let ascii = place.int(32) & 0x60 == 0x60;
+        ascii
+            && place.word(16) == Some(length)
+            && place.bytes(at(self.offsets.text.ascii_data) as u64, length)
+                == Some(expected.as_bytes())
+    }
+
+    /// The text of the string at `address`, cut at [`crate::layout::object::TEXT_LIMIT`] characters.
+    pub fn text(&self, address: u64) -> Option<String> {
+        use crate::layout::object;
+        let place = self.memory.place(address)?;
+        let head = place.bytes(0, place.room().min(object::TEXT_HEAD as u64))?;
+        // A string at the very end of a span may have no room for the longest head.
+        let mut padded = [0; object::TEXT_HEAD];
+        padded[..head.len()].copy_from_slice(head);
+        let text = object::text(&padded, self.offsets.text)?;
+        let length = u64::from(text.length) * u64::from(text.width);
+        let data = place.bytes(text.data.into(), length)?;
+        Some(object::decode_text(data, text.width))
+    }
+}

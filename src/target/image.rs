@@ -1,0 +1,186 @@
+//! A process's memory that stands still: a copy made while it was stopped, or a core file's.
+//!
+//! Spans are sorted and do not overlap; neighbouring mappings are one span. Pages that were never touched are
+//! zero. What is in a span is as hostile as all that comes from a target.
+
+use std::time::{Duration, SystemTime};
+
+use super::runtime::Runtime;
+use crate::units::Pid;
+
+/// A run of memory without a gap.
+pub struct Span {
+    start: u64,
+    bytes: Box<dyn AsRef<[u8]> + Send + Sync>,
+}
+
+impl Span {
+    /// The memory `bytes`, which starts at `start` in the target.
+    pub fn new(start: u64, bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Span {
+        Span {
+            start,
+            bytes: Box::new(bytes),
+        }
+    }
+
+    /// Its first address.
+    pub fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// What is in it.
+    pub fn bytes(&self) -> &[u8] {
+        (*self.bytes).as_ref()
+    }
+
+    /// The first address behind it.
+    pub fn end(&self) -> u64 {
+        self.start.saturating_add(self.bytes().len() as u64)
+    }
+}
+
+impl std::fmt::Debug for Span {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Span({:#x}-{:#x})", self.start, self.end())
+    }
+}
+
+/// Memory that does not change while the program runs and is not in the image: names in read-only sections.
+pub trait Constants: Send + Sync {
+    /// Fills `into` from `address`; false when that cannot be read.
+    fn read(&self, address: u64, into: &mut [u8]) -> bool;
+}
+
+/// The memory.
+pub struct Image {
+    spans: Vec<Span>,
+    constants: Option<Box<dyn Constants>>,
+}
+
+impl std::fmt::Debug for Image {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(&self.spans).finish()
+    }
+}
+
+impl Image {
+    /// An image of `spans`, of which those that overlap an earlier one are left out.
+    pub fn new(mut spans: Vec<Span>, constants: Option<Box<dyn Constants>>) -> Image {
+        spans.sort_by_key(Span::start);
+        let mut end = 0;
+        spans.retain(|span| {
+            let fits = span.start() >= end && !span.bytes().is_empty();
+            if fits {
+                end = span.end();
+            }
+            fits
+        });
+        Image { spans, constants }
+    }
+
+    /// The same with `constants` for what is not in it.
+    pub fn with_constants(self, constants: Box<dyn Constants>) -> Image {
+        Image {
+            constants: Some(constants),
+            ..self
+        }
+    }
+
+    /// The spans, by address.
+    pub fn spans(&self) -> &[Span] {
+        &self.spans
+    }
+
+    /// Bytes in all spans.
+    pub fn size(&self) -> u64 {
+        self.spans
+            .iter()
+            .map(|span| span.bytes().len() as u64)
+            .sum()
+    }
+
+    /// The `length` bytes at `address`, when all of them are in one span.
+    pub fn bytes(&self, address: u64, length: usize) -> Option<&[u8]> {
+        let after = self.spans.partition_point(|span| span.start() <= address);
+        let span = self.spans.get(after.checked_sub(1)?)?;
+        let from = usize::try_from(address - span.start()).ok()?;
+        span.bytes().get(from..from.checked_add(length)?)
+    }
+
+    /// Reads `into` from the image or from what never changes; false when neither has all of it.
+    pub fn read(&self, address: u64, into: &mut [u8]) -> bool {
+        if let Some(bytes) = self.bytes(address, into.len()) {
+            into.copy_from_slice(bytes);
+            return true;
+        }
+        self.constants
+            .as_ref()
+            .is_some_and(|constants| constants.read(address, into))
+    }
+}
+
+/// How the memory was held while it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// Every thread was stopped for this long.
+    Stopped(Duration),
+    /// It ran meanwhile: what was being changed is torn.
+    Running,
+    /// It was stopped already, by someone else.
+    Already,
+    /// A core file.
+    Core,
+}
+
+/// An OS thread of the process at that moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ThreadName {
+    /// Its id, as the process's own PID namespace has it where that is known.
+    pub tid: i32,
+    /// `comm`.
+    pub name: String,
+}
+
+/// One mapping of the process, from `/proc/PID/smaps` or a core file's headers. All sizes in bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Mapping {
+    /// First address.
+    pub start: u64,
+    /// First address behind it.
+    pub end: u64,
+    /// Such as `rw-p`.
+    pub permissions: String,
+    /// Path or `[heap]`, `[stack]`; empty for anonymous memory.
+    pub name: String,
+    /// Resident.
+    pub rss: u64,
+    /// Resident and private to the process: clean and dirty.
+    pub private: u64,
+    /// Resident and anonymous.
+    pub anonymous: u64,
+    /// Swapped out.
+    pub swap: u64,
+}
+
+/// A process at one moment.
+#[derive(Debug)]
+pub struct Captured {
+    /// Its memory.
+    pub image: Image,
+    /// Its Python.
+    pub runtime: Runtime,
+    /// The process, when it is one; a core file says which it was, where it does.
+    pub pid: Option<Pid>,
+    /// Its command line.
+    pub command: String,
+    /// When.
+    pub taken_at: SystemTime,
+    /// How it was held.
+    pub held: Held,
+    /// Resident memory, in bytes; `None` where that is not known.
+    pub rss: Option<u64>,
+    /// Its mappings.
+    pub mappings: Vec<Mapping>,
+    /// Its threads.
+    pub threads: Vec<ThreadName>,
+}

@@ -1,0 +1,412 @@
+//! Who holds memory, for people: retained sizes, referrers, paths. Names come from the target and are escaped and cut.
+
+use std::fmt::Write as _;
+
+use crate::heap::caches::CacheRow;
+use crate::heap::graph::{Graph, ObjectId};
+use crate::heap::paths::{Form, Paths};
+use crate::heap::referrers::{Group, Referrer};
+use crate::heap::retained::{GroupRetained, Holder, Retained};
+use crate::heap::steps;
+use crate::units::{format_bytes, printable};
+use crate::view::table;
+
+/// Steps of a path that are shown.
+pub const STEPS: usize = 24;
+
+/// Characters of a name or path that are shown.
+const LETTERS: usize = 200;
+
+/// `text` safe to print, and how much of it is left out said.
+pub fn shown(text: &str) -> String {
+    let mut letters = text.char_indices();
+    match letters.nth(LETTERS) {
+        None => printable(text).into_owned(),
+        Some((end, _)) => {
+            let left = 1 + letters.count();
+            format!("{}… (+{left} characters)", printable(&text[..end]))
+        }
+    }
+}
+
+fn share(part: u64, whole: u64) -> String {
+    if whole == 0 {
+        return "-".to_string();
+    }
+    format!("{:.1}", 100.0 * part as f64 / whole as f64)
+}
+
+/// The table of single holders.
+pub fn holders(graph: &Graph, paths: &Paths<'_>, rows: &[Holder], whole: u64) -> String {
+    let header = ["retained", "%", "objects", "shallow", "type", "path"];
+    let rows = rows.iter().map(|row| {
+        vec![
+            format_bytes(row.retained),
+            share(row.retained, whole),
+            row.held.to_string(),
+            format_bytes(row.shallow),
+            shown(steps::type_name(graph, row.object)),
+            path(paths, row.object),
+        ]
+    });
+    table::columns(&header, &[0, 1, 2, 3], rows)
+}
+
+/// The table of types or modules; `what` is the last column's name.
+pub fn groups(rows: &[GroupRetained], what: &str, whole: u64) -> String {
+    let header = ["retained", "%", "objects", "shallow", what];
+    let rows = rows.iter().map(|row| {
+        vec![
+            format_bytes(row.retained),
+            share(row.retained, whole),
+            row.objects.to_string(),
+            format_bytes(row.shallow),
+            shown(&row.name),
+        ]
+    });
+    table::columns(&header, &[0, 1, 2, 3], rows)
+}
+
+fn path(paths: &Paths<'_>, object: ObjectId) -> String {
+    paths
+        .text(object, STEPS)
+        .map_or_else(|| "-".to_string(), |text| shown(&text))
+}
+
+/// How far a tree of holders is unfolded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unfold {
+    /// Levels.
+    pub depth: usize,
+    /// Children of one holder.
+    pub children: usize,
+    /// Holders of fewer bytes are not shown.
+    pub least: u64,
+}
+
+/// The dominator tree from the top.
+pub fn holders_tree(
+    graph: &Graph,
+    paths: &Paths<'_>,
+    retained: &Retained<'_>,
+    whole: u64,
+    unfold: Unfold,
+) -> String {
+    let mut text = String::new();
+    // What is still to be printed, the next one last; with the bars before it.
+    let mut open: Vec<(Holder, String, usize, bool)> = Vec::new();
+    let push = |open: &mut Vec<_>, found: Vec<Holder>, bars: &str, depth: usize| {
+        let found: Vec<Holder> = found
+            .into_iter()
+            .filter(|holder| holder.retained >= unfold.least)
+            .collect();
+        let count = found.len();
+        for (at, holder) in found.into_iter().enumerate().rev() {
+            open.push((holder, bars.to_string(), depth, at + 1 == count));
+        }
+    };
+    push(&mut open, retained.children(None, unfold.children), "", 0);
+    while let Some((holder, bars, depth, is_last)) = open.pop() {
+        let branch = match (depth, is_last) {
+            (0, _) => "",
+            (_, true) => "└─ ",
+            (_, false) => "├─ ",
+        };
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            text,
+            "{:>10} {:>5} %  {bars}{branch}{} ({}, {} objects)",
+            format_bytes(holder.retained),
+            share(holder.retained, whole),
+            path(paths, holder.object),
+            shown(steps::type_name(graph, holder.object)),
+            holder.held,
+        );
+        if depth + 1 < unfold.depth {
+            let below = match (depth, is_last) {
+                (0, _) => String::new(),
+                (_, true) => format!("{bars}   "),
+                (_, false) => format!("{bars}│  "),
+            };
+            let children = retained.children(Some(holder.object), unfold.children);
+            push(&mut open, children, &below, depth + 1);
+        }
+    }
+    text
+}
+
+/// One line of a tree: bars, text, and what follows below.
+struct Line<'a, T> {
+    node: &'a T,
+    bars: String,
+    depth: usize,
+    is_last: bool,
+}
+
+/// Lays a tree out with bars; `text` gives a node's line, `hidden` how many children are not shown.
+fn draw<'a, T>(
+    top: &'a T,
+    text: impl Fn(&'a T) -> String,
+    children: impl Fn(&'a T) -> &'a [T],
+    hidden: impl Fn(&'a T) -> u64,
+) -> String {
+    let mut drawn = String::new();
+    let mut open = vec![Line {
+        node: top,
+        bars: String::new(),
+        depth: 0,
+        is_last: true,
+    }];
+    while let Some(line) = open.pop() {
+        let branch = match (line.depth, line.is_last) {
+            (0, _) => "",
+            (_, true) => "└─ ",
+            (_, false) => "├─ ",
+        };
+        let _ = writeln!(drawn, "{}{branch}{}", line.bars, text(line.node));
+        let below = match (line.depth, line.is_last) {
+            (0, _) => String::new(),
+            (_, true) => format!("{}   ", line.bars),
+            (_, false) => format!("{}│  ", line.bars),
+        };
+        let more = hidden(line.node);
+        if more > 0 {
+            let _ = writeln!(drawn, "{below}   ({more} more below, not shown)");
+        }
+        let children = children(line.node);
+        for (at, child) in children.iter().enumerate().rev() {
+            open.push(Line {
+                node: child,
+                bars: below.clone(),
+                depth: line.depth + 1,
+                is_last: at + 1 == children.len(),
+            });
+        }
+    }
+    drawn
+}
+
+fn roots_text(graph: &Graph, roots: &[usize]) -> String {
+    let Some((_, root)) = roots.first().and_then(|root| graph.roots.get(*root)) else {
+        return String::new();
+    };
+    let more = match roots.len() {
+        1 => String::new(),
+        count => format!(" and {} more", count - 1),
+    };
+    format!("  <- {}{more}", shown(&steps::root(graph, root)))
+}
+
+fn object_text(graph: &Graph, object: ObjectId) -> String {
+    let at = object as usize;
+    format!(
+        "{} at {:#x}, {}",
+        shown(steps::type_name(graph, object)),
+        graph.addresses.get(at).copied().unwrap_or(0),
+        format_bytes(graph.sizes.get(at).copied().unwrap_or(0)),
+    )
+}
+
+/// The tree of who refers to one object.
+pub fn referrers(graph: &Graph, tree: &Referrer) -> String {
+    let text = |node: &Referrer| {
+        let mut how = String::new();
+        if let Some(step) = node.step {
+            step.write(graph, &mut how);
+            how = format!("{}  of  ", shown(&how));
+        }
+        let cycle = if node.is_cycle { "  (cycle)" } else { "" };
+        format!(
+            "{how}{}{cycle}{}",
+            object_text(graph, node.object),
+            roots_text(graph, &node.roots)
+        )
+    };
+    draw(tree, text, |node| &node.children, |node| node.hidden)
+}
+
+/// The tree of who refers to the instances of a type.
+pub fn referrer_groups(graph: &Graph, tree: &Group) -> String {
+    let text = |node: &Group| {
+        let mut how = String::new();
+        if let Some(step) = node.step {
+            step.write(graph, &mut how);
+            how = format!("{} references by {}  of  ", node.references, shown(&how));
+        }
+        format!(
+            "{how}{} x {}{}",
+            node.objects,
+            shown(&node.type_name),
+            roots_text(graph, &node.roots)
+        )
+    };
+    draw(tree, text, |node| &node.children, |node| node.hidden)
+}
+
+/// Paths to one object, a line each.
+pub fn paths(rows: &[Form]) -> String {
+    rows.iter().map(|row| shown(&row.text) + "\n").collect()
+}
+
+/// The forms of paths, with how many objects have them.
+pub fn forms(rows: &[Form]) -> String {
+    let mut text = String::new();
+    for row in rows {
+        let _ = writeln!(text, "{} × {}", shown(&row.text), row.objects);
+    }
+    text
+}
+
+/// The table of caches.
+pub fn caches(graph: &Graph, rows: &[CacheRow]) -> String {
+    if rows.is_empty() {
+        return "no functools.lru_cache or functools.cache\n".to_string();
+    }
+    let header = [
+        "limit", "size", "hits", "misses", "retained", "function", "where",
+    ];
+    let rows = rows.iter().map(|(cache, retained)| {
+        let file = graph.name(cache.file);
+        let place = match file {
+            "" => String::new(),
+            file => format!("{}:{}", shown(file), cache.line),
+        };
+        vec![
+            cache
+                .limit
+                .map_or("none".to_string(), |limit| limit.to_string()),
+            cache.size.to_string(),
+            cache.hits.to_string(),
+            cache.misses.to_string(),
+            format_bytes(*retained),
+            shown(graph.name(cache.function)),
+            place,
+        ]
+    });
+    table::columns(&header, &[0, 1, 2, 3, 4], rows)
+}
+
+/// The tree of referrers in Graphviz's language: arrows from the referrer to what it refers to, as objgraph draws them.
+pub fn referrers_dot(graph: &Graph, tree: &Referrer) -> String {
+    let mut text = String::from(
+        "digraph referrers {\n  node [shape=box, style=filled, fillcolor=white, fontname=\"sans\"];\n",
+    );
+    let mut seen = rustc_hash::FxHashSet::default();
+    let mut open = vec![tree];
+    while let Some(node) = open.pop() {
+        if seen.insert(node.object) {
+            let root = node.roots.first().and_then(|root| graph.roots.get(*root));
+            let colour = match (root, node.step) {
+                (_, None) => ", fillcolor=\"#ffd0d0\"",
+                (Some(_), _) => ", fillcolor=\"#d0f0d0\"",
+                _ => "",
+            };
+            let mut label = object_text(graph, node.object);
+            if let Some((_, root)) = root {
+                label = format!("{}\n{label}", shown(&steps::root(graph, root)));
+            }
+            let _ = writeln!(
+                text,
+                "  o{} [label={}{colour}];",
+                node.object,
+                dot_text(&label)
+            );
+        }
+        for child in &node.children {
+            let mut how = String::new();
+            if let Some(step) = child.step {
+                step.write(graph, &mut how);
+            }
+            let label = dot_text(&shown(&how));
+            let _ = writeln!(
+                text,
+                "  o{} -> o{} [label={label}];",
+                child.object, node.object
+            );
+            open.push(child);
+        }
+    }
+    text.push_str("}\n");
+    text
+}
+
+fn dot_text(text: &str) -> String {
+    let escaped = text
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n");
+    format!("\"{escaped}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heap::fold::Fold;
+    use crate::heap::graph::testing::lists;
+    use crate::heap::referrers::{Limits, Referrers};
+
+    const LIMITS: Limits = Limits {
+        depth: 3,
+        children: 2,
+    };
+
+    #[test]
+    fn trees_have_bars_roots_and_cycles() {
+        let graph = lists(&[vec![1], vec![2], vec![1], vec![2], vec![2]], &[0]);
+        let fold = Fold::of(&graph);
+        let asked = Referrers::new(&graph, &fold);
+        let text = referrers(&graph, &asked.tree(2, LIMITS));
+        let expected = "\
+list at 0x1080, 102 B
+   (1 more below, not shown)
+├─ [0]  of  list at 0x1040, 101 B
+│  ├─ [0]  of  list at 0x1000, 100 B  <- module0
+│  └─ [0]  of  list at 0x1080, 102 B  (cycle)
+└─ [0]  of  list at 0x10c0, 103 B
+";
+        assert_eq!(text, expected);
+        let text = referrer_groups(&graph, &asked.groups("list", &[2], LIMITS));
+        assert!(
+            text.starts_with("1 x list\n└─ 3 references by [*]  of  3 x list\n"),
+            "{text}"
+        );
+        let dot = referrers_dot(&graph, &asked.tree(2, LIMITS));
+        assert!(dot.contains("  o1 -> o2 [label=\"[0]\"];\n"), "{dot}");
+    }
+
+    #[test]
+    fn holders_are_told_with_their_paths() {
+        let graph = lists(&[vec![1, 2], vec![3], vec![], vec![]], &[0]);
+        let fold = Fold::of(&graph);
+        let paths = Paths::of(&graph, &fold);
+        let retained = Retained::of(&graph, &fold);
+        let text = holders(&graph, &paths, &retained.by_object(2, |_| true), 406);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines[1].split_whitespace().collect::<Vec<_>>().join(" "),
+            "406 B 100.0 4 100 B list module0"
+        );
+        assert!(lines[2].ends_with("module0[0]"), "{text}");
+        let unfold = Unfold {
+            depth: 3,
+            children: 5,
+            least: 0,
+        };
+        let tree = holders_tree(&graph, &paths, &retained, 406, unfold);
+        let expected = "     \
+     406 B 100.0 %  module0 (list, 4 objects)
+     204 B  50.2 %  ├─ module0[0] (list, 2 objects)
+     103 B  25.4 %  │  └─ module0[0][0] (list, 1 objects)
+     102 B  25.1 %  └─ module0[1] (list, 1 objects)
+";
+        assert_eq!(tree, expected);
+    }
+
+    #[test]
+    fn names_are_cut_and_the_cut_is_said() {
+        let long = "\u{1b}[31m".repeat(100_000);
+        let text = shown(&long);
+        assert!(text.chars().count() < 1200 && text.ends_with("(+499800 characters)"));
+        assert!(!text.contains('\u{1b}'));
+    }
+}

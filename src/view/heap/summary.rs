@@ -1,0 +1,218 @@
+//! A summary: the table of `pympler.summary.print_` below one line that says what was counted.
+
+use super::{Rows, counted, header, markup, muppy_table, pretty_size, type_text};
+use crate::heap::census::{Census, Counting, Doubts};
+use crate::units::{format_bytes, printable};
+
+/// Where a summary's objects come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// A living process that was stopped, or copied.
+    Held,
+    /// A living process that ran on.
+    Running,
+    /// A file: a snapshot, a summary, a core.
+    File,
+}
+
+/// The line above a summary.
+pub fn note(census: &Census, source: Source) -> String {
+    let (objects, bytes) = census.total();
+    let counting = match census.counting {
+        Counting::Reachable => "everything reachable",
+        Counting::Muppy => "counted as muppy.get_objects() does",
+    };
+    let mut line = format!(
+        "{counting}: {}, {}; ",
+        counted(objects, "object", "objects"),
+        format_bytes(bytes)
+    );
+    if let Some(pid) = census.pid {
+        line.push_str(&format!("process {pid}, "));
+    }
+    line.push_str(&format!("Python {}", printable(&census.python)));
+    match (source, census.pause_ms) {
+        (Source::Running, _) => line.push_str(
+            ", not stopped: what changed meanwhile may be missing, wrong or counted twice",
+        ),
+        (_, Some(pause)) => line.push_str(&format!(", stopped for {pause:.1} ms")),
+        (Source::Held, None) => line.push_str(", was stopped already"),
+        (Source::File, None) => {}
+    }
+    if let Some(doubts) = doubts(census.doubts) {
+        line.push_str(&format!("; {doubts}"));
+    }
+    line
+}
+
+/// What was not sure, in words; `None` when all was.
+pub fn doubts(doubts: Doubts) -> Option<String> {
+    let parts: Vec<String> = [
+        (doubts.torn, "caught in the middle of a change"),
+        (doubts.conservative, "of unknown layout"),
+        (doubts.unreadable, "not readable"),
+    ]
+    .into_iter()
+    .filter(|(number, _)| *number > 0)
+    .map(|(number, what)| format!("{} {what}", counted(number, "object", "objects")))
+    .collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// The table that `pympler.summary.print_` prints for the chosen rows.
+pub fn table(census: &Census, rows: &Rows) -> String {
+    let (chosen, _) = rows.of_types(&census.types);
+    let mut lines = vec![header()];
+    lines.extend(chosen.iter().map(|row| {
+        [
+            type_text(&row.name),
+            row.objects.to_string(),
+            pretty_size(row.bytes),
+        ]
+    }));
+    muppy_table(&lines)
+}
+
+/// The note, the table, and how many rows were left out.
+pub fn text(census: &Census, source: Source, rows: &Rows) -> String {
+    let (shown, all) = rows.of_types(&census.types);
+    let mut text = format!("{}\n\n{}", note(census, source), table(census, rows));
+    if shown.len() < all {
+        text.push_str(&format!("\n{} of {all} types shown\n", shown.len()));
+    }
+    text
+}
+
+/// The same as Markdown.
+pub fn markdown(census: &Census, source: Source, rows: &Rows) -> String {
+    let (chosen, all) = rows.of_types(&census.types);
+    let cells = chosen.iter().map(|row| {
+        vec![
+            markup::code(&row.name),
+            row.objects.to_string(),
+            format_bytes(row.bytes),
+        ]
+    });
+    let mut text = format!(
+        "{}\n\n{}",
+        markup::plain(&note(census, source)),
+        markup::table(&["type", "# objects", "total size"], cells)
+    );
+    if chosen.len() < all {
+        text.push_str(&format!("\n{} of {all} types shown\n", chosen.len()));
+    }
+    text
+}
+
+/// The same as JUnit XML: one test, which passes, with the numbers as properties and the table as output.
+pub fn junit(census: &Census, source: Source, rows: &Rows) -> String {
+    let (objects, bytes) = census.total();
+    let properties = [
+        ("python", census.python.clone()),
+        ("command", census.command.clone()),
+        ("objects", objects.to_string()),
+        ("bytes", bytes.to_string()),
+    ];
+    let case = markup::TestCase {
+        name: "summary".to_string(),
+        failure: None,
+    };
+    markup::suite(
+        "biopsy heap summary",
+        &properties,
+        &[case],
+        &text(census, source, rows),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heap::census::TypeCount;
+    use std::time::SystemTime;
+
+    fn census() -> Census {
+        let row = |name: &str, objects, bytes| TypeCount {
+            name: name.to_string(),
+            objects,
+            bytes,
+        };
+        Census {
+            counting: Counting::Reachable,
+            python: "3.12.1".to_string(),
+            pid: Some(42),
+            command: "python a.py".to_string(),
+            taken_at: SystemTime::UNIX_EPOCH,
+            pause_ms: Some(8.06),
+            rss_bytes: Some(1 << 20),
+            types: vec![
+                row("tuple", 1, 1024),
+                row("dict", 1234, 5_000_000_000),
+                row("myapp.models.User", 10, 1025),
+                row("function (näme)", 987_654_321, 123_456_789),
+            ],
+            doubts: Doubts::default(),
+        }
+    }
+
+    #[test]
+    fn the_table_is_pympler_s() {
+        // What pympler 1.1 prints for these rows.
+        let expected = "
+              types |   # objects |   total size
+=================== | =========== | ============
+               dict |        1234 |      4.66 GB
+    function (näme) |   987654321 |    117.74 MB
+  myapp.models.User |          10 |      1.00 KB
+              tuple |           1 |   1024     B
+";
+        assert_eq!(
+            format!("\n{}", table(&census(), &Rows::default())),
+            expected
+        );
+    }
+
+    #[test]
+    fn the_note_says_what_is_counted_and_what_was_not_sure() {
+        let mut census = census();
+        assert_eq!(
+            note(&census, Source::Held),
+            "everything reachable: 987655566 objects, 4.8 GiB; process 42, Python 3.12.1, stopped for 8.1 ms"
+        );
+        census.counting = Counting::Muppy;
+        census.pause_ms = None;
+        census.doubts.torn = 1;
+        census.doubts.conservative = 3;
+        let line = note(&census, Source::Running);
+        assert!(line.starts_with("counted as muppy.get_objects() does: "));
+        assert!(line.contains(", not stopped: "), "{line}");
+        assert!(
+            line.ends_with(
+                "; 1 object caught in the middle of a change, 3 objects of unknown layout"
+            ),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn rows_left_out_are_told_and_other_forms_have_the_same_rows() {
+        let census = census();
+        let rows = Rows {
+            limit: Some(1),
+            ..Rows::default()
+        };
+        assert!(text(&census, Source::Held, &rows).ends_with("\n1 of 4 types shown\n"));
+        let markdown = markdown(&census, Source::Held, &rows);
+        assert!(
+            markdown.contains("| `dict` | 1234 | 4.7 GiB |\n"),
+            "{markdown}"
+        );
+        let junit = junit(&census, Source::Held, &rows);
+        let document = roxmltree::Document::parse(&junit).expect("XML");
+        assert!(
+            document
+                .descendants()
+                .any(|node| node.attribute("value") == Some("987655566"))
+        );
+    }
+}

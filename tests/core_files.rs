@@ -1,0 +1,190 @@
+//! Core files, the kernel's and gcore's, hold what the process held.
+
+mod common;
+
+use std::fs::File;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use biopsy::error::ErrorKind;
+use biopsy::target::image::{Captured, Held};
+use biopsy::target::memory::copy::{CaptureOptions, Pause, capture};
+use biopsy::target::memory::core;
+use biopsy::target::memory::moment::Moment;
+use biopsy::target::open;
+use biopsy::units::Pid;
+use common::{Python, Target, find_program, in_company, not_here, run, say, send_signal};
+use rand::Rng;
+
+/// Holds some megabytes and waits.
+const HOLDER: &str = "
+import sys, threading, time
+store = [{'k': i, 'v': [str(i)]} for i in range(20000)]
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+time.sleep(0.3)
+print('ready', flush=True)
+sys.stdin.readline()
+";
+
+/// Pages of the copy's writable memory in which another image differs, and all that were compared.
+fn differing_pages(target: &Captured, other: &Captured) -> (usize, usize) {
+    let (mut differ, mut all) = (0, 0);
+    for span in target.image.spans() {
+        for (index, page) in span.bytes().chunks_exact(4096).enumerate() {
+            let mut bytes = vec![0; 4096];
+            if page.iter().all(|byte| *byte == 0) {
+                continue;
+            }
+            all += 1;
+            let address = span.start() + index as u64 * 4096;
+            differ += usize::from(!other.image.read(address, &mut bytes) || bytes != page);
+        }
+    }
+    (differ, all)
+}
+
+fn assert_core(python: &Python, living: &Captured, path: &Path, how: &str) {
+    let target = open::Target::of_file(path).expect("a core");
+    assert_eq!(target, open::Target::Core(path.to_path_buf()));
+    let opened = open::open(&target, CaptureOptions::default());
+    let (core, report) = opened
+        .unwrap_or_else(|error| panic!("{python}, {how}: {error}"))
+        .expect("memory");
+    assert_eq!(core.held, Held::Core);
+    assert_eq!(
+        core.runtime.address, living.runtime.address,
+        "{python}, {how}"
+    );
+    assert_eq!(core.runtime.version, living.runtime.version);
+    assert_eq!(core.pid, living.pid, "{python}, {how}");
+    assert_eq!(core.threads.len(), living.threads.len(), "{python}, {how}");
+    assert!(core.command.contains("python"), "{:?}", core.command);
+    assert_eq!(report.moment, Moment::Quiet, "{python}, {how}");
+    let (differ, all) = differing_pages(living, &core);
+    say(format_args!(
+        "{python}, {how}: {all} pages, {differ} differ; {} mappings, {}",
+        core.mappings.len(),
+        core.command
+    ));
+    // Its stacks: the threads have come to where they died.
+    assert!(
+        all > 1000 && differ <= 12,
+        "{python}, {how}: {differ} of {all}"
+    );
+    let mappings = |captured: &Captured, name: &str| -> Vec<(u64, u64)> {
+        let named = captured
+            .mappings
+            .iter()
+            .filter(|mapping| mapping.name.ends_with(name));
+        named.map(|mapping| (mapping.start, mapping.end)).collect()
+    };
+    let libc = mappings(living, "libc.so.6");
+    assert!(libc.len() > 2);
+    assert_eq!(mappings(&core, "libc.so.6"), libc, "{python}, {how}");
+}
+
+#[test]
+fn a_core_file_is_read_as_the_process_was() {
+    let _shared = in_company();
+    let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
+    let by_kernel = !pattern.contains(['/', '|', '%']);
+    if !by_kernel {
+        not_here(format!(
+            "core files in the working folder: core_pattern is {pattern}"
+        ));
+    }
+    if find_program("gcore").is_none() {
+        not_here("gcore");
+    }
+    let options = CaptureOptions {
+        pause: Pause::Stop,
+        mappings: true,
+    };
+    for python in Python::all().iter().filter(|python| python.minor >= 8) {
+        let stage = python.stage();
+        let words = python.words(&["-c", HOLDER]);
+        let mut command = Command::new("sh");
+        command
+            .current_dir(stage.path())
+            .args(["-c", "ulimit -c unlimited; exec \"$@\"", "sh"]);
+        let mut target = Target::start(command.args(&words));
+        std::thread::sleep(Duration::from_millis(50));
+        let living = capture(Pid(target.pid), options);
+        let (living, _) = living.unwrap_or_else(|error| panic!("{python}: {error}"));
+        // Every interpreter's gcore takes a second of reading symbols.
+        if [8, 12, 15].contains(&python.minor) && find_program("gcore").is_some() {
+            let path = stage.path().join("made");
+            let made = path.to_str().expect("UTF-8");
+            let pid = target.pid.to_string();
+            run(Command::new("gcore").args(["-o", made, &pid])).ok();
+            let path = stage.path().join(format!("made.{pid}"));
+            assert_core(python, &living, &path, "gcore");
+            // Cut short.
+            let file = File::options().write(true).open(&path).expect("ours");
+            let length = file.metadata().expect("there").len() / 2;
+            file.set_len(length).expect("cut");
+            let error = core::read(&path).expect_err("cut short");
+            assert_eq!(error.kind(), ErrorKind::BadFile);
+            assert!(
+                error.to_string().contains(&format!("at byte {length}")),
+                "{error}"
+            );
+        }
+        // In a chroot the names of the files in a core lead elsewhere.
+        if by_kernel && python.root.is_none() {
+            send_signal("ABRT", target.pid);
+            target.wait();
+            let names = std::fs::read_dir(stage.path()).expect("there").flatten();
+            let core = names.map(|entry| entry.path()).find(|path| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                name.starts_with("core")
+            });
+            assert_core(python, &living, &core.expect("a core file"), "kernel");
+        }
+    }
+}
+
+#[test]
+fn damaged_core_files_are_refused_or_read_and_never_crash() {
+    let _shared = in_company();
+    if find_program("gcore").is_none() {
+        return not_here("gcore");
+    }
+    let python = Python::any();
+    let target = python.start(&["-c", "print('ready', flush=True); input()"]);
+    let stage = python.stage();
+    let made = stage.inside("made");
+    let pid = target.pid.to_string();
+    run(Command::new("gcore").args(["-o", &made, &pid])).ok();
+    let path = stage.path().join(format!("made.{pid}"));
+    let bytes = std::fs::read(&path).expect("a core file");
+    let mut random = rand::rng();
+    let (mut read, mut refused) = (0, 0);
+    for round in 0..120 {
+        let mut damaged = bytes.clone();
+        // The headers and notes of a core come first.
+        let reach = if round % 2 == 0 { 4096 } else { 40_000 };
+        for _ in 0..random.random_range(1..20) {
+            damaged[random.random_range(0..reach)] = random.random();
+        }
+        if round % 5 == 0 {
+            damaged.truncate(random.random_range(0..bytes.len()));
+        }
+        std::fs::write(&path, &damaged).expect("written");
+        match core::read(&path) {
+            Ok((captured, _)) => {
+                assert!(captured.image.size() <= damaged.len() as u64);
+                read += 1;
+            }
+            Err(error) => {
+                assert!(!error.to_string().is_empty());
+                refused += 1;
+            }
+        }
+    }
+    say(format_args!(
+        "damaged core files: {read} read, {refused} refused"
+    ));
+    assert!(refused > 24);
+}
