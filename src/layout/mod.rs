@@ -129,7 +129,7 @@ pub struct FrameOffsets {
     pub instruction: u32,
     /// How to read `instruction`.
     pub coding: Instruction,
-    /// Byte that says who owns the frame's memory.
+    /// Byte that says who owns the frame's memory; `None` where frames are objects, and C calls every function.
     pub owner: Option<u32>,
     /// Owners from this one on are no frames of Python functions.
     pub first_shim_owner: u8,

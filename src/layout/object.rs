@@ -2,6 +2,9 @@
 
 use super::{TextOffsets, int, word};
 
+/// The lower half of `ob_refcnt` of every object: 0 while it is taken apart, and after it in what is left of it.
+pub const REFERENCES: usize = 0;
+
 /// `ob_type` of every object.
 pub const TYPE: usize = 8;
 

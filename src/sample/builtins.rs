@@ -64,8 +64,6 @@ pub struct Builtins {
     objects: FxHashMap<u64, Known>,
     /// By type of the object, `m_ml` or `d_name`, and type of self.
     frames: FxHashMap<[u64; 3], FrameId>,
-    /// How often the target was read.
-    pub reads: u64,
 }
 
 impl Builtins {
@@ -76,7 +74,6 @@ impl Builtins {
             kinds: FxHashMap::default(),
             objects: FxHashMap::default(),
             frames: FxHashMap::default(),
-            reads: 0,
         }
     }
 
@@ -101,9 +98,12 @@ impl Builtins {
             self.kinds.clear();
         }
         // Others may be short-lived, such as a bound method of a list: never told by their address alone.
-        self.reads += 1;
         let mut bytes = [0; 40];
         memory.read(address, &mut bytes).ok()?;
+        if layout::int(&bytes, object::REFERENCES) == Some(0) {
+            // Bound for this call, which is over: what is left of it is its end.
+            return None;
+        }
         let word = |offset| layout::word(&bytes, offset).unwrap_or(0);
         let head = [word(object::TYPE), word(M_ML), word(M_SELF), word(M_MODULE)];
         if let Some(known) = known
@@ -228,8 +228,7 @@ fn owner(memory: &impl Memory, kind: u64, definition: u64) -> Option<u64> {
     let mut kind = kind;
     for _ in 0..MOST_BASES {
         let methods = memory.read_word(kind.checked_add(TP_METHODS)?).ok()?;
-        let offset = definition.wrapping_sub(methods);
-        if methods != 0 && offset % METHOD_DEF == 0 && offset / METHOD_DEF < MOST_METHODS {
+        if methods != 0 && holds(memory, methods, definition) {
             return Some(kind);
         }
         kind = memory.read_word(kind.checked_add(TP_BASE)?).ok()?;
@@ -238,6 +237,20 @@ fn owner(memory: &impl Memory, kind: u64, definition: u64) -> Option<u64> {
         }
     }
     None
+}
+
+/// Whether a table of methods, which ends with one that has no name, has `definition`: another type's table may
+/// follow it.
+fn holds(memory: &impl Memory, methods: u64, definition: u64) -> bool {
+    let offset = definition.wrapping_sub(methods);
+    if offset % METHOD_DEF != 0 || offset / METHOD_DEF >= MOST_METHODS {
+        return false;
+    }
+    let mut table = vec![0; offset as usize];
+    memory.read(methods, &mut table).is_ok()
+        && table
+            .chunks_exact(METHOD_DEF as usize)
+            .all(|entry| layout::word(entry, 0) != Some(0))
 }
 
 fn type_name(memory: &impl Memory, kind: u64) -> Option<String> {

@@ -23,6 +23,10 @@ pub struct Clock {
     period: Duration,
     start: Instant,
     index: u64,
+    /// Periods that the next instant stands for.
+    stretch: u32,
+    /// End of those that the last instant stands for.
+    end: Option<Instant>,
     lateness: Duration,
     waits: u64,
 }
@@ -38,6 +42,8 @@ impl Clock {
                 .map_or(Duration::ZERO, |hz| Duration::from_secs_f64(1.0 / hz)),
             start: Instant::now(),
             index: 0,
+            stretch: 1,
+            end: None,
             lateness: Duration::ZERO,
             waits: 0,
         }
@@ -56,8 +62,11 @@ impl Clock {
         let current = (elapsed.as_secs_f64() / self.period.as_secs_f64()) as u64;
         self.index = self.index.max(current);
         let jitter = rand::rng().random_range(0.0..1.0);
-        let due = self.start + self.period.mul_f64(self.index as f64 + jitter);
-        self.index += 1;
+        let periods = f64::from(self.stretch);
+        let due = self.start + self.period.mul_f64(self.index as f64 + periods * jitter);
+        self.index += u64::from(self.stretch);
+        self.end = Some(self.start + self.period.mul_f64(self.index as f64));
+        self.stretch = 1;
         loop {
             if stop.load(Ordering::Relaxed) {
                 return false;
@@ -73,6 +82,24 @@ impl Clock {
             };
             std::thread::sleep(left.min(NAP));
         }
+    }
+
+    /// The time between instants; zero for none.
+    pub fn period(&self) -> Duration {
+        self.period
+    }
+
+    /// Draws the next instant from the next `periods` together, for which its sample stands then, whatever it shows.
+    /// (Were it to stand for the time since the one before, what begins after a long gap would get too much.)
+    pub fn stretch(&mut self, periods: u32) {
+        self.stretch = periods.max(1);
+    }
+
+    /// The time from now on that the last instant stands for.
+    pub fn ahead(&self) -> Duration {
+        self.end.map_or(Duration::ZERO, |end| {
+            end.saturating_duration_since(Instant::now())
+        })
     }
 
     /// Mean lateness in microseconds.
@@ -149,6 +176,24 @@ mod tests {
         let periods = started.elapsed().as_millis() as u64 + 1;
         assert!(instants <= periods, "{instants} in {periods} periods");
         assert!(clock.mean_lateness_us() >= 0.0);
+    }
+
+    #[test]
+    fn a_stretched_instant_stands_for_all_of_its_periods() {
+        let mut clock = Clock::new(Rate::Hz(1000.0));
+        let stop = AtomicBool::new(false);
+        assert!(clock.wait(&stop));
+        assert!(clock.ahead() <= Duration::from_millis(1));
+        clock.stretch(20);
+        assert!(clock.wait(&stop));
+        let taken = clock.index;
+        let end = clock.end.expect("an end");
+        assert!(clock.ahead() <= Duration::from_millis(20));
+        assert!(clock.wait(&stop));
+        // The next one lies in a period after all of these.
+        assert!(Instant::now() >= end);
+        assert!(clock.index > taken);
+        assert!(clock.ahead() <= Duration::from_millis(1));
     }
 
     #[test]

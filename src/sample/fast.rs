@@ -39,8 +39,7 @@ use crate::target::runtime::{self, Runtime};
 use crate::target::threads::Threads;
 use crate::units::Pid;
 
-/// A sample this long after the last thorough one is thorough too: it looks at code objects again, and notes at
-/// once whether it was interrupted, not only when it had to read twice.
+/// A sample this long after the last thorough one is thorough too: it looks at code objects again.
 const THOROUGH_US: u64 = 950;
 
 /// How the target is kept from changing while it is read.
@@ -110,6 +109,8 @@ pub struct FastReader<M: Memory = Live> {
     /// The domain and holder that `window` is planned for.
     planned: Option<(usize, u64)>,
     frames: Vec<RawFrame>,
+    /// Stacks that were decoded so far.
+    version: u64,
     epoch: Instant,
     thorough_us: u64,
     /// The sample in which the lists were read last.
@@ -219,6 +220,7 @@ impl<M: Memory> FastReader<M> {
             window: Window::default(),
             planned: None,
             frames: Vec::new(),
+            version: 0,
             epoch: Instant::now(),
             thorough_us: 0,
             relisted_us: None,
@@ -281,18 +283,21 @@ impl<M: Memory> StackReader for FastReader<M> {
     /// `tables` must be the same at every call.
     fn read(&mut self, tables: &mut Tables, stacks: &mut ThreadStacks) -> Result<(), Fault> {
         let now_us = self.epoch.elapsed().as_micros() as u64;
-        self.careful =
+        let thorough =
             now_us > self.thorough_us.saturating_add(THOROUGH_US) || self.thorough_us == 0;
-        self.codes.in_haste = !self.careful;
+        self.codes.in_haste = !thorough;
         let all_settled = self
             .threads
             .iter()
             .all(|thread| thread.settled || !thread.dirty);
-        let thorough = self.careful;
-        self.careful |= !all_settled || self.reads_beside;
-        if thorough {
+        self.careful = !all_settled || self.reads_beside;
+        let heads = if thorough {
             self.thorough_us = now_us;
-        }
+            self.codes.heads()
+        } else {
+            Vec::new()
+        };
+        self.window.set_extras(&heads);
         let _stopped = match &self.stopper {
             Some(stopper) => Some(stopper.stop().ok_or_else(|| {
                 if crate::target::process::is_alive(self.pid) {

@@ -8,7 +8,9 @@ pub mod clock;
 pub mod dump;
 pub mod fast;
 pub mod pyspy;
+pub mod rest;
 pub mod session;
+mod slot;
 
 use std::time::Duration;
 
@@ -37,6 +39,9 @@ pub struct ThreadStack {
     pub name: Option<String>,
     /// Whether it held the GIL.
     pub holds_gil: bool,
+    /// Equal numbers in two samples mean that the thread has run no Python in between: it was not read again. 0 when
+    /// the reader cannot say.
+    pub version: u64,
     /// Frames, outermost first; may be empty.
     pub frames: Vec<FrameSample>,
 }

@@ -237,6 +237,7 @@ impl StackReader for PySpyReader {
                 name: trace.thread_name,
                 holds_gil: trace.owns_gil,
                 frames,
+                ..ThreadStack::default()
             });
         }
         Ok(())

@@ -14,16 +14,17 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::choose::{self, Opened, Patience};
 use super::clock::Clock;
 use super::pyspy::{self, ReaderOptions};
+use super::rest::Rest;
+use super::slot::Slot;
 use super::{Fault, FrameSample, SampleOptions, ThreadStack, ThreadStacks, calls};
 use crate::error::{Error, ErrorKind, Result, io_reason};
 use crate::profile::record::Sample;
 use crate::profile::{
-    Meta, Origin, ProcessId, ProcessInfo, Profile, Recorder, RunState, StackId, Tables, ThreadId,
-    ThreadInfo,
+    Meta, Origin, ProcessId, ProcessInfo, Profile, Recorder, RunState, StackId, Tables, ThreadInfo,
 };
 use crate::target::threads::{self, Threads};
 use crate::target::{access, process};
-use crate::units::{Pid, Tid};
+use crate::units::Pid;
 
 /// How often new children are looked for.
 const CHILD_SCAN: Duration = Duration::from_millis(20);
@@ -361,9 +362,10 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
                 break;
             }
         }
-        match sampler.sample() {
+        match sampler.sample(clock.ahead()) {
             Ok(()) => {
                 faults_in_a_row = 0;
+                clock.stretch(sampler.rest.periods(sampler.last_us, clock.period()));
                 sampler.part.samples += 1;
                 shared.progress.samples.fetch_add(1, Ordering::Relaxed);
             }
@@ -398,6 +400,7 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
         }
     }
     sampler.note_reader();
+    sampler.settle();
     sampler.part.lateness_us = clock.mean_lateness_us();
     Ok(sampler.part)
 }
@@ -423,33 +426,6 @@ fn open_again(pid: Pid, shared: &Shared) -> Result<Opened> {
     }
 }
 
-/// What is remembered of a thread between samples.
-struct Slot {
-    id: ThreadId,
-    /// As the reader gave it; 0 for not known (yet).
-    os_id: u64,
-    tid: Option<Tid>,
-    frames: Vec<FrameSample>,
-    stack: Option<StackId>,
-    /// What the kernel said of it for this sample.
-    seen: Option<threads::Activity>,
-    last_us: u64,
-    last_cpu_ns: u64,
-    /// CPU time that no sample on a CPU has accounted for yet.
-    pending_cpu_ns: u64,
-    generation: u64,
-}
-
-impl Slot {
-    /// Asks the kernel about the thread. One that holds the GIL and was on a CPU for nearly all of the time
-    /// since its last sample is there still; others, which may have fallen asleep just now, are looked at.
-    fn look(&mut self, os_threads: &mut Threads, holds_gil: bool, now_us: u64) {
-        let since_us = now_us.saturating_sub(self.last_us);
-        let busy_ns = holds_gil.then_some(since_us.saturating_mul(900).max(1));
-        self.seen = self.tid.and_then(|tid| os_threads.activity(tid, busy_ns));
-    }
-}
-
 struct ProcessSampler<'a> {
     pid: Pid,
     opened: Opened,
@@ -457,6 +433,7 @@ struct ProcessSampler<'a> {
     part: Part,
     stacks: ThreadStacks,
     os_threads: Threads,
+    rest: Rest,
     /// By Python's thread ident.
     slots: FxHashMap<u64, Slot>,
     last_us: u64,
@@ -490,6 +467,7 @@ impl<'a> ProcessSampler<'a> {
             part,
             stacks: ThreadStacks::default(),
             os_threads: Threads::new(pid),
+            rest: Rest::new(pid),
             slots: FxHashMap::default(),
             last_us: shared.now_us(),
             generation: 0,
@@ -505,16 +483,19 @@ impl<'a> ProcessSampler<'a> {
     /// Goes on with a new reader after an exec: all threads are new.
     fn reopen(&mut self, opened: Opened) {
         self.note_reader();
+        self.settle();
         self.opened = opened;
         self.slots.clear();
         self.os_threads = Threads::new(self.pid);
+        self.rest = Rest::new(self.pid);
         self.last_us = self.shared.now_us();
         self.part.recorder.profile.processes[0].command = process::command_line(self.pid);
     }
 
-    /// Takes one sample of all threads.
-    fn sample(&mut self) -> Result<(), Fault> {
+    /// Takes one sample of all threads, which stands for the time since the last one and for that `ahead`.
+    fn sample(&mut self, ahead: Duration) -> Result<(), Fault> {
         let now_us = self.shared.now_us();
+        let until_us = now_us + ahead.as_micros() as u64;
         if self.shared.options.blocking {
             // Stopping the target changes what the kernel says of its threads.
             self.look_at_threads(now_us);
@@ -528,6 +509,7 @@ impl<'a> ProcessSampler<'a> {
         self.generation += 1;
         let stacks = std::mem::take(&mut self.stacks);
         let mut slots = std::mem::take(&mut self.slots);
+        let mut known_ns = 0u64;
         for thread in &stacks.threads {
             if thread.frames.is_empty() {
                 continue;
@@ -541,17 +523,71 @@ impl<'a> ProcessSampler<'a> {
             } else if thread.os_id != 0 && slot.os_id != thread.os_id {
                 *slot = self.new_slot(thread, now_us);
             }
-            if !self.shared.options.blocking {
+            slot.generation = self.generation;
+            slot.rests = !self.shared.options.blocking && slot.may_rest(thread);
+            if !self.shared.options.blocking && !slot.rests {
                 slot.look(&mut self.os_threads, thread.holds_gil, now_us);
             }
-            self.add(slot, thread, now_us);
+            known_ns = known_ns.wrapping_add(slot.cpu_ns());
         }
+        if !self.rest.goes_on(known_ns) {
+            self.wake(&mut slots, now_us);
+        }
+        let mut happened = self.shared.options.blocking;
+        for thread in &stacks.threads {
+            if thread.frames.is_empty() {
+                continue;
+            }
+            match slots.get_mut(&thread.python_id) {
+                Some(slot) if slot.rests && slot.version == thread.version => {
+                    slot.rested += 1;
+                    slot.rested_until_us = until_us;
+                }
+                Some(slot) => happened |= self.add(slot, thread, until_us),
+                None => {}
+            }
+        }
+        self.rest.note(happened, now_us);
         let generation = self.generation;
-        slots.retain(|_, slot| slot.generation == generation);
+        let recorder = &mut self.part.recorder;
+        slots.retain(|_, slot| {
+            let kept = slot.generation == generation;
+            if !kept {
+                slot.settle(recorder);
+            }
+            kept
+        });
         self.slots = slots;
         self.stacks = stacks;
-        self.last_us = now_us;
+        self.last_us = until_us;
         Ok(())
+    }
+
+    /// Looks at the threads that were taken to rest, when some thread has used the CPU.
+    fn wake(&mut self, slots: &mut FxHashMap<u64, Slot>, now_us: u64) {
+        let mut known_ns = 0u64;
+        for slot in slots.values_mut() {
+            if slot.rests {
+                slot.look(&mut self.os_threads, false, now_us);
+                let seen = slot.seen;
+                slot.rests =
+                    seen.is_some_and(|seen| !seen.on_cpu && seen.cpu_ns == slot.last_cpu_ns);
+            }
+            if slot.generation == self.generation {
+                known_ns = known_ns.wrapping_add(slot.cpu_ns());
+            }
+        }
+        self.rest.looked_at_all(known_ns);
+    }
+
+    /// Adds what has yet to be added of threads at rest, and takes back the time to come that samples stand for.
+    fn settle(&mut self) {
+        let now_us = self.shared.now_us();
+        let recorder = &mut self.part.recorder;
+        for slot in self.slots.values_mut() {
+            slot.settle(recorder);
+            recorder.cut(slot.id, slot.last_us.saturating_sub(now_us));
+        }
     }
 
     /// Asks the kernel about all threads that are known.
@@ -593,10 +629,17 @@ impl<'a> ProcessSampler<'a> {
             last_cpu_ns,
             pending_cpu_ns: 0,
             generation: 0,
+            version: 0,
+            state: RunState::default(),
+            rests: false,
+            rested: 0,
+            rested_until_us: 0,
         }
     }
 
-    fn add(&mut self, slot: &mut Slot, thread: &ThreadStack, now_us: u64) {
+    /// Adds a sample of one thread; whether it may have done something since the last one.
+    fn add(&mut self, slot: &mut Slot, thread: &ThreadStack, until_us: u64) -> bool {
+        slot.settle(&mut self.part.recorder);
         let profile = &mut self.part.recorder.profile;
         let tables = &mut profile.tables;
         let fresh = calls::fresh_from(tables, &slot.frames, &thread.frames);
@@ -618,16 +661,20 @@ impl<'a> ProcessSampler<'a> {
         if on_cpu {
             state = state.with(RunState::ON_CPU);
         }
+        let stood_still = thread.version != 0 && thread.version == slot.version;
+        let mut used_ns = 0;
         if let Some(seen) = slot.seen {
-            slot.pending_cpu_ns += seen.cpu_ns.saturating_sub(slot.last_cpu_ns);
+            used_ns = seen.cpu_ns.saturating_sub(slot.last_cpu_ns);
+            slot.pending_cpu_ns += used_ns;
             slot.last_cpu_ns = seen.cpu_ns;
         }
-        // CPU time goes to stacks that were seen on a CPU, not to the sleep that followed.
-        let wall_us = now_us.saturating_sub(slot.last_us);
+        // CPU time goes to stacks that were seen on a CPU, not to the sleep that followed, unless there was only one.
+        let wall_us = until_us.saturating_sub(slot.last_us);
         let cpu_us = match (on_cpu, slot.seen) {
             (true, Some(_)) => slot.pending_cpu_ns / 1000,
             // No clock to ask: what ran is taken to have run all the time.
             (true, None) => wall_us,
+            (false, _) if stood_still => used_ns / 1000,
             (false, _) => 0,
         };
         slot.pending_cpu_ns = slot.pending_cpu_ns.saturating_sub(cpu_us * 1000);
@@ -640,10 +687,12 @@ impl<'a> ProcessSampler<'a> {
             fresh_from: fresh.map(|depth| u16::try_from(depth).unwrap_or(u16::MAX - 1)),
             state,
         });
+        let moved = slot.stack != Some(stack) || fresh.is_some();
         slot.frames.clone_from(&thread.frames);
         slot.stack = Some(stack);
-        slot.last_us = now_us;
-        slot.generation = self.generation;
+        slot.last_us = until_us;
+        (slot.version, slot.state) = (thread.version, state);
+        moved || thread.holds_gil || on_cpu || used_ns > 0 || slot.seen.is_none()
     }
 }
 

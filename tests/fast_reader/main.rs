@@ -138,7 +138,7 @@ fn line_tables_give_the_lines_that_python_gives() {
 
 #[test]
 fn c_functions_are_named_as_cprofile_names_them() {
-    for python in pythons().into_iter().filter(|python| python.minor >= 11) {
+    for python in pythons() {
         let mut running = Running::start(&python, "c_functions.py", &[]);
         let expected: Vec<String> = serde_json::from_str(&running.line()).expect("JSON");
         let mut reader = running.open(FastOptions::default());

@@ -1,15 +1,22 @@
 //! Which value of a frame's evaluation stack is the callable of the call that it is in: depths of the stack by
-//! instruction, from a walk along the bytecode (3.11 to 3.15).
+//! instruction, from a walk along the bytecode (3.8 to 3.15).
 //!
 //! `dis` is wrong in two places: 3.11 pops nothing at PRECALL and everything at CALL, and RETURN_GENERATOR of 3.11
 //! and 3.12 pushes one value. Exception handlers start one value (two with `lasti`) above their entry's depth
-//! (Objects/exception_handling_notes.txt of 3.11).
+//! (Objects/exception_handling_notes.txt of 3.11), up to 3.10 six values above that of their SETUP instruction.
+//! 3.8 has one copy of the body of a `finally`, which starts at another depth for each way into it
+//! (Python/ceval.c, BEGIN_FINALLY); the walk takes that of the end of the `try`, else that of a `return` in it.
 
+use std::collections::BTreeMap;
+
+mod v3_10;
 mod v3_11;
 mod v3_12;
 mod v3_13;
 mod v3_14;
 mod v3_15;
+mod v3_8;
+mod v3_9;
 
 /// Effect on the stack's depth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +33,8 @@ pub enum Effect {
     FormatValue,
     /// MAKE_FUNCTION with up to four parts by bits.
     MakeFunction,
+    /// The same with a name on top (up to 3.10).
+    MakeFunctionNamed,
     /// UNPACK_EX: values before and after the starred one.
     UnpackEx,
 }
@@ -45,6 +54,16 @@ pub enum Flow {
     Branch,
     /// At the next instruction or behind.
     BranchBack,
+    /// At a place that is counted from the start of the code.
+    JumpTo,
+    /// At the next instruction or at such a place.
+    BranchTo,
+    /// At the next instruction, and ahead when something is raised.
+    Handler,
+    /// The body of a `finally` ahead, then the next instruction (3.8).
+    CallFinally,
+    /// At the next instruction, unless the `finally` was for an exception (3.8).
+    EndFinally,
     /// The next instruction's argument is longer.
     Extend,
 }
@@ -56,7 +75,9 @@ pub enum CallKind {
     None,
     /// With as many values as the argument says.
     Positional,
-    /// The same, and names of the last ones on top.
+    /// The same, of an attribute: with method and self, or null and the callable, below (up to 3.10).
+    Method,
+    /// As positional, and names of the last ones on top.
     Keywords,
     /// `f(*a, **b)`.
     Unpacked,
@@ -98,6 +119,8 @@ pub enum Callable {
     OrMethodBelow,
     /// The callable, then self or null (3.13 and newer).
     BelowSelfOrNull,
+    /// The callable alone (up to 3.10).
+    BelowArguments,
 }
 
 /// The opcodes of a version.
@@ -108,16 +131,35 @@ pub struct Opcodes {
     callable: Callable,
     /// How far below the top the callable of `f(*a, **b)` is, for an even and an odd argument.
     unpacked: [u32; 2],
+    /// What a jump's argument counts: bytes of a unit or units.
+    jump_unit: usize,
 }
+
+/// No opcode stands for another one.
+static IDENTITY: [u8; 256] = {
+    let mut base = [0; 256];
+    let mut code = 0;
+    while code < base.len() {
+        base[code] = code as u8;
+        code += 1;
+    }
+    base
+};
 
 impl PartialEq for Opcodes {
     fn eq(&self, other: &Opcodes) -> bool {
-        std::ptr::eq(self.base, other.base)
+        std::ptr::eq(self.ops, other.ops)
     }
 }
 
 impl Eq for Opcodes {}
 
+/// 3.8.
+pub const V3_8: Opcodes = v3_8::OPCODES;
+/// 3.9.
+pub const V3_9: Opcodes = v3_9::OPCODES;
+/// 3.10.
+pub const V3_10: Opcodes = v3_10::OPCODES;
 /// 3.11.
 pub const V3_11: Opcodes = v3_11::OPCODES;
 /// 3.12.
@@ -166,6 +208,7 @@ impl Effect {
             Effect::BuildSlice => -1 - i64::from(argument == 3),
             Effect::FormatValue => -i64::from(argument & 4 == 4),
             Effect::MakeFunction => -i64::from((argument & 15).count_ones()),
+            Effect::MakeFunctionNamed => -1 - i64::from((argument & 15).count_ones()),
             Effect::UnpackEx => (argument & 0xff) + (argument >> 8),
         }
     }
@@ -182,10 +225,16 @@ impl Opcodes {
                 let [even, odd] = self.unpacked;
                 [below(if arguments & 1 == 1 { odd } else { even }), None]
             }
-            (_, Callable::OrMethodBelow) => [
+            (CallKind::Method, _) | (_, Callable::OrMethodBelow) => [
                 below(arguments.saturating_add(2)),
                 below(arguments.saturating_add(1)),
             ],
+            (CallKind::Positional, Callable::BelowArguments) => {
+                [below(arguments.saturating_add(1)), None]
+            }
+            (CallKind::Keywords, Callable::BelowArguments) => {
+                [below(arguments.saturating_add(2)), None]
+            }
             (CallKind::Positional, _) => [below(arguments.saturating_add(2)), None],
             (CallKind::Keywords, _) => [below(arguments.saturating_add(3)), None],
         }
@@ -199,19 +248,17 @@ impl Opcodes {
         for op in self.ops {
             index[usize::from(op.code)] = Some(*op);
         }
-        let handlers = exception_table(exceptions);
         // Depth at each unit where an instruction starts; -1 for not reached yet.
         let mut depths = vec![-1i64; units];
         let mut calls = Vec::new();
-        let mut todo = vec![(0usize, 0i64)];
-        let mut pending: Vec<(usize, i64)> = handlers
-            .iter()
-            .map(|handler| (handler.target, handler.depth))
-            .collect();
-        while let Some((mut unit, mut depth)) = todo.pop().or_else(|| pending.pop()) {
-            let mut argument = 0u32;
+        let mut places = Places::new(exception_table(exceptions));
+        while let Some((mut unit, mut depth)) = places.next() {
+            let (mut argument, mut first) = (0u32, unit);
             while unit < units && depths[unit] < 0 {
                 if !(0..=i64::from(stack_size) + 1).contains(&depth) {
+                    if places.is_unsure {
+                        break;
+                    }
                     return None;
                 }
                 depths[unit] = depth;
@@ -219,33 +266,50 @@ impl Opcodes {
                 let op = index[usize::from(self.base[usize::from(opcode)])]?;
                 argument = (argument << 8) | u32::from(low);
                 let next = unit + 1 + usize::from(op.caches);
+                if op.flow == Flow::Extend {
+                    unit = next;
+                    continue;
+                }
                 if op.call != CallKind::None {
                     let call = Call {
                         depth: u32::try_from(depth).ok()?,
                         argument,
                         kind: op.call,
                     };
-                    calls.push((unit as u32, next as u32, call));
+                    // Up to 3.10 the instruction that a frame stores is the first one that extends it.
+                    calls.push((first as u32, next as u32, call));
                 }
-                let target = match op.flow {
-                    Flow::Jump | Flow::Branch => next.checked_add(argument as usize),
-                    Flow::JumpBack | Flow::BranchBack => next.checked_sub(argument as usize),
-                    _ => None,
-                };
-                if let Some(target) = target {
-                    todo.push((target, depth + op.effect_jumping.of(argument)));
+                let distance = argument as usize / self.jump_unit;
+                let depth_jumping = depth + op.effect_jumping.of(argument);
+                depth += op.effect.of(argument);
+                match op.flow {
+                    Flow::Jump | Flow::Branch => {
+                        places.add(next.checked_add(distance), depth_jumping)
+                    }
+                    Flow::JumpBack | Flow::BranchBack => {
+                        places.add(next.checked_sub(distance), depth_jumping);
+                    }
+                    Flow::JumpTo | Flow::BranchTo => places.add(Some(distance), depth_jumping),
+                    Flow::Handler => places
+                        .handlers
+                        .push((next.saturating_add(distance), depth_jumping)),
+                    Flow::CallFinally => {
+                        places
+                            .called
+                            .insert(next.saturating_add(distance), depth_jumping);
+                    }
+                    Flow::EndFinally => places.late.push((next, depth)),
+                    Flow::Next | Flow::Stop | Flow::Extend => {}
                 }
                 match op.flow {
-                    Flow::Stop | Flow::Jump | Flow::JumpBack => break,
-                    Flow::Extend => {
-                        unit = next;
-                        continue;
+                    Flow::Stop | Flow::Jump | Flow::JumpBack | Flow::JumpTo | Flow::EndFinally => {
+                        break;
                     }
                     _ => {}
                 }
-                depth += op.effect.of(argument);
                 argument = 0;
                 unit = next;
+                first = next;
             }
         }
         calls.sort_unstable_by_key(|(start, ..)| *start);
@@ -253,14 +317,53 @@ impl Opcodes {
     }
 }
 
-struct Handler {
-    target: usize,
-    depth: i64,
+/// A unit at which the walk has to go on, and the depth there.
+type Place = (usize, i64);
+
+/// Where the walk has to go on, the surest depths first.
+#[derive(Default)]
+struct Places {
+    reached: Vec<Place>,
+    handlers: Vec<Place>,
+    /// Depths of handlers that are called as `finally` too.
+    called: BTreeMap<usize, i64>,
+    /// What follows the end of a handler, or of a `finally`.
+    late: Vec<Place>,
+    /// Whether it came to those: code that is reached from nowhere else may be never reached.
+    is_unsure: bool,
+}
+
+impl Places {
+    fn new(handlers: Vec<Place>) -> Places {
+        Places {
+            reached: vec![(0, 0)],
+            handlers,
+            ..Places::default()
+        }
+    }
+
+    fn add(&mut self, unit: Option<usize>, depth: i64) {
+        self.reached.extend(unit.map(|unit| (unit, depth)));
+    }
+
+    fn next(&mut self) -> Option<Place> {
+        if let Some(place) = self.reached.pop() {
+            return Some(place);
+        }
+        if let Some(place) = self.handlers.pop() {
+            let depth = self.called.get(&place.0).copied();
+            return Some((place.0, depth.unwrap_or(place.1)));
+        }
+        self.called.pop_first().or_else(|| {
+            self.is_unsure = true;
+            self.late.pop()
+        })
+    }
 }
 
 /// Entries of start, length, target and depth with `lasti` in bit 0, each a number of six bits a byte, highest
-/// first; the first byte of an entry has its highest bit set. In units.
-fn exception_table(table: &[u8]) -> Vec<Handler> {
+/// first; the first byte of an entry has its highest bit set. In units; gives where the handlers start.
+fn exception_table(table: &[u8]) -> Vec<Place> {
     let mut rest = table;
     let mut number = || {
         let mut value = 0u64;
@@ -277,10 +380,8 @@ fn exception_table(table: &[u8]) -> Vec<Handler> {
     while let (Some(_), Some(_), Some(target), Some(depth)) =
         (number(), number(), number(), number())
     {
-        handlers.push(Handler {
-            target: target as usize,
-            depth: (depth >> 1) as i64 + 1 + (depth & 1) as i64,
-        });
+        let depth = (depth >> 1) as i64 + 1 + (depth & 1) as i64;
+        handlers.push((target as usize, depth));
     }
     handlers
 }
@@ -289,11 +390,13 @@ fn exception_table(table: &[u8]) -> Vec<Handler> {
 mod tests {
     use super::*;
 
+    const ALL: [Opcodes; 8] = [V3_8, V3_9, V3_10, V3_11, V3_12, V3_13, V3_14, V3_15];
+
     #[test]
     fn any_bytes_are_walked_without_a_panic() {
         use rand::{RngCore, SeedableRng};
         let mut random = rand::rngs::StdRng::seed_from_u64(3);
-        for opcodes in [V3_11, V3_12, V3_13, V3_14, V3_15] {
+        for opcodes in ALL {
             for length in 0..200 {
                 let mut code = vec![0u8; length];
                 let mut table = vec![0u8; length];
@@ -308,7 +411,7 @@ mod tests {
 
     #[test]
     fn every_opcode_has_a_row_of_its_own() {
-        for opcodes in [V3_11, V3_12, V3_13, V3_14, V3_15] {
+        for opcodes in ALL {
             assert!(
                 opcodes
                     .ops
@@ -316,6 +419,9 @@ mod tests {
                     .all(|pair| pair[0].code < pair[1].code)
             );
             for base in opcodes.base.iter().filter(|base| **base != 0) {
+                if std::ptr::eq(opcodes.base, &IDENTITY) {
+                    continue;
+                }
                 assert!(opcodes.ops.iter().any(|op| op.code == *base));
             }
         }

@@ -9,6 +9,7 @@ pub const OPCODES: Opcodes = Opcodes {
     ops: &OPS,
     callable: Callable::OrMethodBelow,
     unpacked: [2, 3],
+    jump_unit: 1,
 };
 
 /// Specialised and instrumented opcodes to their base; 0 for unknown ones.

@@ -9,6 +9,7 @@ pub const OPCODES: Opcodes = Opcodes {
     ops: &OPS,
     callable: Callable::BelowSelfOrNull,
     unpacked: [4, 4],
+    jump_unit: 1,
 };
 
 /// Specialised and instrumented opcodes to their base; 0 for unknown ones.

@@ -4,6 +4,7 @@
 use crate::layout::{
     Bytecode, CodeOffsets, CurrentFrame, DictKeys, DictOffsets, FrameOffsets, GilOffsets, GilPlace,
     InstanceDict, Instruction, InterpreterOffsets, LineCoding, Offsets, TextOffsets, ThreadOffsets,
+    opcodes,
 };
 
 /// Offsets of CPython 3.8.
@@ -63,5 +64,5 @@ pub const OFFSETS: Offsets = Offsets {
         instance: InstanceDict::DictOffset,
         cached_keys: 872,
     },
-    opcodes: None,
+    opcodes: Some(opcodes::V3_8),
 };

@@ -1,10 +1,12 @@
 //! One sample of the threads of one lock: what to copy, the copy, the proof that nothing moved, and trying again
 //! where something had to be learnt first.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use super::decode::Decoder;
 use super::thread::Walk;
+use super::window::Beside;
 use super::{Domain, FastReader, Stillness, fault};
 use crate::layout::{self, at};
 use crate::profile::Tables;
@@ -183,14 +185,13 @@ impl<M: Memory> FastReader<M> {
                 self.planned = None;
             }
         }
-        let reads = self.side_reads();
-        let (result, late) = self.decode(domain, tables, stacks, now_us)?;
+        let (result, beside) = self.decode(domain, tables, stacks, now_us)?;
         if result != Attempt::Done {
             return Ok(result);
         }
         if self.stillness == Stillness::SameCpu && holder_ident.is_some() {
             // The next sample will read beside its copy as well, in all likelihood.
-            self.reads_beside = late || self.side_reads() != reads;
+            self.reads_beside = beside;
             let slow = took > LONG_COPY + Duration::from_nanos(self.window.size() as u64);
             if self.reads_beside || slow {
                 match pauses {
@@ -208,11 +209,6 @@ impl<M: Memory> FastReader<M> {
             }
         }
         Ok(Attempt::Done)
-    }
-
-    /// How often something was read beside the copies.
-    fn side_reads(&self) -> u64 {
-        self.codes.reads + self.builtins.as_ref().map_or(0, |builtins| builtins.reads)
     }
 
     /// Compares the lock at the end of the copy with what the copy was planned for.
@@ -277,10 +273,14 @@ impl<M: Memory> FastReader<M> {
         now_us: u64,
     ) -> Result<(Attempt, bool), Fault> {
         let (mut any_late, mut again) = (false, false);
+        let memory = Beside {
+            window: &self.window,
+            memory: &self.memory,
+            reads: Cell::new(0),
+        };
         let mut decoder = Decoder {
             offsets: &self.offsets,
-            memory: &self.memory,
-            window: &self.window,
+            memory: &memory,
             codes: &mut self.codes,
             builtins: self.builtins.as_mut(),
             tables,
@@ -300,11 +300,13 @@ impl<M: Memory> FastReader<M> {
                 Walk::Stale => return Ok((Attempt::Stale, any_late)),
                 Walk::Broken => return Ok((Attempt::Unfinished, any_late)),
             }
+            self.version += 1;
+            stack.version = self.version;
             if !decoder.decode(thread, &self.frames, stack) {
                 return Ok((Attempt::Unfinished, any_late));
             }
         }
         let attempt = if again { Attempt::Again } else { Attempt::Done };
-        Ok((attempt, any_late))
+        Ok((attempt, any_late || memory.reads.get() > 0))
     }
 }

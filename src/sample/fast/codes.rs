@@ -7,7 +7,7 @@ use crate::layout::linetable::Lines;
 use crate::layout::opcodes::Calls;
 use crate::layout::{self, Bytecode, Instruction, Offsets, at, object};
 use crate::profile::{FrameId, FunctionId, FunctionKind, Tables};
-use crate::target::memory::{Memory, read_c_string};
+use crate::target::memory::{Memory, Range, read_c_string};
 
 /// How long a code object that comes onto a stack anew is believed to be the one it was: in samples that have
 /// time for a look, and in others.
@@ -24,6 +24,9 @@ const CHURN_US: u64 = 10_000_000;
 
 /// Most code objects that are remembered; then all are forgotten.
 const MOST_CODES: usize = 100_000;
+
+/// Most code objects that are expected to be looked at in one sample.
+const MOST_LOOKED_AT: usize = 8;
 
 /// Most units of bytecode of one function (2 bytes each), and most bytes of a line table, that are believed.
 const MOST_UNITS: u64 = 8 << 20;
@@ -69,8 +72,8 @@ pub struct Code {
 pub struct Codes {
     offsets: Offsets,
     code_type: Option<u64>,
-    /// How often the target was read.
-    pub reads: u64,
+    /// Those that were looked at again in the last sample that had time for it.
+    looked_at: Vec<u64>,
     /// Whether there is no time to look at known code objects again.
     pub in_haste: bool,
     by_address: FxHashMap<u64, u32>,
@@ -89,7 +92,7 @@ impl Codes {
         Codes {
             offsets,
             code_type,
-            reads: 0,
+            looked_at: Vec::new(),
             in_haste: false,
             by_address: FxHashMap::default(),
             codes: Vec::new(),
@@ -100,6 +103,17 @@ impl Codes {
     /// Address of the type of code objects, where it is known.
     pub fn code_type(&self) -> Option<u64> {
         self.code_type
+    }
+
+    /// What to copy of code objects, so that it can be seen whether they are what they were: of those that were
+    /// looked at again when this was asked last.
+    pub fn heads(&mut self) -> Vec<Range> {
+        let length = at(self.offsets.code.head);
+        let range = |address: u64| Range {
+            address: address as usize,
+            length,
+        };
+        self.looked_at.drain(..).map(range).collect()
     }
 
     /// Forgets everything when there is too much of it; true if it did.
@@ -134,7 +148,9 @@ impl Codes {
             if was_checked && (is_settled || code.checked_us == now_us) {
                 return Some(CodeId(index));
             }
-            self.reads += 1;
+            if !self.in_haste && self.looked_at.len() < MOST_LOOKED_AT {
+                self.looked_at.push(address);
+            }
             let (identity, _) = head(&self.offsets, memory, address)?;
             if identity == code.identity {
                 code.checked_us = now_us;
@@ -176,7 +192,6 @@ impl Codes {
     }
 
     fn read(&mut self, memory: &impl Memory, tables: &mut Tables, address: u64) -> Option<Code> {
-        self.reads += 1;
         let (identity, bytes) = head(&self.offsets, memory, address)?;
         match self.code_type {
             Some(known) if known == identity.kind => {}
@@ -268,7 +283,6 @@ impl Codes {
             return Some(FrameId(known - 1));
         }
         if code.lines.is_none() {
-            self.reads += 1;
             let table = read_bytes(memory, code.identity.line_table).unwrap_or_default();
             code.lines = Some(Lines::decode(line_coding, &table, code.identity.first_line));
         }
@@ -297,7 +311,6 @@ impl Codes {
             return None;
         }
         if code.calls.is_none() {
-            self.reads += 1;
             let mut bytecode = vec![0; code.units as usize * 2];
             let exceptions = read_bytes(memory, code.exceptions).unwrap_or_default();
             let calls = match memory.read(code.start, &mut bytecode) {

@@ -4,8 +4,8 @@ use super::super::builtins::Builtins;
 use super::super::{FrameSample, ThreadStack};
 use super::codes::{CodeId, Codes};
 use super::thread::{RawFrame, Thread};
-use super::window::Window;
-use crate::layout::{self, Offsets, at};
+use super::window::Beside;
+use crate::layout::{Offsets, at};
 use crate::profile::Tables;
 use crate::target::memory::Memory;
 
@@ -16,10 +16,8 @@ const LOOK_US: u64 = 10_000;
 pub struct Decoder<'a, M> {
     /// Offsets.
     pub offsets: &'a Offsets,
-    /// The target.
-    pub memory: &'a M,
-    /// The copy.
-    pub window: &'a Window,
+    /// The target and the copy.
+    pub memory: &'a Beside<'a, M>,
     /// Code objects.
     pub codes: &'a mut Codes,
     /// C functions, where they are shown.
@@ -119,12 +117,20 @@ impl<M: Memory> Decoder<'_, M> {
         let Some(slots) = self.codes.callable_slots(self.memory, code, unit) else {
             return;
         };
-        let first = raw
-            .address
-            .wrapping_add(u64::from(self.offsets.frame.localsplus));
+        let frame = &self.offsets.frame;
+        let first = match frame.value_stack {
+            None => raw.address.wrapping_add(u64::from(frame.localsplus)),
+            Some(offset) => {
+                let at = raw.address.wrapping_add(u64::from(offset));
+                let Ok(first) = self.memory.read_word(at) else {
+                    return;
+                };
+                first
+            }
+        };
         for slot in slots.into_iter().flatten() {
             let address = first.wrapping_add(8 * u64::from(slot));
-            let Some(callable) = self.word(address) else {
+            let Some(callable) = self.memory.read_word(address).ok() else {
                 return;
             };
             let callable = callable & !self.offsets.frame.tag_mask;
@@ -144,13 +150,5 @@ impl<M: Memory> Decoder<'_, M> {
             }
             return;
         }
-    }
-
-    fn word(&mut self, address: u64) -> Option<u64> {
-        if let Some(bytes) = self.window.get(address, 8, &mut 0) {
-            return layout::word(bytes, 0);
-        }
-        self.codes.reads += 1;
-        self.memory.read_word(address).ok()
     }
 }

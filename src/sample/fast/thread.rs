@@ -1,6 +1,8 @@
 //! One Python thread: what is remembered of it between samples, and the walk along its frames in a copy of its
 //! memory.
 
+use rustc_hash::FxHashSet;
+
 use super::window::Window;
 use crate::layout::{self, CurrentFrame, DataStackOffsets, Instruction, Offsets, at};
 use crate::target::memory::Memory;
@@ -24,6 +26,10 @@ const SLACK: u64 = 768;
 /// heap objects they lie next to each other and cost little.
 const SPARE_FRAMES: usize = 24;
 const SPARE_HEAP_FRAMES: usize = 400;
+
+/// Frames on the heap are forgotten when they were in none of the noted ones of so many walks.
+const NOTED_WALKS: u32 = 8;
+const REMEMBERED_WALKS: u32 = 1024;
 
 /// Most frames outside of the data stack that are remembered at all.
 const MOST_LOOSE: usize = 40_000;
@@ -81,6 +87,9 @@ pub struct Thread {
     planned_end: u64,
     /// Frames outside of the data stack.
     loose: Vec<u64>,
+    /// Those of them that were on the stack in some of the last walks, and the number of walks so far.
+    seen: FxHashSet<u64>,
+    walks: u32,
     /// Whether the wanted ranges have changed.
     pub replan: bool,
 }
@@ -141,6 +150,8 @@ impl Thread {
             chunks: Vec::new(),
             planned_end: 0,
             loose: Vec::new(),
+            seen: FxHashSet::default(),
+            walks: 0,
             replan: true,
         }
     }
@@ -280,6 +291,7 @@ impl Thread {
         let newest = self.chunks.last().map_or(0..0, |chunk| {
             chunk.address..chunk.address.saturating_add(chunk.size)
         });
+        let always_from_c = layout.owner.is_none();
         let mut scratch = [0; 160];
         let (mut late, mut rooted, mut only_shims) = (false, false, true);
         let (mut hint, mut address, mut loose) = (0, innermost, 0usize);
@@ -330,10 +342,11 @@ impl Thread {
                     address,
                     code: word(layout.code) & !layout.tag_mask,
                     instruction,
-                    from_c: layout
-                        .is_entry
-                        .and_then(|offset| bytes.get(at(offset)))
-                        .is_some_and(|entry| *entry != 0),
+                    from_c: always_from_c
+                        || layout
+                            .is_entry
+                            .and_then(|offset| bytes.get(at(offset)))
+                            .is_some_and(|entry| *entry != 0),
                 });
             }
             address = word(layout.previous);
@@ -345,6 +358,9 @@ impl Thread {
             return Walk::Broken;
         }
         self.forget_loose(offsets, loose, frames, &newest);
+        if offsets.thread.stack.is_none() {
+            self.forget_unseen(frames);
+        }
         Walk::Whole { late }
     }
 
@@ -367,6 +383,19 @@ impl Thread {
                 .map(|frame| frame.address)
                 .filter(|address| !newest.contains(address));
             self.loose.extend(outside);
+            self.replan = true;
+        }
+    }
+
+    /// Heap frames: forgets those that have not been on the stack lately, each of which may cost a range.
+    fn forget_unseen(&mut self, frames: &[RawFrame]) {
+        self.walks = self.walks.wrapping_add(1);
+        if self.walks.is_multiple_of(NOTED_WALKS) {
+            self.seen.extend(frames.iter().map(|frame| frame.address));
+        }
+        if self.walks.is_multiple_of(REMEMBERED_WALKS) {
+            self.loose.retain(|frame| self.seen.contains(frame));
+            self.seen.clear();
             self.replan = true;
         }
     }
