@@ -410,22 +410,26 @@ while True:
         let memory = Live::new(Pid(target.pid));
         let runtime = runtime::find(Pid(target.pid), &memory).expect("a runtime");
         let signs = Signs::find(&memory, &runtime).expect("known");
-        let look = |wanted: Moment| {
-            let reads = (0..400).map(|_| {
-                std::thread::sleep(Duration::from_micros(100));
-                signs.read(&memory).expect("alive")
-            });
-            reads.filter(|moment| *moment == wanted).count()
+        let look = || {
+            std::thread::sleep(Duration::from_micros(100));
+            signs.read(&memory).expect("alive")
         };
-        std::thread::sleep(Duration::from_millis(50));
-        assert_eq!(look(Moment::Quiet), 400, "{python}: waits for a line");
-        target.tell("go");
-        std::thread::sleep(Duration::from_millis(50));
-        let (collecting, quiet) = (look(Moment::Collecting), look(Moment::Quiet));
+        // On its way to read the line.
+        std::thread::sleep(Duration::from_millis(100));
         assert!(
-            collecting > 40 && quiet > 4,
-            "{python}: {collecting} {quiet}"
+            (0..400).all(|_| look() == Moment::Quiet),
+            "{python} waits for a line"
         );
+        target.tell("go");
+        let (mut collecting, mut quiet) = (0, 0);
+        wait_until("both were seen", || {
+            for _ in 0..50 {
+                let moment = look();
+                collecting += u32::from(moment == Moment::Collecting);
+                quiet += u32::from(collecting > 0 && moment == Moment::Quiet);
+            }
+            collecting > 40 && quiet > 4
+        });
         for _ in 0..5 {
             let (_, report) = take(&target, CaptureOptions::default());
             assert_eq!(report.moment, Moment::Quiet, "{python}: {report:?}");
@@ -442,6 +446,8 @@ fn a_busy_process_is_copied_with_its_lock_held() {
         "-c",
         "print('ready', flush=True)\nwhile True: sum(range(1000))",
     ]);
+    // It lets go of the lock to write its line.
+    std::thread::sleep(Duration::from_millis(200));
     let (_, report) = take(&target, CaptureOptions::default());
     assert_eq!(report.moment, Moment::LockHeld, "{report:?}");
 }

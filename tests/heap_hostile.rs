@@ -3,11 +3,12 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use biopsy::heap::Heap;
 use biopsy::heap::census::Counting;
-use biopsy::target::image::{Captured, Image, Span};
+use biopsy::target::image::{Captured, Constants, Image, Span};
 use biopsy::target::memory::copy::{CaptureOptions, capture};
 use biopsy::units::Pid;
 use common::{Python, in_company, say};
@@ -20,7 +21,16 @@ const ROUNDS: u64 = 40;
 /// A heap of this size takes a hundredth of that; a list that never ends takes for ever.
 const LIMIT: Duration = Duration::from_secs(30);
 
-fn corrupted(captured: &Captured, random: &mut StdRng) -> Captured {
+/// Read-only memory as it was.
+struct Unchanged(Arc<Captured>);
+
+impl Constants for Unchanged {
+    fn read(&self, address: u64, into: &mut [u8]) -> bool {
+        self.0.image.bytes(address, 1).is_none() && self.0.image.read(address, into)
+    }
+}
+
+fn corrupted(captured: &Arc<Captured>, random: &mut StdRng) -> Captured {
     let mut spans: Vec<(u64, Vec<u8>)> = captured
         .image
         .spans()
@@ -82,7 +92,7 @@ fn corrupted(captured: &Captured, random: &mut StdRng) -> Captured {
         .map(|(start, bytes)| Span::new(start, bytes))
         .collect();
     Captured {
-        image: Image::new(spans, None),
+        image: Image::new(spans, Some(Box::new(Unchanged(captured.clone())))),
         runtime: captured.runtime.clone(),
         pid: captured.pid,
         command: captured.command.clone(),
@@ -103,7 +113,7 @@ fn corrupted_heaps_are_read_to_the_end_or_refused() {
         let captured = capture(Pid(target.pid), CaptureOptions::default())
             .expect("captured")
             .0;
-        drop(target);
+        let captured = Arc::new(captured);
         let (mut read, mut refused, mut longest) = (0, 0, Duration::ZERO);
         for seed in 0..ROUNDS {
             let broken = corrupted(&captured, &mut StdRng::seed_from_u64(seed));

@@ -190,7 +190,7 @@ fn text_and_locals(python: &Python, pid: &str) {
         "\"class body\"",
         "Body (",
         "innermost (",
-        "(idle)",
+        "(idle (",
         "blocked.py:22)",
     ] {
         assert!(text.stdout.contains(words), "{python}: no {words}{text}");

@@ -488,3 +488,22 @@ fn a_full_disk_or_a_closed_pipe_does_not_change_the_programs_code() {
     drop(child.stdout.take());
     assert_eq!(child.wait().expect("ends").code(), Some(6));
 }
+
+#[test]
+fn a_program_that_is_stopped_for_each_sample_ends_with_its_own_code() {
+    let _shared = in_company();
+    let python = Python::any();
+    let program = "
+import sys, time
+end = time.time() + 0.5
+while time.time() < end:
+    sum(range(1000))
+    time.sleep(0.0005)
+sys.exit(7)
+";
+    let words = ["run", "--blocking", "-q", "-r", "1000", "--"].map(str::to_string);
+    let words = [&words[..], &python.words(&["-c", program])].concat();
+    let ran = biopsy(&words).expect_code(7);
+    assert!(!ran.stderr.contains("traces it"), "{ran}");
+    assert!(ran.stdout.contains("<module>"), "{ran}");
+}

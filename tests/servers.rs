@@ -268,3 +268,96 @@ fn gunicorn_with_wsgi_and_flask_applications() {
         not_here("flask in target/test-venv");
     }
 }
+
+/// The leaks of a worker under load are named, and the server goes on answering.
+fn leaks_are_named(venv: &Path, application: &str) {
+    let module = application.split(':').next().unwrap_or_default();
+    let server = Server::start(venv, application);
+    let load = Load::start(server.port);
+    load.rate();
+    let worker = server.processes()[1].to_string();
+    let folder = tempfile::tempdir().expect("a folder");
+    let before = folder.path().join("before.heap").display().to_string();
+    biopsy(&["heap", "snapshot", &worker, "-q", "-o", &before]).ok();
+    load.rate();
+    let rule = format!("{module}.*:+10");
+    let pattern = format!("{module}.*");
+    let ran = biopsy(&[
+        "heap",
+        "diff",
+        &before,
+        &worker,
+        "--why",
+        "--json",
+        "--type",
+        &pattern,
+        "--fail-on",
+        &rule,
+    ]);
+    let ran = ran.expect_code(3);
+    let document = ran.json();
+    let why = &document["why"][0];
+    assert_eq!(why["type"], format!("{module}.Record"), "{ran}");
+    assert_eq!(
+        why["path"],
+        format!("{module}.REGISTRY.by_path[*][*]"),
+        "{ran}"
+    );
+    let (held, of) = (why["objects"].as_u64(), why["of"].as_u64());
+    assert!(held == of && of > Some(10), "{ran}");
+    // A record of 48 bytes at least, and its text of more than 60.
+    let least = of.unwrap_or(0) * 100;
+    assert!(why["retained_bytes"].as_u64() >= Some(least), "{ran}");
+    assert_eq!(
+        document["broken"][0]["type"],
+        format!("{module}.Record"),
+        "{ran}"
+    );
+
+    let after = folder.path().join("after.heap").display().to_string();
+    biopsy(&["heap", "snapshot", &worker, "-q", "-o", &after]).ok();
+    let caches = biopsy(&["heap", "caches", &after, "--json"]).ok().json();
+    let first = &caches["caches"][0];
+    assert_eq!(first["function"], format!("{module}.price"), "{caches:#}");
+    assert_eq!(first["limit"], serde_json::Value::Null);
+    let summary = biopsy(&["heap", "summary", &after, "--json"]).ok().json();
+    let records = summary["types"]
+        .as_array()
+        .and_then(|rows| {
+            rows.iter()
+                .find(|row| row["type"] == format!("{module}.Record"))
+        })
+        .and_then(|row| row["objects"].as_u64())
+        .expect("records");
+    // One result for each record; two threads of the worker may be between the two, or have made one twice.
+    let size = first["size"].as_u64().expect("a size");
+    assert!(
+        size.abs_diff(records) <= 4 + records / 50,
+        "{size} results, {records} records"
+    );
+    let answered = load.finish();
+    common::say(format_args!(
+        "{application}: {records} records found, {answered} requests answered"
+    ));
+    for pid in server.processes() {
+        assert_eq!(tracer(pid), Some(0), "{pid}");
+    }
+}
+
+#[test]
+fn leaks_of_servers_under_load_are_named() {
+    let _quiet = alone();
+    let Some(venv) = venv().filter(|venv| venv.join("bin/gunicorn").exists()) else {
+        return not_here("gunicorn (bash .ci/run makes target/test-venv with it)");
+    };
+    for (package, application) in [("flask", "leaky_flask:app"), ("django", "leaky_django:app")] {
+        let found = Command::new(venv.join("bin/python"))
+            .args(["-c", &format!("import {package}")])
+            .status();
+        if found.is_ok_and(|status| status.success()) {
+            leaks_are_named(&venv, application);
+        } else {
+            not_here(format_args!("{package} in target/test-venv"));
+        }
+    }
+}

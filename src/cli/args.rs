@@ -79,9 +79,12 @@ pub struct SampleArgs {
     /// Native (C, C++, Rust) frames too; needs --blocking and a build with them
     #[arg(long)]
     native: bool,
-    /// Do not attribute time to C functions [default: attributed, on 3.11 and newer]
+    /// Do not attribute time to C functions [default: attributed, on 3.8 and newer]
     #[arg(long)]
     no_builtins: bool,
+    /// Stacks along await chains, with asyncio's tasks as roots; suspended tasks too (3.11 and newer)
+    #[arg(long = "async", conflicts_with = "native")]
+    tasks: bool,
 }
 
 impl SampleArgs {
@@ -96,6 +99,7 @@ impl SampleArgs {
             blocking: self.blocking,
             native: self.native,
             no_builtins: self.no_builtins,
+            tasks: self.tasks,
         }
     }
 }

@@ -25,6 +25,9 @@ pub struct DumpArgs {
     /// Native frames too; needs --blocking and a build with them
     #[arg(long)]
     native: bool,
+    /// asyncio's tasks too, each with its coroutines along what it awaits (3.11 and newer)
+    #[arg(long = "async", conflicts_with_all = ["native", "locals"])]
+    tasks: bool,
     /// Print JSON (biopsy.dump/1)
     #[arg(long)]
     json: bool,
@@ -37,6 +40,7 @@ pub fn run(args: &DumpArgs, out: &mut dyn Write) -> Result<()> {
         locals: args.locals,
         cross_cpu: false,
         no_builtins: true,
+        tasks: args.tasks,
     };
     let dump = dump::dump(args.target.pid()?, options)?;
     if args.json {
@@ -46,6 +50,9 @@ pub fn run(args: &DumpArgs, out: &mut dyn Write) -> Result<()> {
             .map_err(|error| Error::write("stdout", &error));
     }
     stacks::write_dump(&dump, out)?;
+    if dump.tasks_cut {
+        eprintln!("biopsy: note: there are too many tasks to show: some were left out");
+    }
     if !dump.steady {
         eprintln!(
             "biopsy: note: the stacks kept changing while they were read; --blocking stops the target for it"

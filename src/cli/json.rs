@@ -61,6 +61,19 @@ struct DumpDocument<'a> {
     command: &'a str,
     steady: bool,
     threads: Vec<DumpThread<'a>>,
+    /// With --async.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tasks: Option<Vec<DumpTask<'a>>>,
+}
+
+#[derive(Serialize)]
+struct DumpTask<'a> {
+    name: &'a str,
+    state: &'static str,
+    /// Null when no thread runs it.
+    thread_id: Option<u64>,
+    awaited_by: &'a [String],
+    frames: Vec<DumpFrame<'a>>,
 }
 
 #[derive(Serialize)]
@@ -69,6 +82,12 @@ struct DumpThread<'a> {
     os_id: Option<u64>,
     name: Option<&'a str>,
     state: &'static str,
+    /// `state` in full.
+    activity: String,
+    waits_for_gil: bool,
+    collects_garbage: bool,
+    /// Null when it did not sleep.
+    system_call: Option<&'a str>,
     frames: Vec<DumpFrame<'a>>,
 }
 
@@ -98,9 +117,25 @@ pub fn dump(dump: &Dump) -> Result<String> {
                 os_id: (thread.os_id != 0).then_some(thread.os_id),
                 name: thread.name.as_deref(),
                 state: thread.state(),
+                activity: thread.activity(),
+                waits_for_gil: thread.waits_for_gil,
+                collects_garbage: thread.collects,
+                system_call: thread.system_call.as_deref(),
                 frames: thread.frames.iter().map(frame).collect(),
             })
             .collect(),
+        tasks: dump.tasks.as_ref().map(|tasks| {
+            tasks
+                .iter()
+                .map(|task| DumpTask {
+                    name: &task.name,
+                    state: task.state,
+                    thread_id: task.python_id,
+                    awaited_by: &task.awaited_by,
+                    frames: task.frames.iter().map(frame).collect(),
+                })
+                .collect()
+        }),
     })
 }
 

@@ -13,6 +13,7 @@ use serde::ser::{SerializeMap, Serializer};
 
 use super::{ExportOptions, Exporter, Loss};
 use crate::error::{Error, Result};
+use crate::profile::states::{self, Contention, StateTimes};
 use crate::profile::{
     CallStats, CallTree, FunctionId, FunctionKind, FunctionStats, Origin, Profile,
 };
@@ -144,10 +145,12 @@ impl Serialize for Document<'_> {
         map.serialize_entry("reader", &known(&meta.reader))?;
         map.serialize_entry("total_tottime_s", &self.time(self.stats.total_tottime()))?;
         map.serialize_entry("processes", &Rows(|| self.processes()))?;
+        let times = states::times(self.profile, &self.options.filter);
+        map.serialize_entry("states", &self.states(&times))?;
         let mut order: Vec<&FunctionStats> = self.stats.rows.iter().collect();
         order.sort_by(|a, b| self.compare(a, b));
         map.serialize_entry("functions", &Rows(|| order.iter().map(|row| self.row(row))))?;
-        map.serialize_entry("threads", &Rows(|| self.threads()))?;
+        map.serialize_entry("threads", &Rows(|| self.threads(&times)))?;
         map.end()
     }
 }
@@ -203,6 +206,28 @@ struct ThreadRow<'a> {
     samples: u64,
     python_id: u64,
     pid: Option<i32>,
+    /// `None` where it was not recorded.
+    states: Option<ThreadStatesRow>,
+}
+
+/// Seconds by state; a moment may count in several of them.
+#[derive(Serialize)]
+struct ThreadStatesRow {
+    wall_s: f64,
+    on_cpu_s: f64,
+    gil_s: f64,
+    gil_wait_s: f64,
+    on_cpu_without_gil_s: f64,
+    idle_s: f64,
+    gc_s: f64,
+}
+
+#[derive(Serialize)]
+struct StatesRow {
+    gil_held_s: f64,
+    gil_waiting_threads: usize,
+    gil_waited_s: f64,
+    gc_s: f64,
 }
 
 #[derive(Serialize)]
@@ -293,8 +318,20 @@ impl<'a> Document<'a> {
             .then_with(|| key(a).cmp(&key(b)))
     }
 
-    fn threads(&self) -> impl Iterator<Item = ThreadRow<'a>> {
+    /// How threads shared the GIL; `None` where it was not recorded.
+    fn states(&self, times: &[StateTimes]) -> Option<StatesRow> {
+        let sums = Contention::of(times);
+        self.profile.meta.has_states.then_some(StatesRow {
+            gil_held_s: sums.held_us as f64 / 1e6,
+            gil_waiting_threads: sums.waiting_threads,
+            gil_waited_s: sums.waited_us as f64 / 1e6,
+            gc_s: sums.gc_us as f64 / 1e6,
+        })
+    }
+
+    fn threads(&self, times: &[StateTimes]) -> impl Iterator<Item = ThreadRow<'a>> {
         let profile = self.profile;
+        let has_states = profile.meta.has_states;
         let wanted = self.options.filter.threads(profile);
         let mut samples = vec![0u64; profile.threads.len()];
         for run in self.options.filter.runs(profile) {
@@ -304,9 +341,10 @@ impl<'a> Document<'a> {
             .threads
             .iter()
             .zip(samples)
+            .zip(times)
             .zip(wanted)
             .filter(|(_, wanted)| *wanted);
-        rows.map(move |((info, samples), _)| ThreadRow {
+        rows.map(move |(((info, samples), times), _)| ThreadRow {
             id: if info.os_id != 0 {
                 info.os_id
             } else {
@@ -319,6 +357,7 @@ impl<'a> Document<'a> {
                 .processes
                 .get(info.process.index())
                 .map(|process| process.pid),
+            states: has_states.then(|| states_row(times)),
         })
     }
 
@@ -329,6 +368,19 @@ impl<'a> Document<'a> {
             python: known(&process.python),
             command: known(&process.command),
         })
+    }
+}
+
+fn states_row(times: &StateTimes) -> ThreadStatesRow {
+    let seconds = |us: u64| us as f64 / 1e6;
+    ThreadStatesRow {
+        wall_s: seconds(times.wall_us),
+        on_cpu_s: seconds(times.on_cpu_us),
+        gil_s: seconds(times.gil_us),
+        gil_wait_s: seconds(times.gil_wait_us),
+        on_cpu_without_gil_s: seconds(times.released_us),
+        idle_s: seconds(times.idle_us),
+        gc_s: seconds(times.gc_us),
     }
 }
 

@@ -177,17 +177,13 @@ impl<'a> Memory<'a> {
     pub fn any_place(&self, address: u64) -> Option<Place<'a>> {
         let piece = address >> PIECE;
         let root = *self.roots.get((piece >> TABLE) as usize)? as usize;
-        let mut index = *self
-            .tables
-            .get(root.wrapping_add(piece as usize & ((1 << TABLE) - 1)))?
-            as usize;
-        for _ in 0..STEPS {
-            let run = self.runs.get(index)?;
+        let piece = root.wrapping_add(piece as usize & ((1 << TABLE) - 1));
+        let first = *self.tables.get(piece)? as usize;
+        for run in self.runs.get(first..)?.iter().take(STEPS) {
             let at = address.checked_sub(run.start)?;
             if at < run.bytes.len() as u64 {
                 return Some(Memory::at(run, at as usize, address));
             }
-            index += 1;
         }
         let after = self.runs.partition_point(|run| run.start <= address);
         let run = self.runs.get(after.checked_sub(1)?)?;

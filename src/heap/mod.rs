@@ -14,6 +14,7 @@ pub mod graph;
 pub mod growth;
 mod memory;
 mod muppy;
+mod names;
 mod objects;
 mod open;
 pub mod paths;

@@ -9,8 +9,8 @@ use super::memory::{Memory, each_word};
 use super::types::{self, field, flag};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::debug_offsets::{self, Mismatch};
-use crate::layout::gc::{GcOffsets, GcPlace};
 use crate::layout::heap::{self as layout, GC_HEAD, GENERATION_STRIDE, HeapOffsets, StaticTypes};
+use crate::layout::{GcOffsets, GcPlace};
 use crate::layout::{Offsets, tables};
 use crate::target::image::{Captured, Held};
 use crate::target::runtime::Runtime;
@@ -150,20 +150,24 @@ impl<'a> Heap<'a> {
         }
     }
 
-    /// Objects from the lists, oldest generation first.
+    /// Objects from both ends of the lists, oldest generation first.
     fn sample(&self) -> Vec<u64> {
         let mut found = Vec::new();
         for head in self.permanent.iter().chain(self.young.iter().rev()) {
-            let mut next = self.memory.word(*head).unwrap_or(0) & LINK_MASK;
-            let limit = found.len() + SAMPLE / 4;
-            while next != *head && found.len() < limit {
-                let Some(link) = self.memory.word(next) else {
-                    break;
-                };
-                found.push(next + GC_HEAD);
-                next = link & LINK_MASK;
+            for end in [0, 8] {
+                let mut link = *head;
+                for _ in 0..SAMPLE / 8 {
+                    let next = self.memory.word(link + end).unwrap_or(0) & LINK_MASK;
+                    if next == *head || self.memory.place(next).is_none() {
+                        break;
+                    }
+                    found.push(next + GC_HEAD);
+                    link = next;
+                }
             }
         }
+        found.sort_unstable();
+        found.dedup();
         found
     }
 
@@ -187,7 +191,14 @@ impl<'a> Heap<'a> {
     /// What most types made at run time have as `tp_dealloc`: the classes that a class statement makes.
     fn find_subtype_functions(&mut self, sample: &[u64]) -> Result<()> {
         let mut seen: FxHashMap<(u64, u64), u32> = FxHashMap::default();
-        for object in sample {
+        // Types of what is on the lists count too, should they not be on them themselves.
+        let kinds = sample
+            .iter()
+            .filter_map(|object| self.memory.word(object.wrapping_add(8)));
+        let mut objects: Vec<u64> = sample.iter().copied().chain(kinds).collect();
+        objects.sort_unstable();
+        objects.dedup();
+        for object in &objects {
             let Some(place) = self.memory.place(*object) else {
                 continue;
             };

@@ -1,6 +1,8 @@
 //! Where a walk starts beside the collector's lists: the state of each interpreter, its modules and static types,
 //! and the frames of its threads.
 
+use rustc_hash::FxHashSet;
+
 use super::Heap;
 use super::decode::dict::Keys;
 use super::decode::sinks::Named;
@@ -9,9 +11,8 @@ use super::memory::Place;
 use super::types::Types;
 use crate::layout::CurrentFrame;
 
-/// Most threads of an interpreter, frames of a thread and modules that are followed.
-const THREADS: usize = 1 << 16;
-const FRAMES: u32 = 1 << 20;
+/// Most frames of all threads and modules that are followed.
+const FRAMES: usize = 1 << 20;
 const MODULES: u64 = 1 << 20;
 
 /// Why something is a root.
@@ -98,7 +99,9 @@ fn threads(heap: &Heap, interpreter: u64, roots: &mut Vec<(u64, Reason)>) {
         .memory
         .word(interpreter.wrapping_add(offsets.interpreter.threads_head.into()))
         .unwrap_or(0);
-    for _ in 0..THREADS {
+    // Threads and frames that were followed: a ring of them ends where it began.
+    let mut followed = FxHashSet::default();
+    while followed.insert(thread) {
         let Some(place) = heap.memory.place(thread) else {
             return;
         };
@@ -114,18 +117,23 @@ fn threads(heap: &Heap, interpreter: u64, roots: &mut Vec<(u64, Reason)>) {
                 .word(cframe)
                 .and_then(|cframe| heap.memory.word(cframe.wrapping_add(current.into()))),
         };
-        stack(heap, native, frame.unwrap_or(0), roots);
+        stack(heap, native, frame.unwrap_or(0), &mut followed, roots);
         thread = place.word_or_0(offsets.thread.next);
     }
 }
 
 /// The frames from `frame` outwards.
-fn stack(heap: &Heap, thread: i32, mut frame: u64, roots: &mut Vec<(u64, Reason)>) {
+fn stack(
+    heap: &Heap,
+    thread: i32,
+    mut frame: u64,
+    followed: &mut FxHashSet<u64>,
+    roots: &mut Vec<(u64, Reason)>,
+) {
     let offsets = &heap.offsets.frame;
     let mut sink = Named::new(heap);
     let mut depth = 0;
-    // A ring of frames that lies would be as long as this allows.
-    for _ in 0..FRAMES {
+    while followed.len() < FRAMES && followed.insert(frame) {
         let Some(place) = heap.memory.place(frame) else {
             return;
         };
@@ -188,7 +196,7 @@ fn frame_roots(
         roots.push((*target, reason(local)));
     }
     // A frame that is torn is left; its callers are not.
-    result.is_ok() || sink.fields.len() < FRAMES as usize
+    result.is_ok() || sink.fields.len() < FRAMES
 }
 
 /// The string that names the function of a code object.

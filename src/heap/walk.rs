@@ -107,10 +107,7 @@ impl Shared {
 pub fn follow(heap: &Heap, head: u64, tracked: &Bits, mut each: impl FnMut(u64)) -> bool {
     for end in [0, 8] {
         let mut link = head;
-        loop {
-            let Some(next) = heap.memory.word(link + end) else {
-                break;
-            };
+        while let Some(next) = heap.memory.word(link + end) {
             let next = next & LINK_MASK;
             if next == head {
                 return end == 0;

@@ -4,7 +4,7 @@
 //! The order of its fields is another in every minor version. Members of the runtime and interpreter states move
 //! between patch releases, so the block's values are taken for them; everything else must agree with the table.
 
-use super::{CurrentFrame, GilPlace, Offsets};
+use super::{CurrentFrame, GcPlace, GilPlace, Offsets};
 
 /// The first eight bytes.
 pub const COOKIE: &[u8; 8] = b"xdebugpy";
@@ -33,6 +33,8 @@ struct Positions {
     runtime_state_interpreters_head: usize,
     interpreter_state_next: usize,
     interpreter_state_threads_head: usize,
+    interpreter_state_gc: usize,
+    gc_collecting: usize,
     interpreter_state_imports_modules: usize,
     interpreter_state_ceval_gil: usize,
     gil: usize,
@@ -62,6 +64,8 @@ const V3_13: Positions = Positions {
     runtime_state_interpreters_head: 40,
     interpreter_state_next: 64,
     interpreter_state_threads_head: 72,
+    interpreter_state_gc: 80,
+    gc_collecting: 576,
     interpreter_state_imports_modules: 88,
     interpreter_state_ceval_gil: 112,
     gil: 120,
@@ -91,6 +95,8 @@ const V3_14: Positions = Positions {
     runtime_state_interpreters_head: 40,
     interpreter_state_next: 64,
     interpreter_state_threads_head: 72,
+    interpreter_state_gc: 88,
+    gc_collecting: 656,
     interpreter_state_imports_modules: 96,
     interpreter_state_ceval_gil: 120,
     gil: 128,
@@ -120,6 +126,8 @@ const V3_15: Positions = Positions {
     runtime_state_interpreters_head: 40,
     interpreter_state_next: 64,
     interpreter_state_threads_head: 72,
+    interpreter_state_gc: 88,
+    gc_collecting: 760,
     interpreter_state_imports_modules: 96,
     interpreter_state_ceval_gil: 120,
     gil: 128,
@@ -158,6 +166,26 @@ pub fn is_free_threaded(block: &[u8]) -> bool {
     block.starts_with(COOKIE) && super::word(block, 16).is_some_and(|word| word & 1 == 1)
 }
 
+fn positions(minor: u32) -> Option<Positions> {
+    match minor {
+        13 => Some(V3_13),
+        14 => Some(V3_14),
+        15 => Some(V3_15),
+        _ => None,
+    }
+}
+
+/// The collector's state in the interpreter state, and in that the word that says that it is at work; `None` when
+/// `block` is none or its values make no sense.
+pub fn gc(block: &[u8], minor: u32) -> Option<(u32, u32)> {
+    let at = positions(minor).filter(|_| block.starts_with(COOKIE))?;
+    let offset = |position| {
+        let value = super::word(block, position)?;
+        u32::try_from(value).ok().filter(|_| value < LARGEST)
+    };
+    Some((offset(at.interpreter_state_gc)?, offset(at.gc_collecting)?))
+}
+
 /// `table` with what the block knows better; fails where they cannot both be right.
 pub fn apply(block: &[u8], minor: u32, table: Offsets) -> Result<Offsets, Mismatch> {
     if !block.starts_with(COOKIE) {
@@ -166,12 +194,7 @@ pub fn apply(block: &[u8], minor: u32, table: Offsets) -> Result<Offsets, Mismat
     if is_free_threaded(block) {
         return Err(Mismatch::FreeThreaded);
     }
-    let at = match minor {
-        13 => V3_13,
-        14 => V3_14,
-        15 => V3_15,
-        _ => return Err(Mismatch::UnknownVersion),
-    };
+    let at = positions(minor).ok_or(Mismatch::UnknownVersion)?;
     let get = |position: usize, name| super::word(block, position).ok_or(Mismatch::Field(name));
     let moved = |position: usize, name| {
         let value = get(position, name)?;
@@ -185,6 +208,7 @@ pub fn apply(block: &[u8], minor: u32, table: Offsets) -> Result<Offsets, Mismat
     offsets.interpreter.next = moved(at.interpreter_state_next, "interpreter next")?;
     offsets.interpreter.threads_head = moved(at.interpreter_state_threads_head, "threads_head")?;
     offsets.interpreter.modules = moved(at.interpreter_state_imports_modules, "modules")?;
+    offsets.gc.place = GcPlace::Interpreter(moved(at.interpreter_state_gc, "interpreter gc")?);
     offsets.gil.place = GilPlace::Interpreter(moved(at.interpreter_state_ceval_gil, "ceval.gil")?);
 
     let gil = get(at.gil, "gil")?;
@@ -262,6 +286,11 @@ pub fn apply(block: &[u8], minor: u32, table: Offsets) -> Result<Offsets, Mismat
             "co_firstlineno",
             at.code_firstlineno,
             code.first_line.into(),
+        ),
+        (
+            "gc collecting",
+            at.gc_collecting,
+            table.gc.collecting.into(),
         ),
         (
             "str size",

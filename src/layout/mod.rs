@@ -3,6 +3,7 @@
 //! One [`Offsets`] a minor version (`tables`). What differs between versions in kind, not only in place, is an
 //! enum in it, so that nothing outside of `tables` ever asks for a version. No I/O here.
 
+pub mod asyncio;
 pub mod debug_offsets;
 pub mod gc;
 pub mod heap;
@@ -12,6 +13,8 @@ pub mod opcodes;
 pub mod tables;
 pub mod version;
 
+pub use asyncio::CoroutineOffsets;
+pub use gc::{GcOffsets, GcPlace};
 pub use opcodes::Opcodes;
 
 /// Where the words of the interpreter lock are.
@@ -36,6 +39,8 @@ pub struct GilOffsets {
     pub switch_number: u32,
     /// Size of what has to be read.
     pub size: u32,
+    /// Size of the whole struct: a thread that waits for the lock sleeps on an address in it.
+    pub whole: u32,
 }
 
 /// `PyInterpreterState`.
@@ -235,6 +240,8 @@ pub struct Offsets {
     pub interpreters_head: u32,
     /// The lock.
     pub gil: GilOffsets,
+    /// The garbage collector.
+    pub gc: GcOffsets,
     /// Interpreter state.
     pub interpreter: InterpreterOffsets,
     /// Thread state.
@@ -249,6 +256,8 @@ pub struct Offsets {
     pub dict: DictOffsets,
     /// Opcodes and the evaluation stack; `None` where C functions are not told apart.
     pub opcodes: Option<Opcodes>,
+    /// Coroutines and tasks; `None` where stacks along await chains are not shown.
+    pub coroutine: Option<CoroutineOffsets>,
 }
 
 /// An offset as an index; all are small.

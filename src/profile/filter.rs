@@ -68,6 +68,7 @@ impl Filter {
     /// Whether samples in `state` count.
     pub fn accepts_state(&self, state: RunState) -> bool {
         match self.mode {
+            _ if state.has(RunState::ELSEWHERE) => false,
             Mode::Wall => true,
             Mode::Cpu => state.has(RunState::ON_CPU),
             Mode::Gil => state.has(RunState::GIL),

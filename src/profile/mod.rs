@@ -8,6 +8,7 @@ pub mod diff;
 pub mod estimate;
 pub mod filter;
 pub mod record;
+pub mod states;
 pub mod tables;
 pub mod tree;
 

@@ -52,6 +52,8 @@ pub struct Meta {
     pub split_threads: bool,
     /// Whether CPU time was recorded.
     pub has_cpu_time: bool,
+    /// Whether it was recorded who waited for the GIL and who collected garbage.
+    pub has_states: bool,
     /// The reader that was used and why, for people.
     pub reader: String,
 }
@@ -98,6 +100,8 @@ impl RunState {
     pub const GIL_WAIT: RunState = RunState(4);
     /// A garbage collection was under way in this thread.
     pub const GC: RunState = RunState(8);
+    /// The time is another timeline's: the thread ran a task that has its own.
+    pub const ELSEWHERE: RunState = RunState(16);
 
     /// Whether all bits of `other` are set.
     pub fn has(self, other: RunState) -> bool {

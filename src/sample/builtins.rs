@@ -243,7 +243,7 @@ fn owner(memory: &impl Memory, kind: u64, definition: u64) -> Option<u64> {
 /// follow it.
 fn holds(memory: &impl Memory, methods: u64, definition: u64) -> bool {
     let offset = definition.wrapping_sub(methods);
-    if offset % METHOD_DEF != 0 || offset / METHOD_DEF >= MOST_METHODS {
+    if !offset.is_multiple_of(METHOD_DEF) || offset / METHOD_DEF >= MOST_METHODS {
         return false;
     }
     let mut table = vec![0; offset as usize];

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::StackReader;
-use super::fast::{FastOptions, FastReader};
+use super::fast::{self, FastOptions, FastReader};
 use super::pyspy::{PySpyReader, ReaderOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::tables;
@@ -56,6 +56,9 @@ pub fn open(pid: Pid, options: ReaderOptions) -> Result<Opened> {
     {
         return Ok(opened);
     }
+    if options.tasks {
+        return Err(fast::no_tasks(pid, &version));
+    }
     Ok(Opened {
         reader: Box::new(reader),
         version,
@@ -68,6 +71,7 @@ fn open_fast(pid: Pid, options: ReaderOptions) -> Result<Option<Opened>> {
         blocking: options.blocking,
         cross_cpu: options.cross_cpu,
         no_builtins: options.no_builtins,
+        tasks: options.tasks,
     };
     match FastReader::open(pid, fast) {
         Ok((reader, version)) => Ok(Some(Opened {

@@ -7,11 +7,12 @@ use rustc_hash::FxHashMap;
 
 use super::choose::{self, Patience};
 use super::pyspy::{self, ReaderOptions};
-use super::{Fault, Locals, ThreadStacks};
+use super::tasks::{TaskStack, TaskStacks, TaskState};
+use super::{Fault, FrameSample, Locals, ThreadStacks, states};
 use crate::error::{Error, ErrorKind, Result};
-use crate::profile::Tables;
-use crate::target::process;
-use crate::target::threads::{self, Threads};
+use crate::profile::{RunState, Tables};
+use crate::target::threads::{self, Activity, Threads};
+use crate::target::{process, syscalls};
 use crate::units::{Pid, Tid};
 
 /// Reads until two in a row agree, so that a moving stack is not shown half old, half new.
@@ -28,8 +29,27 @@ pub struct Dump {
     pub command: String,
     /// Its Python threads.
     pub threads: Vec<DumpThread>,
+    /// Its asyncio tasks; `None` when they were not asked for.
+    pub tasks: Option<Vec<DumpTask>>,
+    /// Whether some tasks were left out, since there are too many.
+    pub tasks_cut: bool,
     /// Whether two reads in a row were equal (or the target was stopped).
     pub steady: bool,
+}
+
+/// One asyncio task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DumpTask {
+    /// Its name.
+    pub name: String,
+    /// `running`, `suspended`, or `created` when it has not begun.
+    pub state: &'static str,
+    /// `threading.get_ident()` of the thread that runs it.
+    pub python_id: Option<u64>,
+    /// Names of the tasks that wait for it.
+    pub awaited_by: Vec<String>,
+    /// Frames, innermost first: its coroutines, and what the innermost one calls while it runs.
+    pub frames: Vec<DumpFrame>,
 }
 
 /// One thread.
@@ -45,6 +65,12 @@ pub struct DumpThread {
     pub holds_gil: bool,
     /// Whether it ran or was ready to run; `None` when unknown.
     pub on_cpu: Option<bool>,
+    /// Whether it waited for the GIL.
+    pub waits_for_gil: bool,
+    /// Whether it was collecting garbage.
+    pub collects: bool,
+    /// The system call that it slept in, by name or number; `None` when it did not sleep, or the kernel does not say.
+    pub system_call: Option<String>,
     /// Frames, innermost first.
     pub frames: Vec<DumpFrame>,
 }
@@ -75,6 +101,17 @@ impl DumpThread {
             (false, None) => "unknown",
         }
     }
+
+    /// The same in full: `active+gil (collecting garbage)`, `waiting for the GIL`, `idle (epoll_wait)`.
+    pub fn activity(&self) -> String {
+        let state = self.state();
+        match &self.system_call {
+            _ if self.collects => format!("{state} (collecting garbage)"),
+            _ if self.waits_for_gil => "waiting for the GIL".to_string(),
+            Some(call) if self.on_cpu == Some(false) => format!("{state} ({call})"),
+            _ => state.to_string(),
+        }
+    }
 }
 
 /// Reads all stacks of `pid`.
@@ -99,16 +136,15 @@ pub fn dump(pid: Pid, options: ReaderOptions) -> Result<Dump> {
     let mut steady = false;
     // The same one for all reads: readers look names up rarely and leave them there.
     let mut stacks = ThreadStacks::default();
+    let mut tasks = TaskStacks::default();
     for _ in 0..READS {
-        match opened.reader.read(&mut tables, &mut stacks) {
+        let mut outcome = opened.reader.read(&mut tables, &mut stacks);
+        if outcome.is_ok() && options.tasks {
+            outcome = opened.reader.read_tasks(&mut tables, &stacks, &mut tasks);
+        }
+        match outcome {
             Ok(()) => {
-                let mut threads = describe(pid, &tables, &stacks, &mut os_threads);
-                for thread in &mut threads {
-                    let tid = i32::try_from(thread.os_id).ok().map(Tid);
-                    if let Some(seen) = tid.and_then(|tid| undisturbed.get(&tid)) {
-                        thread.on_cpu = Some(seen.on_cpu);
-                    }
-                }
+                let threads = describe(pid, &tables, &stacks, &mut os_threads, &undisturbed);
                 steady = options.blocking || last.as_ref().is_some_and(|last| same(last, &threads));
                 last = Some(threads);
                 if steady {
@@ -133,6 +169,10 @@ pub fn dump(pid: Pid, options: ReaderOptions) -> Result<Dump> {
         python: opened.version.to_string(),
         command: process::command_line(pid),
         threads,
+        tasks: options
+            .tasks
+            .then(|| describe_tasks(&tables, &stacks, &tasks)),
+        tasks_cut: tasks.cut,
         steady,
     })
 }
@@ -146,6 +186,7 @@ fn describe(
     tables: &Tables,
     stacks: &ThreadStacks,
     os_threads: &mut Threads,
+    undisturbed: &FxHashMap<Tid, Activity>,
 ) -> Vec<DumpThread> {
     let describe = |(at, thread): (usize, &super::ThreadStack)| {
         let inner = match i32::try_from(thread.os_id) {
@@ -157,32 +198,86 @@ fn describe(
             .frames
             .iter()
             .enumerate()
-            .map(|(depth, sample)| {
-                let frame = tables.get_frame(sample.frame);
-                DumpFrame {
-                    file: tables.file(frame.function).to_string(),
-                    line: frame.line,
-                    first_line: tables.line(frame.function),
-                    name: tables.name(frame.function).to_string(),
-                    locals: stacks
-                        .locals
-                        .get(at)
-                        .and_then(|frames| frames.get(depth))
-                        .cloned(),
-                }
+            .map(|(depth, sample)| DumpFrame {
+                locals: stacks
+                    .locals
+                    .get(at)
+                    .and_then(|frames| frames.get(depth))
+                    .cloned(),
+                ..describe_frame(tables, sample)
             })
             .collect();
         frames.reverse();
+        let seen = tid.and_then(|tid| match undisturbed.get(&tid) {
+            Some(seen) => Some(*seen),
+            None => os_threads.activity(tid, None),
+        });
+        let state = states::run_state(thread, seen);
         DumpThread {
             python_id: thread.python_id,
             os_id: tid.map_or(thread.os_id, |tid| tid.0 as u64),
             name: thread.name.clone(),
             holds_gil: thread.holds_gil,
-            on_cpu: tid
-                .and_then(|tid| os_threads.activity(tid, None))
-                .map(|seen| seen.on_cpu),
+            on_cpu: seen.map(|seen| seen.on_cpu),
+            waits_for_gil: state.has(RunState::GIL_WAIT),
+            collects: state.has(RunState::GC),
+            system_call: seen.and_then(|seen| seen.wait).map(|wait| {
+                let name = syscalls::name(wait.number).map(str::to_string);
+                name.unwrap_or_else(|| format!("system call {}", wait.number))
+            }),
             frames,
         }
     };
     stacks.threads.iter().enumerate().map(describe).collect()
+}
+
+fn describe_frame(tables: &Tables, sample: &FrameSample) -> DumpFrame {
+    let frame = tables.get_frame(sample.frame);
+    DumpFrame {
+        file: tables.file(frame.function).to_string(),
+        line: frame.line,
+        first_line: tables.line(frame.function),
+        name: tables.name(frame.function).to_string(),
+        locals: None,
+    }
+}
+
+fn describe_tasks(tables: &Tables, stacks: &ThreadStacks, tasks: &TaskStacks) -> Vec<DumpTask> {
+    let names: FxHashMap<u64, &str> = tasks
+        .tasks
+        .iter()
+        .map(|task| (task.address, task.name.as_str()))
+        .collect();
+    let describe = |(at, task): (usize, &TaskStack)| {
+        let running = tasks.running.iter().find(|running| running.task == at);
+        let thread = running.and_then(|running| stacks.threads.get(running.thread));
+        let own = task.frames.get(task.own + 1..).unwrap_or_default();
+        let frames = match (running, thread) {
+            (Some(running), Some(thread)) => thread.frames.get(running.depth..),
+            _ => Some(own),
+        };
+        let frames = frames.unwrap_or_default();
+        DumpTask {
+            name: task.name.clone(),
+            state: match task.state {
+                _ if running.is_some() => "running",
+                TaskState::Created => "created",
+                TaskState::Running => "running",
+                TaskState::Suspended => "suspended",
+            },
+            python_id: thread.map(|thread| thread.python_id),
+            awaited_by: task
+                .awaited_by
+                .iter()
+                .filter_map(|address| names.get(address))
+                .map(|name| (*name).to_string())
+                .collect(),
+            frames: frames
+                .iter()
+                .rev()
+                .map(|sample| describe_frame(tables, sample))
+                .collect(),
+        }
+    };
+    tasks.tasks.iter().enumerate().map(describe).collect()
 }

@@ -8,12 +8,15 @@
 //! another one and called approximate.
 
 mod attempt;
+mod awaits;
 mod codes;
+mod current;
 mod decode;
 #[cfg(test)]
 mod hostile;
 mod lists;
 mod names;
+mod tasks;
 mod thread;
 mod window;
 
@@ -22,10 +25,12 @@ use std::time::{Duration, Instant};
 pub use codes::read_text;
 
 use codes::Codes;
+use tasks::Tasks;
 use thread::{RawFrame, Thread};
 use window::Window;
 
 use super::builtins::Builtins;
+use super::tasks::TaskStacks;
 use super::{Fault, StackReader, ThreadStacks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::debug_offsets::{self, Mismatch};
@@ -62,6 +67,8 @@ pub struct FastOptions {
     pub cross_cpu: bool,
     /// Leave C functions out.
     pub no_builtins: bool,
+    /// Look at asyncio's tasks.
+    pub tasks: bool,
 }
 
 /// A GIL and who had it when it was read last.
@@ -71,12 +78,16 @@ struct Domain {
     holder: u64,
     locked: bool,
     switches: u64,
+    /// Whether the holder's interpreter was collecting garbage.
+    collecting: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Interpreter {
     address: u64,
     threads_head: u64,
+    /// Address of the word that says whether garbage is being collected; 0 when it is not known.
+    collecting: u64,
 }
 
 /// Reads stacks on its own.
@@ -105,9 +116,13 @@ pub struct FastReader<M: Memory = Live> {
     codes: Codes,
     /// `None` where C functions are not shown.
     builtins: Option<Builtins>,
+    /// `None` where asyncio's tasks are not looked at.
+    tasks: Option<Tasks>,
     window: Window,
     /// The domain and holder that `window` is planned for.
     planned: Option<(usize, u64)>,
+    /// Where the interpreter of that holder says whether it collects garbage; 0 when that is not known.
+    collecting: u64,
     frames: Vec<RawFrame>,
     /// Stacks that were decoded so far.
     version: u64,
@@ -127,6 +142,9 @@ impl FastReader<Live> {
         let runtime = runtime::find(pid, &memory)?;
         let version = runtime.version.clone();
         let offsets = offsets_for(pid, &runtime)?;
+        if options.tasks && offsets.coroutine.is_none() {
+            return Err(no_tasks(pid, &version));
+        }
         let mut reader = FastReader::new(pid, memory, offsets, &runtime, options);
         if options.blocking {
             let stopper = Stopper::new(pid).ok_or_else(|| crate::target::process::gone(pid))?;
@@ -135,6 +153,16 @@ impl FastReader<Live> {
         reader.self_check()?;
         Ok((reader, version))
     }
+}
+
+/// Why `--async` cannot be done.
+pub fn no_tasks(pid: Pid, version: &Version) -> Error {
+    Error::new(
+        ErrorKind::NotAvailable,
+        format!("cannot show the tasks of process {pid}"),
+        format!("stacks along await chains are shown from Python 3.11 on, and this is {version}"),
+    )
+    .hint("leave out --async: threads are shown as they are")
 }
 
 /// The offsets for a runtime; fails for versions that are not known and for blocks that do not agree.
@@ -216,9 +244,11 @@ impl<M: Memory> FastReader<M> {
             named_us: None,
             rearrange: true,
             codes: Codes::new(offsets, runtime.code_type),
+            tasks: offsets.coroutine.filter(|_| options.tasks).map(Tasks::new),
             builtins: (!options.no_builtins).then(|| Builtins::new(offsets)),
             window: Window::default(),
             planned: None,
+            collecting: 0,
             frames: Vec::new(),
             version: 0,
             epoch: Instant::now(),
@@ -331,8 +361,18 @@ impl<M: Memory> StackReader for FastReader<M> {
         for (thread, stack) in self.threads.iter().zip(&mut stacks.threads) {
             let lock = self.domains.get(thread.domain);
             stack.holds_gil = lock.is_some_and(|lock| lock.locked && lock.holder == thread.address);
+            stack.collects = stack.holds_gil && lock.is_some_and(|lock| lock.collecting);
         }
         Ok(())
+    }
+
+    fn read_tasks(
+        &mut self,
+        tables: &mut Tables,
+        threads: &ThreadStacks,
+        stacks: &mut TaskStacks,
+    ) -> Result<(), Fault> {
+        self.look_at_tasks(tables, threads, stacks)
     }
 
     fn describe(&self) -> String {

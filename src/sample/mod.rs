@@ -11,6 +11,8 @@ pub mod pyspy;
 pub mod rest;
 pub mod session;
 mod slot;
+pub mod states;
+pub mod tasks;
 
 use std::time::Duration;
 
@@ -39,6 +41,10 @@ pub struct ThreadStack {
     pub name: Option<String>,
     /// Whether it held the GIL.
     pub holds_gil: bool,
+    /// Whether it held the GIL while its interpreter was collecting garbage.
+    pub collects: bool,
+    /// Addresses of the lock that it needs; empty when the reader does not know.
+    pub gil: std::ops::Range<u64>,
     /// Equal numbers in two samples mean that the thread has run no Python in between: it was not read again. 0 when
     /// the reader cannot say.
     pub version: u64,
@@ -74,6 +80,17 @@ pub trait StackReader {
     /// Reads all threads' stacks; names go into `tables`. On a fault `stacks` holds nothing of use.
     fn read(&mut self, tables: &mut Tables, stacks: &mut ThreadStacks) -> Result<(), Fault>;
 
+    /// Brings `stacks` up to date with asyncio's tasks, after `threads` were read. Finds none where the reader was not
+    /// opened for it. Names go into the same `tables`.
+    fn read_tasks(
+        &mut self,
+        _tables: &mut Tables,
+        _threads: &ThreadStacks,
+        _stacks: &mut tasks::TaskStacks,
+    ) -> Result<(), Fault> {
+        Ok(())
+    }
+
     /// Which reader this is and why it was chosen, for people.
     fn describe(&self) -> String;
 
@@ -100,4 +117,6 @@ pub struct SampleOptions {
     pub native: bool,
     /// Leave C functions out.
     pub no_builtins: bool,
+    /// Stacks along await chains, asyncio's tasks as roots.
+    pub tasks: bool,
 }

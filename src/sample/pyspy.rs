@@ -42,6 +42,8 @@ pub struct ReaderOptions {
     pub cross_cpu: bool,
     /// Leave C functions out (our own reader shows those that Python functions call).
     pub no_builtins: bool,
+    /// asyncio's tasks too: our own reader's only.
+    pub tasks: bool,
 }
 
 /// Reads stacks through py-spy.

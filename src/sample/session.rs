@@ -4,23 +4,27 @@
 //! time to stop. Signals, `--duration` and the target's end all end in the same way: samplers return what
 //! they have, and the parts are put together.
 
+mod family;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::thread::{JoinHandle, Thread};
+use std::thread::Thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
+
+use family::Family;
 
 use super::choose::{self, Opened, Patience};
 use super::clock::Clock;
 use super::pyspy::{self, ReaderOptions};
 use super::rest::Rest;
 use super::slot::Slot;
-use super::{Fault, FrameSample, SampleOptions, ThreadStack, ThreadStacks, calls};
-use crate::error::{Error, ErrorKind, Result, io_reason};
-use crate::profile::record::Sample;
+use super::tasks::{MOST_TASKS, Moment, Spent, TaskStacks, Timelines};
+use super::{Fault, SampleOptions, ThreadStack, ThreadStacks, states};
+use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{
-    Meta, Origin, ProcessId, ProcessInfo, Profile, Recorder, RunState, StackId, Tables, ThreadInfo,
+    Meta, Origin, ProcessId, ProcessInfo, Profile, Recorder, RunState, ThreadInfo,
 };
 use crate::target::threads::{self, Threads};
 use crate::target::{access, process};
@@ -103,6 +107,7 @@ impl Shared {
             native: self.options.native,
             locals: false,
             no_builtins: self.options.no_builtins,
+            tasks: self.options.tasks,
             cross_cpu: self.options.rate.hz().is_none_or(|hz| hz > 20_000.0),
         }
     }
@@ -120,6 +125,8 @@ struct Part {
     python: String,
     reader: String,
     exact_stacks: bool,
+    /// Whether the reader said which lock the threads need.
+    has_states: bool,
     samples: u64,
     given_up: u64,
     lateness_us: f64,
@@ -151,11 +158,7 @@ pub fn record(
         Root::Running(_) => Patience::For(Duration::from_millis(500)),
         Root::Started(_) => Patience::Forever,
     };
-    let mut family = Family {
-        root,
-        known: FxHashSet::default(),
-        samplers: Vec::new(),
-    };
+    let mut family = Family::new(root);
     family.spawn(root.pid(), patience, &shared)?;
     let parts = family.watch(&shared)?;
     let end_us = shared.now_us();
@@ -179,103 +182,6 @@ pub fn record(
     profile.meta.started_at_ms = started_at_ms + opened_us / 1000;
     profile.meta.duration_us = end_us - opened_us;
     Ok(outcome)
-}
-
-/// The processes of a session.
-struct Family {
-    root: Root,
-    /// By id and start time, since ids are used again.
-    known: FxHashSet<(Pid, u64)>,
-    samplers: Vec<(Pid, JoinHandle<Result<Part>>)>,
-}
-
-impl Family {
-    fn spawn(&mut self, pid: Pid, patience: Patience, shared: &Shared) -> Result<()> {
-        let Some(stat) = process::stat(pid) else {
-            return if pid == self.root.pid() {
-                Err(process::gone(pid))
-            } else {
-                Ok(())
-            };
-        };
-        if !self.known.insert((pid, stat.start_ticks)) {
-            return Ok(());
-        }
-        let shared = shared.clone();
-        let sampler = std::thread::Builder::new()
-            .name(format!("sample {pid}"))
-            .spawn(move || {
-                let part = sample_process(pid, patience, &shared);
-                shared.ended.fetch_add(1, Ordering::SeqCst);
-                shared.supervisor.unpark();
-                part
-            })
-            .map_err(|error| {
-                Error::new(
-                    ErrorKind::Failed,
-                    "cannot start a thread",
-                    io_reason(&error),
-                )
-            })?;
-        self.samplers.push((pid, sampler));
-        Ok(())
-    }
-
-    /// Until `--duration` is over; `None` when there is no such limit (yet). It is counted from the moment when
-    /// the process was open, or from the start of a program that may never become a Python.
-    fn time_left(&self, shared: &Shared) -> Option<Duration> {
-        let limit = shared.options.duration?;
-        let since = match (shared.opened.get(), self.root) {
-            (Some(opened), _) => *opened,
-            (None, Root::Started(_)) => shared.epoch,
-            (None, Root::Running(_)) => return None,
-        };
-        Some(limit.saturating_sub(since.elapsed()))
-    }
-
-    /// Looks for children and for the end; gives the samplers' results, the root's first.
-    fn watch(mut self, shared: &Shared) -> Result<Vec<(Pid, Result<Part>)>> {
-        let nap = if shared.options.subprocesses {
-            CHILD_SCAN
-        } else {
-            STOP_SCAN
-        };
-        loop {
-            let left = self.time_left(shared);
-            if left == Some(Duration::ZERO) {
-                shared.stop.store(true, Ordering::SeqCst);
-            }
-            let ended = shared.ended.load(Ordering::SeqCst) == self.samplers.len();
-            if shared.stop.load(Ordering::Relaxed) || ended {
-                break;
-            }
-            if shared.options.subprocesses {
-                let mut todo: Vec<Pid> = self.known.iter().map(|(pid, _)| *pid).collect();
-                while let Some(pid) = todo.pop() {
-                    for child in process::children(pid) {
-                        let before = self.known.len();
-                        self.spawn(child, Patience::Forever, shared)?;
-                        if self.known.len() > before {
-                            todo.push(child);
-                        }
-                    }
-                }
-            }
-            // A sampler that is open or has ended wakes us.
-            std::thread::park_timeout(left.map_or(nap, |left| left.min(nap)));
-        }
-        let join = |(pid, sampler): (Pid, JoinHandle<Result<Part>>)| {
-            let part = sampler.join().unwrap_or_else(|_| {
-                Err(Error::new(
-                    ErrorKind::Failed,
-                    format!("cannot sample process {pid}"),
-                    "the sampler failed",
-                ))
-            });
-            (pid, part)
-        };
-        Ok(self.samplers.into_iter().map(join).collect())
-    }
 }
 
 /// Puts the parts together. The root's failure is an error, unless its children were followed and gave
@@ -306,6 +212,7 @@ fn assemble(
                     meta.reader.clone_from(&part.reader);
                 }
                 meta.approximate_stacks |= !part.exact_stacks;
+                meta.has_states |= part.has_states;
                 meta.samples += part.samples;
                 meta.given_up += part.given_up;
                 lateness += part.lateness_us * part.samples as f64;
@@ -401,6 +308,7 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
     }
     sampler.note_reader();
     sampler.settle();
+    sampler.note_states();
     sampler.part.lateness_us = clock.mean_lateness_us();
     Ok(sampler.part)
 }
@@ -436,6 +344,8 @@ struct ProcessSampler<'a> {
     rest: Rest,
     /// By Python's thread ident.
     slots: FxHashMap<u64, Slot>,
+    tasks: TaskStacks,
+    timelines: Timelines,
     last_us: u64,
     generation: u64,
 }
@@ -455,6 +365,7 @@ impl<'a> ProcessSampler<'a> {
             python: opened.version.to_string(),
             reader: String::new(),
             exact_stacks: true,
+            has_states: false,
             samples: 0,
             given_up: 0,
             lateness_us: 0.0,
@@ -469,6 +380,8 @@ impl<'a> ProcessSampler<'a> {
             os_threads: Threads::new(pid),
             rest: Rest::new(pid),
             slots: FxHashMap::default(),
+            tasks: TaskStacks::default(),
+            timelines: Timelines::default(),
             last_us: shared.now_us(),
             generation: 0,
         }
@@ -480,12 +393,31 @@ impl<'a> ProcessSampler<'a> {
         self.part.reader = self.opened.reader.describe();
     }
 
+    /// Notes what is worth telling of the threads' states.
+    fn note_states(&mut self) {
+        let end_us = self.last_us.min(self.shared.now_us());
+        let duration_us = end_us.saturating_sub(self.part.opened_us);
+        let mut notes = states::notes(&self.part.recorder.profile, duration_us);
+        if self.shared.options.subprocesses {
+            for note in &mut notes {
+                *note = format!("process {}: {note}", self.pid);
+            }
+        }
+        if self.tasks.cut {
+            notes.push(format!(
+                "there were more tasks than can be looked at: only {MOST_TASKS} of them are shown"
+            ));
+        }
+        self.part.notes.append(&mut notes);
+    }
+
     /// Goes on with a new reader after an exec: all threads are new.
     fn reopen(&mut self, opened: Opened) {
         self.note_reader();
         self.settle();
         self.opened = opened;
         self.slots.clear();
+        (self.tasks, self.timelines) = Default::default();
         self.os_threads = Threads::new(self.pid);
         self.rest = Rest::new(self.pid);
         self.last_us = self.shared.now_us();
@@ -501,7 +433,11 @@ impl<'a> ProcessSampler<'a> {
             self.look_at_threads(now_us);
         }
         let tables = &mut self.part.recorder.profile.tables;
-        self.opened.reader.read(tables, &mut self.stacks)?;
+        let reader = &mut self.opened.reader;
+        reader.read(tables, &mut self.stacks)?;
+        if self.shared.options.tasks {
+            reader.read_tasks(tables, &self.stacks, &mut self.tasks)?;
+        }
         if self.stacks.threads.is_empty() {
             // The interpreter is going down, or is another one's by now: a stale list must not look like rest.
             return Err(Fault::Torn);
@@ -509,6 +445,35 @@ impl<'a> ProcessSampler<'a> {
         self.generation += 1;
         let stacks = std::mem::take(&mut self.stacks);
         let mut slots = std::mem::take(&mut self.slots);
+        let known_ns = self.look(&mut slots, &stacks, now_us);
+        if !self.rest.goes_on(known_ns) {
+            self.wake(&mut slots, now_us);
+        }
+        let happened = self.add(&mut slots, &stacks, until_us);
+        self.rest.note(happened, now_us);
+        let generation = self.generation;
+        let recorder = &mut self.part.recorder;
+        slots.retain(|_, slot| {
+            let kept = slot.generation == generation;
+            if !kept {
+                slot.settle(recorder);
+            }
+            kept
+        });
+        self.slots = slots;
+        self.stacks = stacks;
+        self.last_us = until_us;
+        Ok(())
+    }
+
+    /// Asks the kernel about the threads that may have done something; the sum of the clocks of all.
+    fn look(
+        &mut self,
+        slots: &mut FxHashMap<u64, Slot>,
+        stacks: &ThreadStacks,
+        now_us: u64,
+    ) -> u64 {
+        let blocking = self.shared.options.blocking;
         let mut known_ns = 0u64;
         for thread in &stacks.threads {
             if thread.frames.is_empty() {
@@ -524,43 +489,52 @@ impl<'a> ProcessSampler<'a> {
                 *slot = self.new_slot(thread, now_us);
             }
             slot.generation = self.generation;
-            slot.rests = !self.shared.options.blocking && slot.may_rest(thread);
-            if !self.shared.options.blocking && !slot.rests {
+            slot.rests = !blocking && slot.may_rest(thread);
+            if !blocking && !slot.rests {
                 slot.look(&mut self.os_threads, thread.holds_gil, now_us);
             }
             known_ns = known_ns.wrapping_add(slot.cpu_ns());
         }
-        if !self.rest.goes_on(known_ns) {
-            self.wake(&mut slots, now_us);
-        }
+        known_ns
+    }
+
+    /// Adds a sample of all threads and tasks; whether a thread may have done something since the last one.
+    fn add(
+        &mut self,
+        slots: &mut FxHashMap<u64, Slot>,
+        stacks: &ThreadStacks,
+        until_us: u64,
+    ) -> bool {
+        let recorder = &mut self.part.recorder;
         let mut happened = self.shared.options.blocking;
-        for thread in &stacks.threads {
-            if thread.frames.is_empty() {
+        let mut spent: Vec<Spent> = Vec::new();
+        for (at, thread) in stacks.threads.iter().enumerate() {
+            let slot = slots.get_mut(&thread.python_id);
+            let Some(slot) = slot.filter(|_| !thread.frames.is_empty()) else {
+                continue;
+            };
+            self.part.has_states |= !thread.gil.is_empty();
+            let running = self.tasks.run_by(at);
+            if running.is_none() && slot.rests_on(thread, until_us) {
                 continue;
             }
-            match slots.get_mut(&thread.python_id) {
-                Some(slot) if slot.rests && slot.version == thread.version => {
-                    slot.rested += 1;
-                    slot.rested_until_us = until_us;
-                }
-                Some(slot) => happened |= self.add(slot, thread, until_us),
-                None => {}
-            }
+            let task = running.map(|running| running.depth);
+            let added = slot.add(recorder, thread, task, until_us);
+            happened |= added.happened;
+            spent.extend(running.map(|running| Spent {
+                running,
+                state: added.state,
+                cpu_us: added.cpu_us,
+            }));
         }
-        self.rest.note(happened, now_us);
-        let generation = self.generation;
-        let recorder = &mut self.part.recorder;
-        slots.retain(|_, slot| {
-            let kept = slot.generation == generation;
-            if !kept {
-                slot.settle(recorder);
-            }
-            kept
-        });
-        self.slots = slots;
-        self.stacks = stacks;
-        self.last_us = until_us;
-        Ok(())
+        let moment = Moment {
+            now_us: until_us,
+            last_us: self.last_us,
+            generation: self.generation,
+        };
+        self.timelines
+            .add(recorder, &self.tasks, &stacks.threads, &spent, moment);
+        happened
     }
 
     /// Looks at the threads that were taken to rest, when some thread has used the CPU.
@@ -580,14 +554,21 @@ impl<'a> ProcessSampler<'a> {
         self.rest.looked_at_all(known_ns);
     }
 
-    /// Adds what has yet to be added of threads at rest, and takes back the time to come that samples stand for.
+    /// Adds what has yet to be added of threads at rest and of tasks, and takes back the time to come that samples
+    /// stand for.
     fn settle(&mut self) {
         let now_us = self.shared.now_us();
+        let moment = Moment {
+            now_us,
+            last_us: self.last_us,
+            generation: self.generation + 1,
+        };
         let recorder = &mut self.part.recorder;
         for slot in self.slots.values_mut() {
             slot.settle(recorder);
             recorder.cut(slot.id, slot.last_us.saturating_sub(now_us));
         }
+        self.timelines.finish(recorder, moment);
     }
 
     /// Asks the kernel about all threads that are known.
@@ -636,75 +617,4 @@ impl<'a> ProcessSampler<'a> {
             rested_until_us: 0,
         }
     }
-
-    /// Adds a sample of one thread; whether it may have done something since the last one.
-    fn add(&mut self, slot: &mut Slot, thread: &ThreadStack, until_us: u64) -> bool {
-        slot.settle(&mut self.part.recorder);
-        let profile = &mut self.part.recorder.profile;
-        let tables = &mut profile.tables;
-        let fresh = calls::fresh_from(tables, &slot.frames, &thread.frames);
-        let stack = match slot.stack {
-            Some(stack) if same_frames(&slot.frames, &thread.frames) => stack,
-            _ => intern(tables, &thread.frames),
-        };
-        if thread.name.is_some() {
-            profile.threads[slot.id.index()]
-                .name
-                .clone_from(&thread.name);
-        }
-        let mut state = RunState::default();
-        if thread.holds_gil {
-            state = state.with(RunState::GIL);
-        }
-        // Without a kernel thread to ask, the holder of the GIL is taken to run.
-        let on_cpu = slot.seen.map_or(thread.holds_gil, |seen| seen.on_cpu);
-        if on_cpu {
-            state = state.with(RunState::ON_CPU);
-        }
-        let stood_still = thread.version != 0 && thread.version == slot.version;
-        let mut used_ns = 0;
-        if let Some(seen) = slot.seen {
-            used_ns = seen.cpu_ns.saturating_sub(slot.last_cpu_ns);
-            slot.pending_cpu_ns += used_ns;
-            slot.last_cpu_ns = seen.cpu_ns;
-        }
-        // CPU time goes to stacks that were seen on a CPU, not to the sleep that followed, unless there was only one.
-        let wall_us = until_us.saturating_sub(slot.last_us);
-        let cpu_us = match (on_cpu, slot.seen) {
-            (true, Some(_)) => slot.pending_cpu_ns / 1000,
-            // No clock to ask: what ran is taken to have run all the time.
-            (true, None) => wall_us,
-            (false, _) if stood_still => used_ns / 1000,
-            (false, _) => 0,
-        };
-        slot.pending_cpu_ns = slot.pending_cpu_ns.saturating_sub(cpu_us * 1000);
-        self.part.recorder.add(Sample {
-            thread: slot.id,
-            stack,
-            count: 1,
-            wall_us,
-            cpu_us,
-            fresh_from: fresh.map(|depth| u16::try_from(depth).unwrap_or(u16::MAX - 1)),
-            state,
-        });
-        let moved = slot.stack != Some(stack) || fresh.is_some();
-        slot.frames.clone_from(&thread.frames);
-        slot.stack = Some(stack);
-        slot.last_us = until_us;
-        (slot.version, slot.state) = (thread.version, state);
-        moved || thread.holds_gil || on_cpu || used_ns > 0 || slot.seen.is_none()
-    }
-}
-
-fn same_frames(a: &[FrameSample], b: &[FrameSample]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.frame == b.frame)
-}
-
-/// The stack of `frames`, outermost first; there is at least one.
-fn intern(tables: &mut Tables, frames: &[FrameSample]) -> StackId {
-    let mut stack = None;
-    for sample in frames {
-        stack = Some(tables.stack(stack, sample.frame));
-    }
-    stack.unwrap_or(StackId(0))
 }

@@ -1,8 +1,8 @@
 //! What a session remembers of a thread from sample to sample.
 
-use super::{FrameSample, ThreadStack};
+use super::{FrameSample, ThreadStack, calls, states};
 use crate::profile::record::Sample;
-use crate::profile::{Recorder, RunState, StackId, ThreadId};
+use crate::profile::{Recorder, RunState, StackId, Tables, ThreadId};
 use crate::target::threads::{self, Threads};
 use crate::units::Tid;
 
@@ -70,4 +70,106 @@ impl Slot {
             self.rested = 0;
         }
     }
+    /// Counts a sample for later when the thread rests in it; `false` when it does not, or had run a task.
+    pub fn rests_on(&mut self, thread: &ThreadStack, until_us: u64) -> bool {
+        let rests =
+            self.rests && self.version == thread.version && !self.state.has(RunState::ELSEWHERE);
+        if rests {
+            self.rested += 1;
+            self.rested_until_us = until_us;
+        }
+        rests
+    }
+
+    /// Adds one sample. The time of a thread that runs a task, whose coroutines start at depth `task`, is the task's.
+    pub fn add(
+        &mut self,
+        recorder: &mut Recorder,
+        thread: &ThreadStack,
+        task: Option<usize>,
+        until_us: u64,
+    ) -> Added {
+        self.settle(recorder);
+        let frames = thread
+            .frames
+            .get(..task.unwrap_or(thread.frames.len()))
+            .unwrap_or_default();
+        let profile = &mut recorder.profile;
+        let tables = &mut profile.tables;
+        let fresh = calls::fresh_from(tables, &self.frames, frames);
+        let stack = match self.stack {
+            Some(stack) if same_frames(&self.frames, frames) => stack,
+            _ => intern(tables, frames),
+        };
+        if thread.name.is_some()
+            && let Some(known) = profile.threads.get_mut(self.id.index())
+        {
+            known.name.clone_from(&thread.name);
+        }
+        let state = states::run_state(thread, self.seen);
+        let on_cpu = state.has(RunState::ON_CPU);
+        let stood_still = thread.version != 0 && thread.version == self.version;
+        let mut used_ns = 0;
+        if let Some(seen) = self.seen {
+            used_ns = seen.cpu_ns.saturating_sub(self.last_cpu_ns);
+            self.pending_cpu_ns += used_ns;
+            self.last_cpu_ns = seen.cpu_ns;
+        }
+        // CPU time goes to stacks that were seen on a CPU, not to the sleep that followed, unless there was only one.
+        let wall_us = until_us.saturating_sub(self.last_us);
+        let cpu_us = match (on_cpu, self.seen) {
+            (true, Some(_)) => self.pending_cpu_ns / 1000,
+            // No clock to ask: what ran is taken to have run all the time.
+            (true, None) => wall_us,
+            (false, _) if stood_still => used_ns / 1000,
+            (false, _) => 0,
+        };
+        self.pending_cpu_ns = self.pending_cpu_ns.saturating_sub(cpu_us * 1000);
+        let kept = match task {
+            Some(_) => state.with(RunState::ELSEWHERE),
+            None => state,
+        };
+        recorder.add(Sample {
+            thread: self.id,
+            stack,
+            count: 1,
+            wall_us,
+            cpu_us: if task.is_some() { 0 } else { cpu_us },
+            fresh_from: fresh.map(|depth| u16::try_from(depth).unwrap_or(u16::MAX - 1)),
+            state: kept,
+        });
+        let moved = self.stack != Some(stack) || fresh.is_some();
+        self.frames.clear();
+        self.frames.extend_from_slice(frames);
+        self.stack = Some(stack);
+        self.last_us = until_us;
+        (self.version, self.state) = (thread.version, kept);
+        Added {
+            state,
+            cpu_us,
+            happened: moved || thread.holds_gil || on_cpu || used_ns > 0 || self.seen.is_none(),
+        }
+    }
+}
+
+/// What a sample showed of a thread.
+pub struct Added {
+    pub state: RunState,
+    /// CPU time, microseconds.
+    pub cpu_us: u64,
+    /// Whether the thread may have done something since the last sample.
+    pub happened: bool,
+}
+
+fn same_frames(a: &[FrameSample], b: &[FrameSample]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.frame == b.frame)
+}
+
+/// The stack of `frames`, outermost first; there is at least one.
+pub fn intern(tables: &mut Tables, frames: &[FrameSample]) -> StackId {
+    let mut stack = None;
+    for sample in frames {
+        stack = Some(tables.stack(stack, sample.frame));
+    }
+    stack.unwrap_or(StackId(0))
 }

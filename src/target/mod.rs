@@ -18,4 +18,5 @@ pub mod open;
 pub mod process;
 pub mod runtime;
 pub mod signals;
+pub mod syscalls;
 pub mod threads;

@@ -188,6 +188,29 @@ fn version_in_memory(memory: &impl Memory, regions: &[Region], runtime: u64) -> 
     None
 }
 
+/// The writable data of the binaries that hold Python or are called `prefix`, as far as it comes from their files.
+pub fn writable_data(pid: Pid, memory: &impl Memory, prefix: &str) -> Vec<Vec<u8>> {
+    let program = process::executable(pid).map(|path| path.to_string_lossy().into_owned());
+    let wanted = |region: &Region| {
+        let name = region.name.rsplit('/').next().unwrap_or_default();
+        let starts = [prefix, "python", "libpython"];
+        starts.iter().any(|start| name.starts_with(start))
+            || Some(region.name.as_str()) == program.as_deref()
+    };
+    let mut found = Vec::new();
+    for region in maps::regions(pid).unwrap_or_default() {
+        let of_file = region.readable() && region.writable() && region.name.starts_with('/');
+        if !of_file || !wanted(&region) {
+            continue;
+        }
+        let mut bytes = vec![0; usize::try_from(region.size().min(DATA_LIMIT)).unwrap_or(0)];
+        if memory.read(region.start, &mut bytes).is_ok() {
+            found.push(bytes);
+        }
+    }
+    found
+}
+
 /// `_PyRuntime`, `PyCode_Type` and `Py_Version` of one binary.
 fn python_in(memory: &impl Memory, binary: &Binary) -> Option<(u64, Option<u64>, Option<u32>)> {
     let symbols = Symbols::of_binary(memory, binary.start)?;

@@ -20,6 +20,24 @@ pub const PTHREAD_TID_OFFSET: u64 = 720;
 struct ThreadFiles {
     schedstat: Option<File>,
     stat: Option<File>,
+    /// Opened when the thread is first seen asleep.
+    syscall: Option<File>,
+}
+
+/// The system call that a thread sleeps in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wait {
+    /// Its number; see [`super::syscalls::name`].
+    pub number: i32,
+    /// Its first argument; for `futex` the address that is waited on.
+    pub argument: u64,
+}
+
+impl Wait {
+    /// Whether it waits on a futex in `range`.
+    pub fn is_futex_in(&self, range: &std::ops::Range<u64>) -> bool {
+        super::syscalls::is_futex(self.number) && range.contains(&self.argument)
+    }
 }
 
 /// What the kernel says of one thread now.
@@ -31,6 +49,8 @@ pub struct Activity {
     slices: u64,
     /// Running or ready to run.
     pub on_cpu: bool,
+    /// What it sleeps in; `None` when it does not, or the kernel does not say.
+    pub wait: Option<Wait>,
 }
 
 /// The threads of one process.
@@ -96,12 +116,13 @@ impl Threads {
 
     /// CPU time and state of a thread; `None` when it has ended. `busy_ns`: CPU time since the last call for it
     /// from which on it is taken to be running still, without asking; `None` to ask. Costs one small read
-    /// where that tells the state, else two.
+    /// where that tells the state, else two, and a third when it is asleep and has run since the last call.
     pub fn activity(&mut self, tid: Tid, busy_ns: Option<u64>) -> Option<Activity> {
         let pid = self.pid;
         let files = self.files.entry(tid).or_insert_with(|| ThreadFiles {
             schedstat: File::open(format!("/proc/{pid}/task/{tid}/schedstat")).ok(),
             stat: File::open(format!("/proc/{pid}/task/{tid}/stat")).ok(),
+            syscall: None,
         });
         let before = self.last.get(&tid).copied();
         let clock = files.schedstat.as_ref().and_then(read_schedstat);
@@ -116,6 +137,7 @@ impl Threads {
                     cpu_ns,
                     slices,
                     on_cpu: busy,
+                    wait: if asleep { before.wait } else { None },
                 };
                 self.last.insert(tid, activity);
                 return Some(activity);
@@ -128,10 +150,19 @@ impl Threads {
             return None;
         };
         let (cpu_ns, slices) = clock.unwrap_or((ticks_ns, 0));
+        let on_cpu = state == b'R';
+        let mut wait = None;
+        if !on_cpu {
+            if files.syscall.is_none() {
+                files.syscall = File::open(format!("/proc/{pid}/task/{tid}/syscall")).ok();
+            }
+            wait = files.syscall.as_ref().and_then(read_wait);
+        }
         let activity = Activity {
             cpu_ns,
             slices,
-            on_cpu: state == b'R',
+            on_cpu,
+            wait,
         };
         self.last.insert(tid, activity);
         Some(activity)
@@ -231,6 +262,23 @@ fn read_schedstat(file: &File) -> Option<(u64, u64)> {
     Some((fields.next()?.parse().ok()?, fields.nth(1)?.parse().ok()?))
 }
 
+/// `202 0x7f10c0de0048 0x189 ...`: number and arguments in hex; `running`; `-1 ...` outside of a call.
+fn read_wait(file: &File) -> Option<Wait> {
+    let mut bytes = [0u8; 192];
+    let length = file.read_at(&mut bytes, 0).ok()?;
+    wait(std::str::from_utf8(bytes.get(..length)?).ok()?)
+}
+
+fn wait(text: &str) -> Option<Wait> {
+    let mut fields = text.split_ascii_whitespace();
+    let number: i32 = fields.next()?.parse().ok()?;
+    let argument = fields.next()?.strip_prefix("0x")?;
+    Some(Wait {
+        number: Some(number).filter(|number| *number >= 0)?,
+        argument: u64::from_str_radix(argument, 16).ok()?,
+    })
+}
+
 /// State letter, and user plus system time in nanoseconds (clock ticks are 10 ms, USER_HZ is 100).
 fn read_stat(file: &File) -> Option<(u8, u64)> {
     let mut bytes = [0u8; 512];
@@ -261,6 +309,16 @@ mod tests {
         let first = threads.activity(tid, None).expect("alive");
         assert!(threads.activity(tid, Some(1000)).expect("alive").cpu_ns >= first.cpu_ns);
         assert_eq!(threads.resolve(-5), None);
+    }
+
+    #[test]
+    fn a_wait_is_a_call_with_an_argument() {
+        let text = "202 0x7f10c0de0048 0x189 0x0 0x0 0x0 0xffffffff 0x7ffd 0x7f10\n";
+        let found = wait(text).expect("a wait");
+        assert_eq!((found.number, found.argument), (202, 0x7f10_c0de_0048));
+        for none in ["running\n", "-1 0x7ffd 0x7f10\n", "", "202", "202 5"] {
+            assert_eq!(wait(none), None, "{none:?}");
+        }
     }
 
     #[test]

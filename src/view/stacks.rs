@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use crate::error::{Error, Result};
-use crate::sample::dump::Dump;
+use crate::sample::dump::{Dump, DumpFrame};
 use crate::units::printable;
 
 /// Writes `dump` as py-spy's users know it: innermost frame first.
@@ -17,25 +17,40 @@ pub fn write_dump(dump: &Dump, out: &mut dyn Write) -> Result<()> {
             } else {
                 format!("{:#x}", thread.python_id)
             };
-            write!(out, "\nThread {id} ({})", thread.state())?;
+            write!(out, "\nThread {id} ({})", thread.activity())?;
             match &thread.name {
                 Some(name) => writeln!(out, ": \"{}\"", printable(name))?,
                 None => writeln!(out)?,
             }
             for frame in &thread.frames {
-                writeln!(
-                    out,
-                    "    {} ({}:{})",
-                    printable(&frame.name),
-                    printable(&frame.file),
-                    frame.line
-                )?;
+                write_frame(frame, out)?;
                 for (name, value) in frame.locals.iter().flatten() {
                     writeln!(out, "        {}: {}", printable(name), printable(value))?;
                 }
             }
         }
+        for task in dump.tasks.iter().flatten() {
+            write!(out, "\nTask \"{}\" ({})", printable(&task.name), task.state)?;
+            for (at, name) in task.awaited_by.iter().enumerate() {
+                let before = if at == 0 { ", awaited by" } else { "," };
+                write!(out, "{before} \"{}\"", printable(name))?;
+            }
+            writeln!(out)?;
+            for frame in &task.frames {
+                write_frame(frame, out)?;
+            }
+        }
         out.flush()
     };
     write().map_err(|error| Error::write("stdout", &error))
+}
+
+fn write_frame(frame: &DumpFrame, out: &mut dyn Write) -> std::io::Result<()> {
+    writeln!(
+        out,
+        "    {} ({}:{})",
+        printable(&frame.name),
+        printable(&frame.file),
+        frame.line
+    )
 }

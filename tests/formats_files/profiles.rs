@@ -53,6 +53,7 @@ pub fn rich() -> Profile {
         blocking: false,
         split_threads: false,
         has_cpu_time: true,
+        has_states: false,
         reader: "fast: 3.11".to_string(),
     };
     for (pid, parent) in [(4711, 1), (4712, 4711)] {

@@ -348,6 +348,7 @@ fn meta(cursor: &mut Cursor<'_>) -> Result<Meta> {
         blocking: flags & 2 != 0,
         split_threads: flags & 4 != 0,
         has_cpu_time: flags & 8 != 0,
+        has_states: flags & 16 != 0,
         pid: cursor.varint_i32()?,
         rate_hz: cursor.f64()?,
         mean_lateness_us: cursor.f64()?,

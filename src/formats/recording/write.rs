@@ -67,7 +67,8 @@ fn put_meta(out: &mut Vec<u8>, meta: &Meta) {
         u8::from(meta.approximate_stacks)
             | u8::from(meta.blocking) << 1
             | u8::from(meta.split_threads) << 2
-            | u8::from(meta.has_cpu_time) << 3,
+            | u8::from(meta.has_cpu_time) << 3
+            | u8::from(meta.has_states) << 4,
     );
     put_varint(out, zigzag(i64::from(meta.pid)));
     put_f64(out, meta.rate_hz);

@@ -47,10 +47,8 @@ struct Builder<'h, 'a> {
 /// Builds the part for the words `range` of the bitmap.
 pub fn build(heap: &Heap, ids: &Ids, types: Types, range: Range<usize>, values: bool) -> Part {
     let first = ids.ranks.get(range.start).copied().unwrap_or(0);
-    let count = ids
-        .ranks
-        .get(range.end)
-        .map_or(0, |end| end.saturating_sub(first)) as usize;
+    let end = ids.ranks.get(range.end).copied().unwrap_or(ids.total);
+    let count = end.saturating_sub(first) as usize;
     let mut builder = Builder {
         heap,
         ids,

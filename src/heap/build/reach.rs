@@ -62,8 +62,8 @@ pub fn add_tracked(graph: &mut Graph) {
     let mut found = Vec::new();
     for only_first in [true, false] {
         for id in lost.iter().copied().filter(|id| is_tracked(*id)) {
-            let is_held = held.binary_search(&id).is_ok();
-            if !reached.has(id) && !(only_first && is_held) {
+            let waits = only_first && held.binary_search(&id).is_ok();
+            if !waits && !reached.has(id) {
                 reached.add(graph, id);
                 found.push((id, Root::Tracked));
             }

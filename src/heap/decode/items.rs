@@ -50,6 +50,9 @@ pub fn tuple(heap: &Heap, place: &Place, count: u64, sink: &mut impl Sink) -> Re
     let items = place
         .bytes(heap.layout.tuple_items.into(), bytes)
         .ok_or(Torn)?;
+    if !sink.afford(count) {
+        return Err(Torn);
+    }
     sink.items(items);
     Ok(())
 }
@@ -80,6 +83,9 @@ pub fn unknown(info: &TypeInfo, place: &Place, sink: &mut impl Sink) -> Result<(
         let count = (place.word(16).ok_or(Torn)? as i64).unsigned_abs();
         let bytes = count.checked_mul(8).ok_or(Torn)?;
         let items = place.bytes(info.basic, bytes).ok_or(Torn)?;
+        if !sink.afford(count) {
+            return Err(Torn);
+        }
         each_word(items).for_each(|word| sink.found(word));
     }
     Ok(())
@@ -89,6 +95,9 @@ pub fn unknown(info: &TypeInfo, place: &Place, sink: &mut impl Sink) -> Result<(
 pub fn scan(place: &Place, from: u32, to: u32, sink: &mut impl Sink) -> Result<(), Torn> {
     let length = u64::from(to.saturating_sub(from)) / 8 * 8;
     let words = place.bytes(from.into(), length).ok_or(Torn)?;
+    if !sink.afford(length / 8) {
+        return Err(Torn);
+    }
     each_word(words).for_each(|word| sink.found(word));
     Ok(())
 }
@@ -318,6 +327,9 @@ fn module(heap: &Heap, place: &Place, full: bool, sink: &mut impl Sink) -> Resul
     };
     if state != 0 && (size as i64) > 0 && (traverse != 0 || full) {
         let words = heap.memory.words(state, size / 8).ok_or(Torn)?;
+        if !sink.afford(size / 8) {
+            return Err(Torn);
+        }
         each_word(words).for_each(|word| sink.found(word));
     }
     Ok(())

@@ -5,7 +5,7 @@ use crate::heap::Heap;
 use crate::heap::memory::each_word;
 
 /// References that may be looked at, as a multiple of the words in the image. Real heaps need less than one.
-const AFFORDABLE: u64 = 4;
+const AFFORDABLE: u64 = 2;
 
 /// How many references a sink can still afford.
 fn allowance(heap: &Heap) -> u64 {

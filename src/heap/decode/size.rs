@@ -15,7 +15,7 @@ pub const DEQUE_ITEMS: u64 = 64;
 /// What an `Element` has beyond itself when it has children or attributes; the first few children are in it.
 const ELEMENT_EXTRA: u64 = 64;
 /// Most codes of a `Struct` that are looked at.
-const STRUCT_CODES: u64 = 1 << 20;
+const STRUCT_CODES: u64 = 1 << 16;
 /// Longest opcode caches and number of dimensions that are believed.
 const DIMENSIONS: u64 = 64;
 

@@ -1,10 +1,11 @@
 //! CPython 3.11: `offsetof` compiled against its headers; self-checked in each target
 //! (`DEBUG` builds differ). Source: the headers of 3.11.7.
 
+use crate::layout::asyncio::{StackTop, TaskList, YieldFrom};
 use crate::layout::{
-    Bytecode, CodeOffsets, CurrentFrame, DataStackOffsets, DictKeys, DictOffsets, FrameOffsets,
-    GilOffsets, GilPlace, InstanceDict, Instruction, InterpreterOffsets, LineCoding, Offsets,
-    TextOffsets, ThreadOffsets, opcodes,
+    Bytecode, CodeOffsets, CoroutineOffsets, CurrentFrame, DataStackOffsets, DictKeys, DictOffsets,
+    FrameOffsets, GcOffsets, GcPlace, GilOffsets, GilPlace, InstanceDict, Instruction,
+    InterpreterOffsets, LineCoding, Offsets, TextOffsets, ThreadOffsets, opcodes,
 };
 
 /// Offsets of CPython 3.11.
@@ -16,6 +17,12 @@ pub const OFFSETS: Offsets = Offsets {
         locked: 16,
         switch_number: 24,
         size: 32,
+        whole: 208,
+    },
+    gc: GcOffsets {
+        place: GcPlace::Interpreter(648),
+        collecting: 200,
+        check: Some((24, 96)),
     },
     interpreter: InterpreterOffsets {
         next: 0,
@@ -78,4 +85,18 @@ pub const OFFSETS: Offsets = Offsets {
         cached_keys: 872,
     },
     opcodes: Some(opcodes::V3_11),
+    coroutine: Some(CoroutineOffsets {
+        frame_state: 75,
+        iframe: 80,
+        created: -2,
+        suspended: (-1, -1),
+        executing: 0,
+        yield_from: YieldFrom::NextResume,
+        top: StackTop::Depth(64),
+        tasks: TaskList::Sets {
+            weak: &["_all_tasks"],
+            plain: &[],
+            current: "_current_tasks",
+        },
+    }),
 };

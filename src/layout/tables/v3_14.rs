@@ -1,10 +1,11 @@
 //! CPython 3.14: `offsetof` compiled against its headers; checked in each target against its own `_Py_DebugOffsets`
 //! (`DEBUG` builds differ). Source: the headers of 3.14.10.
 
+use crate::layout::asyncio::{StackTop, TaskList, YieldFrom};
 use crate::layout::{
-    Bytecode, CodeOffsets, CurrentFrame, DataStackOffsets, DictKeys, DictOffsets, FrameOffsets,
-    GilOffsets, GilPlace, InstanceDict, Instruction, InterpreterOffsets, LineCoding, Offsets,
-    TextOffsets, ThreadOffsets, opcodes,
+    Bytecode, CodeOffsets, CoroutineOffsets, CurrentFrame, DataStackOffsets, DictKeys, DictOffsets,
+    FrameOffsets, GcOffsets, GcPlace, GilOffsets, GilPlace, InstanceDict, Instruction,
+    InterpreterOffsets, LineCoding, Offsets, TextOffsets, ThreadOffsets, opcodes,
 };
 
 /// Offsets of CPython 3.14.
@@ -16,6 +17,12 @@ pub const OFFSETS: Offsets = Offsets {
         locked: 16,
         switch_number: 24,
         size: 32,
+        whole: 208,
+    },
+    gc: GcOffsets {
+        place: GcPlace::Interpreter(7408),
+        collecting: 192,
+        check: None,
     },
     interpreter: InterpreterOffsets {
         next: 7272,
@@ -73,4 +80,14 @@ pub const OFFSETS: Offsets = Offsets {
         cached_keys: 880,
     },
     opcodes: Some(opcodes::V3_14),
+    coroutine: Some(CoroutineOffsets {
+        frame_state: 67,
+        iframe: 72,
+        created: -3,
+        suspended: (-2, -1),
+        executing: 0,
+        yield_from: YieldFrom::State(-1),
+        top: StackTop::Pointer(64, 1),
+        tasks: TaskList::Rings,
+    }),
 };

@@ -2,9 +2,9 @@
 //! (`DEBUG` builds differ). Source: the headers of 3.8.18.
 
 use crate::layout::{
-    Bytecode, CodeOffsets, CurrentFrame, DictKeys, DictOffsets, FrameOffsets, GilOffsets, GilPlace,
-    InstanceDict, Instruction, InterpreterOffsets, LineCoding, Offsets, TextOffsets, ThreadOffsets,
-    opcodes,
+    Bytecode, CodeOffsets, CurrentFrame, DictKeys, DictOffsets, FrameOffsets, GcOffsets, GcPlace,
+    GilOffsets, GilPlace, InstanceDict, Instruction, InterpreterOffsets, LineCoding, Offsets,
+    TextOffsets, ThreadOffsets, opcodes,
 };
 
 /// Offsets of CPython 3.8.
@@ -16,6 +16,12 @@ pub const OFFSETS: Offsets = Offsets {
         locked: 16,
         switch_number: 24,
         size: 32,
+        whole: 208,
+    },
+    gc: GcOffsets {
+        place: GcPlace::Runtime(344),
+        collecting: 200,
+        check: Some((24, 96)),
     },
     interpreter: InterpreterOffsets {
         next: 0,
@@ -65,4 +71,5 @@ pub const OFFSETS: Offsets = Offsets {
         cached_keys: 872,
     },
     opcodes: Some(opcodes::V3_8),
+    coroutine: None,
 };

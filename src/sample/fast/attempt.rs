@@ -102,6 +102,8 @@ impl<M: Memory> FastReader<M> {
                 thread.want(&self.offsets, &mut self.window);
             }
         }
+        self.collecting = self.collecting_word(lock);
+        self.window.want(self.collecting, 4);
         let mut tail = [Range::default(); 2];
         tail[0] = Range {
             address: lock.address as usize,
@@ -122,6 +124,16 @@ impl<M: Memory> FastReader<M> {
         };
         self.window.plan(&tail[..count]);
         self.planned = Some((domain, lock.holder));
+    }
+
+    /// Where the interpreter of a lock's holder says whether it collects garbage; 0 when that is not known.
+    fn collecting_word(&self, lock: Domain) -> u64 {
+        let mut threads = self.threads.iter();
+        let holder = threads.find(|thread| thread.address == lock.holder);
+        let mut interpreters = self.interpreters.iter();
+        holder
+            .and_then(|holder| interpreters.find(|known| known.address == holder.interpreter))
+            .map_or(0, |interpreter| interpreter.collecting)
     }
 
     fn attempt(
@@ -221,6 +233,10 @@ impl<M: Memory> FastReader<M> {
             holder: word(gil.last_holder),
             locked: layout::int(words, at(gil.locked)) == Some(1),
             switches: word(gil.switch_number),
+            collecting: self
+                .window
+                .get(self.collecting, 4, &mut 0)
+                .is_some_and(|bytes| layout::int(bytes, 0) == Some(1)),
         };
         if let Some(known) = self.domains.get_mut(domain) {
             *known = now;

@@ -9,6 +9,7 @@ use rand::{Rng, RngCore, SeedableRng};
 use super::{FastOptions, FastReader};
 use crate::layout::{GilPlace, Offsets, tables};
 use crate::profile::Tables;
+use crate::sample::tasks::TaskStacks;
 use crate::sample::{StackReader, ThreadStacks};
 use crate::target::locate::Version;
 use crate::target::memory::{Memory, Range, Unreadable};
@@ -123,6 +124,7 @@ fn nonsense_in_memory_costs_neither_a_panic_nor_much_time() {
             };
             let options = FastOptions {
                 cross_cpu: true,
+                tasks: true,
                 ..FastOptions::default()
             };
             let pid = Pid(std::process::id() as i32);
@@ -130,9 +132,11 @@ fn nonsense_in_memory_costs_neither_a_panic_nor_much_time() {
             let mut reader = FastReader::new(pid, memory, offsets, &runtime, options);
             let mut tables = Tables::default();
             let mut stacks = ThreadStacks::default();
+            let mut tasks = TaskStacks::default();
             for _ in 0..50 {
                 // Whether nonsense is refused or taken for a stack: it must do no harm.
                 let _ = reader.read(&mut tables, &mut stacks);
+                let _ = reader.read_tasks(&mut tables, &stacks, &mut tasks);
             }
             assert!(reader.threads.len() <= 1);
             assert!(tables.strings().iter().all(|text| text.len() < 20_000));

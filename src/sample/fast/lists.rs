@@ -3,7 +3,7 @@
 
 use super::thread::Thread;
 use super::{Domain, FastReader, Interpreter, fault, names, thread};
-use crate::layout::{self, GilPlace, at};
+use crate::layout::{self, GcPlace, GilPlace, at};
 use crate::sample::{Fault, ThreadStack, ThreadStacks};
 use crate::target::memory::Memory;
 use crate::target::threads;
@@ -75,6 +75,7 @@ impl<M: Memory> FastReader<M> {
             self.interpreters.push(Interpreter {
                 address: interpreter,
                 threads_head: head,
+                collecting: self.find_collecting(interpreter).unwrap_or(0),
             });
             interpreter = self.word(interpreter, offsets.interpreter.next)?;
         }
@@ -85,6 +86,21 @@ impl<M: Memory> FastReader<M> {
             return Err(Fault::Torn);
         }
         Ok(())
+    }
+
+    /// Where an interpreter says whether it is collecting garbage; `None` when that is not where it should be.
+    fn find_collecting(&self, interpreter: u64) -> Option<u64> {
+        let offsets = &self.offsets.gc;
+        let state = match offsets.place {
+            GcPlace::Runtime(offset) => self.runtime.checked_add(u64::from(offset))?,
+            GcPlace::Interpreter(offset) => interpreter.checked_add(u64::from(offset))?,
+        };
+        if let Some((young, pointer)) = offsets.check
+            && self.word(state, pointer).ok()? != state.checked_add(u64::from(young))?
+        {
+            return None;
+        }
+        state.checked_add(u64::from(offsets.collecting))
     }
 
     fn word(&self, base: u64, offset: u32) -> Result<u64, Fault> {
@@ -133,6 +149,11 @@ impl<M: Memory> FastReader<M> {
                         .unwrap_or(0),
                 };
             }
+            let gil = self.domains.get(thread.domain);
+            stack.gil = gil.map_or(0..0, |gil| {
+                let whole = u64::from(self.offsets.gil.whole);
+                gil.address..gil.address.saturating_add(whole)
+            });
             stacks.threads.push(stack);
         }
         for (index, thread) in self.threads.iter_mut().enumerate() {

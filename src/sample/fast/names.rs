@@ -26,12 +26,8 @@ pub fn read_names(
     memory: &impl Memory,
     interpreter: u64,
 ) -> Option<FxHashMap<u64, String>> {
-    let dicts = Dicts { offsets, memory };
-    let modules = memory
-        .read_word(interpreter.checked_add(u64::from(offsets.interpreter.modules))?)
-        .ok()?;
-    let threading = dicts.find(modules, "threading")?;
-    let globals = memory.read_word(threading.checked_add(MD_DICT)?).ok()?;
+    let dicts = Dicts::new(offsets, memory);
+    let globals = dicts.module(interpreter, "threading")?;
     let active = dicts.find(globals, "_active")?;
     let mut names = FxHashMap::default();
     for (key, value) in dicts.entries(active)? {
@@ -45,18 +41,31 @@ pub fn read_names(
     Some(names)
 }
 
-struct Dicts<'a, M> {
+/// Reads dicts and instances of a process.
+pub struct Dicts<'a, M> {
     offsets: &'a Offsets,
     memory: &'a M,
 }
 
-impl<M: Memory> Dicts<'_, M> {
+impl<'a, M: Memory> Dicts<'a, M> {
+    /// Of this process.
+    pub fn new(offsets: &'a Offsets, memory: &'a M) -> Dicts<'a, M> {
+        Dicts { offsets, memory }
+    }
+
+    /// The globals of a module of an interpreter.
+    pub fn module(&self, interpreter: u64, name: &str) -> Option<u64> {
+        let modules = self.word(interpreter, u64::from(self.offsets.interpreter.modules))?;
+        let module = self.find(modules, name)?;
+        self.word(module, MD_DICT)
+    }
+
     fn word(&self, address: u64, offset: u64) -> Option<u64> {
         self.memory.read_word(address.checked_add(offset)?).ok()
     }
 
     /// The value of a string key.
-    fn find(&self, dict: u64, name: &str) -> Option<u64> {
+    pub fn find(&self, dict: u64, name: &str) -> Option<u64> {
         self.entries(dict)?
             .into_iter()
             .find(|(key, _)| self.is_text(*key, name))
@@ -70,7 +79,7 @@ impl<M: Memory> Dicts<'_, M> {
     }
 
     /// Keys and values of a dict.
-    fn entries(&self, dict: u64) -> Option<Vec<(u64, u64)>> {
+    pub fn entries(&self, dict: u64) -> Option<Vec<(u64, u64)>> {
         let keys = self.word(dict, MA_KEYS)?;
         let values = self.word(dict, MA_VALUES)?;
         let keys = self.keys(keys)?;
@@ -148,7 +157,7 @@ impl<M: Memory> Dicts<'_, M> {
     }
 
     /// An attribute in an instance's own dict.
-    fn attribute(&self, instance: u64, name: &str) -> Option<u64> {
+    pub fn attribute(&self, instance: u64, name: &str) -> Option<u64> {
         let kind = self.word(instance, object::TYPE as u64)?;
         let before = |words: u64| self.memory.read_word(instance.checked_sub(words * 8)?).ok();
         let keys_of_type = || {
@@ -187,7 +196,7 @@ impl<M: Memory> Dicts<'_, M> {
     }
 
     /// A positive int object of up to 90 bits that fits 64; digits of 30 bits.
-    fn int(&self, address: u64) -> Option<u64> {
+    pub fn int(&self, address: u64) -> Option<u64> {
         let mut bytes = [0; 36];
         self.memory.read(address, &mut bytes).ok()?;
         let size = layout::word(&bytes, object::SIZE)?;

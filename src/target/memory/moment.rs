@@ -6,8 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Memory, Range, Unreadable};
-use crate::layout::gc::{GcOffsets, GcPlace};
-use crate::layout::{GilPlace, debug_offsets, tables};
+use crate::layout::{GcPlace, GilPlace, debug_offsets, tables};
 use crate::target::runtime::Runtime;
 
 /// Interpreters that are looked at.
@@ -47,7 +46,7 @@ impl Signs {
         } else {
             table
         };
-        let gc = GcOffsets::of(version.minor, &runtime.head)?;
+        let gc = offsets.gc;
         let behind = |base: u64, offset: u32| base.checked_add(u64::from(offset));
         let head = behind(runtime.address, offsets.interpreters_head)?;
         let mut interpreter = memory.read_word(head).ok()?;

@@ -74,6 +74,9 @@ impl Phase {
 #[derive(Debug, Clone, Copy)]
 struct Thread {
     tid: i32,
+    /// Whether it is the main one of a program that we started: its end is not for us to take note of, but for who
+    /// waits for the program.
+    own_child: bool,
     phase: Phase,
 }
 
@@ -145,10 +148,13 @@ impl Guard {
     /// Seizes, interrupts and waits for `tids`.
     fn take(&mut self, pid: Pid, tids: &[i32]) -> Result<(), Refusal> {
         let first = self.threads.len();
+        let parent = process::stat(pid).map(|stat| stat.parent.0);
+        let own_child = parent == i32::try_from(std::process::id()).ok();
         for &tid in tids {
             match seize(tid) {
                 Ok(()) => self.threads.push(Thread {
                     tid,
+                    own_child: own_child && tid == pid.0,
                     phase: Phase::Seized,
                 }),
                 Err(error) => match why_not(pid, tid, &error) {
@@ -227,10 +233,15 @@ impl Thread {
         ) {
             return;
         }
-        let mut status = 0;
-        // SAFETY: `status` is an int of ours that outlives the call.
-        let answer =
-            unsafe { libc::waitpid(self.tid, &raw mut status, libc::__WALL | libc::WNOHANG) };
+        let (answer, status) = if self.own_child {
+            stop_of(self.tid)
+        } else {
+            let mut status = 0;
+            // SAFETY: `status` is an int of ours that outlives the call.
+            let answer =
+                unsafe { libc::waitpid(self.tid, &raw mut status, libc::__WALL | libc::WNOHANG) };
+            (answer, status)
+        };
         if answer == 0 {
             return;
         }
@@ -266,6 +277,21 @@ impl Thread {
     }
 }
 
+/// What waitpid(2) would say, and as it would, but of stops alone.
+fn stop_of(tid: i32) -> (i32, i32) {
+    // SAFETY: all zero is a valid `siginfo_t`.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let flags = libc::WSTOPPED | libc::WNOHANG | libc::__WALL;
+    // SAFETY: the kernel fills one `siginfo_t`; where no thread has stopped `si_pid` is 0. For stops both fields
+    // are those of SIGCHLD.
+    let (answer, pid, code) = unsafe {
+        let answer = libc::waitid(libc::P_PID, tid as libc::id_t, &raw mut info, flags);
+        (answer, info.si_pid(), info.si_status())
+    };
+    // As in WIFSTOPPED: 0x7f, then the signal, then the event.
+    (if answer < 0 { answer } else { pid }, code << 8 | 0x7f)
+}
+
 /// Waits until all `threads` have stopped.
 fn settle(pid: Pid, threads: &mut [Thread]) -> Result<(), Refusal> {
     let start = Instant::now();
@@ -281,7 +307,11 @@ fn settle(pid: Pid, threads: &mut [Thread]) -> Result<(), Refusal> {
                     missing = Some(thread.tid);
                 }
                 Phase::Interrupted if start.elapsed() > BUSY_WAIT && has_ended(pid, thread.tid) => {
-                    thread.phase = Phase::Dying;
+                    thread.phase = if thread.own_child {
+                        Phase::Ended
+                    } else {
+                        Phase::Dying
+                    };
                 }
                 Phase::Interrupted => missing = Some(thread.tid),
                 _ => {}

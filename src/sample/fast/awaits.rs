@@ -1,0 +1,316 @@
+//! From a coroutine along what it awaits to the innermost one.
+//!
+//! Everything that is read goes through a copy of what the look before it has read, taken at one instant.
+
+use rustc_hash::FxHashMap;
+
+use super::codes::Codes;
+use super::fault;
+use super::tasks::type_of;
+use super::window::Window;
+use crate::layout::asyncio::{self, StackTop, YieldFrom};
+use crate::layout::{self, CoroutineOffsets, Offsets, at, object};
+use crate::profile::Tables;
+use crate::sample::{Fault, FrameSample};
+use crate::target::memory::{Memory, read_c_string};
+
+/// Most coroutines and wrappers of one chain.
+const LONGEST: usize = 2000;
+
+/// Most bytes that one look copies ahead, and most ranges of them.
+const MOST_BYTES: usize = 16 << 20;
+const MOST_RANGES: usize = 200_000;
+
+/// Bytes of a coroutine and its frame that are read, up to the local variables.
+const COROUTINE_BYTES: usize = 192;
+
+/// Most classes that a class of tasks is made from.
+const MOST_BASES: usize = 16;
+
+/// Most types that are remembered.
+const MOST_TYPES: usize = 10_000;
+
+/// What can be awaited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A frame of its own.
+    Coroutine,
+    Generator,
+    /// Hands on to its first member.
+    Wrapper,
+    /// Waits for its first member, a future.
+    Future,
+    Other,
+}
+
+/// How a coroutine stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum State {
+    /// Not begun.
+    Created,
+    #[default]
+    Suspended,
+    Executing,
+    /// It has no frame any more, or is no coroutine.
+    Ended,
+}
+
+/// Where a chain ends.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct End {
+    /// How the outermost coroutine stands.
+    pub state: State,
+    /// The future that the innermost one waits for; 0 when it waits for none.
+    pub future: u64,
+}
+
+/// What following a chain needs.
+pub struct Walk<'a, M> {
+    pub offsets: &'a Offsets,
+    pub coroutine: &'a CoroutineOffsets,
+    pub memory: &'a M,
+    pub codes: &'a mut Codes,
+    pub tables: &'a mut Tables,
+    pub now_us: u64,
+}
+
+/// Copies of what was read, and types.
+#[derive(Debug, Default)]
+pub struct Awaits {
+    window: Window,
+    /// What this look has read.
+    touched: Vec<(u64, usize)>,
+    touched_bytes: usize,
+    kinds: FxHashMap<u64, Kind>,
+    /// Whether the objects of a type are tasks made in C.
+    task_types: FxHashMap<u64, bool>,
+    /// Whether the instruction at an address is the wait for another coroutine.
+    waits: FxHashMap<u64, bool>,
+}
+
+impl Awaits {
+    /// Copies all that the last look has read.
+    pub fn begin(&mut self, memory: &impl Memory) -> Result<(), Fault> {
+        self.window.clear();
+        for (address, length) in self.touched.drain(..) {
+            self.window.want(address, length as u64);
+        }
+        self.touched_bytes = 0;
+        self.window.plan(&[]);
+        // Code may have come to an address where other code was.
+        self.waits.clear();
+        self.window.fill(memory).map(|_| ()).map_err(fault)
+    }
+
+    /// Forgets all copies: what is read next is as it is now.
+    pub fn forget(&mut self) {
+        self.touched.clear();
+        self.touched_bytes = 0;
+        self.waits.clear();
+        self.window.clear();
+        self.window.plan(&[]);
+    }
+
+    /// Reads from the copy, or from the target.
+    pub fn read(&mut self, memory: &impl Memory, address: u64, into: &mut [u8]) -> Option<()> {
+        match self.window.get(address, into.len(), &mut 0) {
+            Some(bytes) => into.copy_from_slice(bytes),
+            None => memory.read(address, into).ok()?,
+        }
+        if self.touched.len() < MOST_RANGES && self.touched_bytes < MOST_BYTES {
+            self.touched.push((address, into.len()));
+            self.touched_bytes += into.len();
+        }
+        Some(())
+    }
+
+    /// Reads a word.
+    pub fn word(&mut self, memory: &impl Memory, address: u64) -> Option<u64> {
+        let mut bytes = [0; 8];
+        self.read(memory, address, &mut bytes)?;
+        Some(u64::from_ne_bytes(bytes))
+    }
+
+    fn kind(&mut self, memory: &impl Memory, of_type: u64) -> Kind {
+        if let Some(kind) = self.kinds.get(&of_type) {
+            return *kind;
+        }
+        let name = of_type
+            .checked_add(object::TYPE_NAME as u64)
+            .and_then(|address| memory.read_word(address).ok())
+            .and_then(|name| read_c_string(memory, name, 64));
+        let kind = match name.as_deref() {
+            Some("coroutine") => Kind::Coroutine,
+            Some("generator" | "async_generator") => Kind::Generator,
+            Some(
+                "coroutine_wrapper"
+                | "anext_awaitable"
+                | "async_generator_asend"
+                | "async_generator_athrow",
+            ) => Kind::Wrapper,
+            Some("_asyncio.FutureIter") => Kind::Future,
+            _ => Kind::Other,
+        };
+        if self.kinds.len() >= MOST_TYPES {
+            self.kinds.clear();
+        }
+        self.kinds.insert(of_type, kind);
+        kind
+    }
+
+    /// Whether an object is a task of `_asyncio`, or of a class made from it.
+    pub fn is_task(&mut self, memory: &impl Memory, address: u64) -> bool {
+        let Some(of_type) = type_of(self, memory, address) else {
+            return false;
+        };
+        if let Some(known) = self.task_types.get(&of_type) {
+            return *known;
+        }
+        let (mut base, mut is_task) = (of_type, false);
+        for _ in 0..MOST_BASES {
+            let word = |offset: u64| memory.read_word(base.checked_add(offset)?).ok();
+            let name =
+                word(object::TYPE_NAME as u64).and_then(|name| read_c_string(memory, name, 64));
+            is_task = name.as_deref() == Some("_asyncio.Task");
+            match word(asyncio::TYPE_BASE) {
+                Some(next) if !is_task && next != 0 => base = next,
+                _ => break,
+            }
+        }
+        if self.task_types.len() >= MOST_TYPES {
+            self.task_types.clear();
+        }
+        self.task_types.insert(of_type, is_task);
+        is_task
+    }
+
+    /// Whether an object is a coroutine.
+    pub fn is_coroutine(&mut self, memory: &impl Memory, address: u64) -> bool {
+        type_of(self, memory, address)
+            .is_some_and(|of_type| self.kind(memory, of_type) == Kind::Coroutine)
+    }
+
+    /// Adds the frames of a chain to `frames`, outermost first.
+    pub fn follow<M: Memory>(
+        &mut self,
+        walk: &mut Walk<'_, M>,
+        coroutine: u64,
+        frames: &mut Vec<FrameSample>,
+    ) -> End {
+        let mut end = End {
+            state: State::Ended,
+            future: 0,
+        };
+        let mut next = Some(coroutine);
+        for _ in 0..LONGEST {
+            let Some(address) = next.filter(|address| *address != 0) else {
+                break;
+            };
+            let Some(of_type) = type_of(self, walk.memory, address) else {
+                break;
+            };
+            let member = address.saturating_add(asyncio::FIRST_MEMBER);
+            next = match self.kind(walk.memory, of_type) {
+                Kind::Coroutine | Kind::Generator => {
+                    let (state, awaited) = self.one(walk, address, frames);
+                    if end.state == State::Ended {
+                        end.state = state;
+                    }
+                    awaited
+                }
+                Kind::Wrapper => self.word(walk.memory, member),
+                Kind::Future => {
+                    end.future = self.word(walk.memory, member).unwrap_or(0);
+                    None
+                }
+                Kind::Other => None,
+            };
+        }
+        end
+    }
+
+    /// Adds the frame of one coroutine; gives how it stands and what it waits for.
+    fn one<M: Memory>(
+        &mut self,
+        walk: &mut Walk<'_, M>,
+        address: u64,
+        frames: &mut Vec<FrameSample>,
+    ) -> (State, Option<u64>) {
+        let (layout, frame) = (walk.coroutine, &walk.offsets.frame);
+        let mut bytes = [0; COROUTINE_BYTES];
+        let length = at(layout.iframe) + super::thread::frame_length(walk.offsets);
+        let Some(bytes) = bytes.get_mut(..length.max(at(layout.iframe + frame.localsplus))) else {
+            return (State::Ended, None);
+        };
+        if self.read(walk.memory, address, bytes).is_none() {
+            return (State::Ended, None);
+        }
+        let in_frame = |offset: u32| layout::word(bytes, at(layout.iframe + offset)).unwrap_or(0);
+        let state = bytes.get(at(layout.frame_state)).copied().unwrap_or(0) as i8;
+        let stands = if state == layout.created {
+            State::Created
+        } else if (layout.suspended.0..=layout.suspended.1).contains(&state) {
+            State::Suspended
+        } else if state == layout.executing {
+            State::Executing
+        } else {
+            return (State::Ended, None);
+        };
+        let instruction = in_frame(frame.instruction);
+        let code = in_frame(frame.code) & !frame.tag_mask;
+        let place = address.saturating_add(u64::from(layout.iframe));
+        let known = walk
+            .codes
+            .find(walk.memory, walk.tables, code, walk.now_us)
+            .and_then(|id| {
+                let unit = walk.codes.unit(id, instruction);
+                let frame = walk.codes.frame(walk.memory, walk.tables, id, unit)?;
+                Some((unit, frame))
+            });
+        let Some((unit, id)) = known else {
+            return (State::Ended, None);
+        };
+        frames.push(FrameSample {
+            frame: id,
+            invocation: place,
+            instruction: unit,
+        });
+        let waits = stands == State::Suspended
+            && match layout.yield_from {
+                YieldFrom::State(value) => state == value,
+                YieldFrom::NextResume => self.waits_at(walk.memory, instruction),
+            };
+        if !waits {
+            return (stands, None);
+        }
+        let locals = place.saturating_add(u64::from(frame.localsplus));
+        let top = match layout.top {
+            StackTop::Depth(offset) => {
+                let depth = layout::int(bytes, at(layout.iframe + offset)).unwrap_or(0);
+                match u64::try_from(depth) {
+                    Ok(depth @ 1..=0xffff) => locals.saturating_add((depth - 1) * 8),
+                    _ => return (stands, None),
+                }
+            }
+            StackTop::Pointer(offset, back) => in_frame(offset).saturating_sub(u64::from(back) * 8),
+        };
+        // On the coroutine's own stack, which follows its local variables.
+        if top < locals || top > locals.saturating_add(0x8_0000) {
+            return (stands, None);
+        }
+        let awaited = self.word(walk.memory, top);
+        (stands, awaited.map(|object| object & !frame.tag_mask))
+    }
+
+    /// Whether the instruction after the one at `instruction` is that of a coroutine that waits for another one.
+    fn waits_at(&mut self, memory: &impl Memory, instruction: u64) -> bool {
+        if let Some(known) = self.waits.get(&instruction) {
+            return *known;
+        }
+        let mut unit = [0; 2];
+        let next = instruction.saturating_add(2);
+        let waits = memory.read(next, &mut unit).is_ok() && unit[1] & 3 >= 2;
+        self.waits.insert(instruction, waits);
+        waits
+    }
+}

@@ -1,0 +1,529 @@
+//! asyncio's tasks: the list of them, and the stack of each along what it awaits.
+//!
+//! Coroutines change only while they run, so suspended tasks are looked at again only as often as a small share of
+//! the time allows; which task a thread runs is told from the thread's own stack in every sample. One look reads
+//! all that the look before it has read in one go, and the rest piece by piece.
+
+use rustc_hash::FxHashMap;
+
+use super::FastReader;
+use super::awaits::{Awaits, State};
+use super::codes::read_text;
+use super::names::Dicts;
+use crate::layout::asyncio::{self, AsyncioDebug, TaskList};
+use crate::layout::{self, CoroutineOffsets, object};
+use crate::profile::{FrameId, FunctionKind, Tables};
+use crate::sample::tasks::{MOST_TASKS, TaskStack, TaskStacks, TaskState};
+use crate::sample::{Fault, FrameSample, ThreadStacks};
+use crate::target::memory::Memory;
+use crate::target::runtime;
+
+/// One part in this many of the time goes into looking at suspended tasks.
+const SHARE: u64 = 33;
+
+/// How often the place of the lists is looked for: `asyncio` may not be imported yet.
+const PLACE_US: u64 = 250_000;
+
+/// Tasks above a task that are shown.
+const MOST_PARENTS: usize = 16;
+
+/// Bytes of a task that are read where its size is not known, and most that are read.
+const TASK_BYTES: usize = 192;
+const MOST_TASK_BYTES: usize = 512;
+
+/// Most slots of a set that are read.
+const MOST_SLOTS: u64 = 1 << 20;
+
+/// Most names of tasks that are told apart.
+const MOST_NAMES: usize = 10_000;
+
+/// Where the tasks are.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Place {
+    Rings(AsyncioDebug),
+    /// Set objects: of weak references, and of tasks.
+    Sets {
+        weak: Vec<u64>,
+        plain: Vec<u64>,
+        /// Dicts from loops to the tasks that they run.
+        current: Vec<u64>,
+    },
+}
+
+/// What one look found of a task.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) address: u64,
+    name: u64,
+    coro: u64,
+    /// What waits for it, as far as the task itself knows; tasks or other futures.
+    pub(super) awaited_by: Vec<u64>,
+    /// The future that it waits for.
+    awaits: u64,
+    state: State,
+    pub(super) frames: Vec<FrameSample>,
+}
+
+impl Found {
+    /// The object that it has for its name.
+    pub(super) fn name(&self) -> u64 {
+        self.name
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Name {
+    object: u64,
+    coro: u64,
+    text: String,
+    root: FrameId,
+}
+
+/// What is known of the tasks of one process.
+#[derive(Debug)]
+pub struct Tasks {
+    offsets: CoroutineOffsets,
+    pub(super) place: Option<Place>,
+    placed_us: Option<u64>,
+    next_us: u64,
+    /// Where in a task its coroutine is, where nothing tells.
+    coro: Option<usize>,
+    pub(super) awaits: Awaits,
+    /// The same for tasks that are found running.
+    pub(super) live: Awaits,
+    /// Number of frames and innermost frame of each thread when it was last looked at for a task that runs.
+    pub(super) looked: Vec<(usize, Option<FrameSample>)>,
+    names: FxHashMap<u64, Name>,
+    /// Names told apart so far.
+    roots: usize,
+    /// By the address of a task's outermost frame: its place among the tasks.
+    pub(super) by_frame: FxHashMap<u64, usize>,
+    /// Counts changes of stacks.
+    version: u64,
+    /// Counts tasks.
+    ids: u64,
+}
+
+impl Tasks {
+    /// Nothing known yet.
+    pub fn new(offsets: CoroutineOffsets) -> Tasks {
+        Tasks {
+            offsets,
+            place: None,
+            placed_us: None,
+            next_us: 0,
+            coro: None,
+            awaits: Awaits::default(),
+            live: Awaits::default(),
+            looked: Vec::new(),
+            ids: 0,
+            names: FxHashMap::default(),
+            roots: 0,
+            by_frame: FxHashMap::default(),
+            version: 0,
+        }
+    }
+
+    /// The first frame of a task: `<task NAME>`.
+    pub(super) fn name<M: Memory>(
+        &mut self,
+        reader: &FastReader<M>,
+        found: &Found,
+        tables: &mut Tables,
+    ) {
+        let known = self.names.get(&found.address);
+        if known.is_some_and(|name| name.object == found.name && name.coro == found.coro) {
+            return;
+        }
+        let text = reader.task_name(found.name);
+        if known.is_some_and(|name| name.text == text) {
+            let known = self.names.get_mut(&found.address);
+            if let Some(name) = known {
+                (name.object, name.coro) = (found.name, found.coro);
+            }
+            return;
+        }
+        self.roots += 1;
+        let shown = if self.roots > MOST_NAMES {
+            "<task, one of many>".to_string()
+        } else {
+            format!("<task {text}>")
+        };
+        let function = tables.function("~", 0, &shown, FunctionKind::Builtin);
+        let name = Name {
+            object: found.name,
+            coro: found.coro,
+            text,
+            root: tables.frame(function, 0),
+        };
+        self.names.insert(found.address, name);
+    }
+
+    /// The name of a task that was named.
+    pub(super) fn text_of(&self, address: u64) -> String {
+        let name = self.names.get(&address);
+        name.map_or_else(String::new, |name| name.text.clone())
+    }
+
+    /// A number for a task that was not there before, and one for a stack that was not.
+    pub(super) fn next(&mut self) -> (u64, u64) {
+        self.ids += 1;
+        self.version += 1;
+        (self.ids, self.version)
+    }
+
+    pub(super) fn root_of(&self, address: u64) -> Option<FrameSample> {
+        self.names.get(&address).map(|name| FrameSample {
+            frame: name.root,
+            invocation: address,
+            instruction: 0,
+        })
+    }
+}
+
+impl<M: Memory> FastReader<M> {
+    /// Looks at the tasks when it is time, and finds out which thread runs which.
+    pub(super) fn look_at_tasks(
+        &mut self,
+        tables: &mut Tables,
+        threads: &ThreadStacks,
+        stacks: &mut TaskStacks,
+    ) -> Result<(), Fault> {
+        let Some(mut tasks) = self.tasks.take() else {
+            return Ok(());
+        };
+        let start_us = self.epoch.elapsed().as_micros() as u64;
+        let mut outcome = Ok(());
+        if start_us >= tasks.next_us {
+            outcome = self.scan(&mut tasks, tables, stacks, start_us);
+            let end_us = self.epoch.elapsed().as_micros() as u64;
+            let took_us = end_us.saturating_sub(start_us);
+            tasks.next_us = end_us.saturating_add(took_us.saturating_mul(SHARE));
+        }
+        self.find_running(&mut tasks, tables, threads, stacks, start_us);
+        self.tasks = Some(tasks);
+        // A list that changed while it was read is read again later; what was known is good meanwhile.
+        match outcome {
+            Err(Fault::Torn) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    fn scan(
+        &mut self,
+        tasks: &mut Tasks,
+        tables: &mut Tables,
+        stacks: &mut TaskStacks,
+        now_us: u64,
+    ) -> Result<(), Fault> {
+        if tasks.place.is_none() {
+            let lately = |then: u64| now_us < then.saturating_add(PLACE_US);
+            if tasks.placed_us.is_some_and(lately) {
+                return Ok(());
+            }
+            tasks.placed_us = Some(now_us);
+            tasks.place = self.find_tasks(tasks.offsets);
+        }
+        let Some(place) = tasks.place.clone() else {
+            return Ok(());
+        };
+        tasks.awaits.begin(&self.memory)?;
+        let mut addresses = Vec::new();
+        match &place {
+            Place::Rings(debug) => self.rings(&mut tasks.awaits, debug, &mut addresses)?,
+            Place::Sets { weak, plain, .. } => {
+                for set in weak {
+                    for reference in self.members(&mut tasks.awaits, *set)? {
+                        let target = reference.saturating_add(asyncio::WEAK_OBJECT);
+                        addresses.extend(tasks.awaits.word(&self.memory, target));
+                    }
+                }
+                for set in plain {
+                    addresses.extend(self.members(&mut tasks.awaits, *set)?);
+                }
+            }
+        }
+        let all = addresses.len();
+        addresses.truncate(MOST_TASKS);
+        stacks.cut |= all > MOST_TASKS;
+        let mut all_found = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            let Some(found) = self.read_task(tasks, tables, &place, address, now_us) else {
+                continue;
+            };
+            if found.state != State::Ended {
+                tasks.name(self, &found, tables);
+                all_found.push(found);
+            }
+        }
+        compose(tasks, &all_found, stacks);
+        Ok(())
+    }
+
+    /// Where the lists of tasks are; `None` while asyncio is not there.
+    fn find_tasks(&self, offsets: CoroutineOffsets) -> Option<Place> {
+        match offsets.tasks {
+            TaskList::Rings => {
+                let data = runtime::writable_data(self.pid, &self.memory, "_asyncio");
+                data.iter()
+                    .find_map(|data| AsyncioDebug::find(data))
+                    .map(Place::Rings)
+            }
+            TaskList::Sets {
+                weak,
+                plain,
+                current,
+            } => {
+                let dicts = Dicts::new(&self.offsets, &self.memory);
+                let (mut weak_sets, mut plain_sets) = (Vec::new(), Vec::new());
+                let mut currents = Vec::new();
+                for interpreter in &self.interpreters {
+                    let Some(globals) = dicts.module(interpreter.address, "asyncio.tasks") else {
+                        continue;
+                    };
+                    let sets = weak.iter().filter_map(|name| dicts.find(globals, name));
+                    weak_sets.extend(sets.filter_map(|set| dicts.attribute(set, "data")));
+                    plain_sets.extend(plain.iter().filter_map(|name| dicts.find(globals, name)));
+                    currents.extend(dicts.find(globals, current));
+                }
+                (!weak_sets.is_empty()).then_some(Place::Sets {
+                    weak: weak_sets,
+                    plain: plain_sets,
+                    current: currents,
+                })
+            }
+        }
+    }
+
+    /// The tasks of all rings.
+    fn rings(
+        &self,
+        awaits: &mut Awaits,
+        debug: &AsyncioDebug,
+        addresses: &mut Vec<u64>,
+    ) -> Result<(), Fault> {
+        let threads = self
+            .threads
+            .iter()
+            .map(|thread| thread.address.saturating_add(debug.thread_ring));
+        let interpreters = self
+            .interpreters
+            .iter()
+            .map(|interpreter| interpreter.address.saturating_add(debug.interpreter_ring));
+        for ring in threads.chain(interpreters) {
+            let mut node = awaits.word(&self.memory, ring).ok_or(Fault::Torn)?;
+            // A thread without asyncio has none. The ring may change while we walk: what is a task counts all the
+            // same, for to look again until it stands still would show the quiet moments only.
+            let mut milestone = 0;
+            let start = addresses.len();
+            while node != 0 && node != ring && node != milestone && addresses.len() <= MOST_TASKS {
+                if (addresses.len() - start).is_power_of_two() {
+                    milestone = node;
+                }
+                let Some(task) = node.checked_sub(debug.node) else {
+                    break;
+                };
+                if !awaits.is_task(&self.memory, task) {
+                    break;
+                }
+                addresses.push(task);
+                match awaits.word(&self.memory, node) {
+                    Some(next) => node = next,
+                    None => break,
+                }
+            }
+        }
+        addresses.sort_unstable();
+        addresses.dedup();
+        Ok(())
+    }
+
+    /// The members of a set object.
+    fn members(&self, awaits: &mut Awaits, set: u64) -> Result<Vec<u64>, Fault> {
+        let mut head = [0; 48];
+        awaits
+            .read(&self.memory, set, &mut head)
+            .ok_or(Fault::Torn)?;
+        let mask = layout::word(&head, asyncio::SET_MASK).unwrap_or(0);
+        let table = layout::word(&head, asyncio::SET_TABLE).unwrap_or(0);
+        if mask >= MOST_SLOTS {
+            return Err(Fault::Torn);
+        }
+        let mut entries = vec![0; (mask as usize + 1) * 16];
+        awaits
+            .read(&self.memory, table, &mut entries)
+            .ok_or(Fault::Torn)?;
+        let key = |entry: &[u8]| {
+            // A slot that was left has a dummy with the hash -1.
+            let (key, hash) = (layout::word(entry, 0)?, layout::word(entry, 8)?);
+            (key != 0 && hash != u64::MAX).then_some(key)
+        };
+        Ok(entries.chunks_exact(16).filter_map(key).collect())
+    }
+
+    /// The name of a task from the object that it has for it.
+    pub(super) fn task_name(&self, object: u64) -> String {
+        read_text(&self.offsets, &self.memory, object)
+            .or_else(|| {
+                // A name that nobody has asked for is only a number yet.
+                let dicts = Dicts::new(&self.offsets, &self.memory);
+                dicts.int(object).map(|number| format!("Task-{number}"))
+            })
+            .unwrap_or_else(|| "?".to_string())
+    }
+
+    pub(super) fn read_task(
+        &mut self,
+        tasks: &mut Tasks,
+        tables: &mut Tables,
+        place: &Place,
+        address: u64,
+        now_us: u64,
+    ) -> Option<Found> {
+        let in_sets = matches!(place, Place::Sets { .. });
+        if in_sets && !tasks.awaits.is_task(&self.memory, address) {
+            return None;
+        }
+        let mut bytes = [0; MOST_TASK_BYTES];
+        let size = match place {
+            Place::Rings(debug) => usize::try_from(debug.task_size).ok()?,
+            Place::Sets { .. } => TASK_BYTES,
+        };
+        let bytes = bytes.get_mut(..size.min(MOST_TASK_BYTES))?;
+        tasks.awaits.read(&self.memory, address, bytes)?;
+        let member = |offset: u64| layout::word(bytes, usize::try_from(offset).ok()?);
+        let mut found = Found {
+            address,
+            ..Found::default()
+        };
+        match place {
+            Place::Rings(debug) => {
+                found.name = member(debug.name)?;
+                found.coro = member(debug.coro)?;
+                let waiter = member(debug.awaited_by)?;
+                let is_set = bytes.get(usize::try_from(debug.awaited_by_is_set).ok()?);
+                if is_set.is_some_and(|flag| *flag != 0) {
+                    let mut waiters = self.members(&mut tasks.awaits, waiter).unwrap_or_default();
+                    waiters.truncate(MOST_PARENTS);
+                    found.awaited_by = waiters;
+                } else if waiter != 0 {
+                    found.awaited_by.push(waiter);
+                }
+            }
+            Place::Sets { .. } => {
+                let at = match tasks.coro {
+                    Some(at) => at,
+                    // The coroutine is the only one that a task holds; its name follows it.
+                    None => (16..size - 8).step_by(8).find(|at| {
+                        let object = layout::word(bytes, *at).unwrap_or(0);
+                        tasks.awaits.is_coroutine(&self.memory, object)
+                    })?,
+                };
+                tasks.coro = Some(at);
+                found.coro = layout::word(bytes, at)?;
+                found.name = layout::word(bytes, at + 8)?;
+            }
+        }
+        let mut walk = super::awaits::Walk {
+            offsets: &self.offsets,
+            coroutine: &tasks.offsets,
+            memory: &self.memory,
+            codes: &mut self.codes,
+            tables,
+            now_us,
+        };
+        let end = tasks
+            .awaits
+            .follow(&mut walk, found.coro, &mut found.frames);
+        found.state = end.state;
+        found.awaits = end.future;
+        Some(found)
+    }
+}
+
+/// Puts together what was found: each task's stack with those of the tasks that wait for it above.
+fn compose(tasks: &mut Tasks, all: &[Found], stacks: &mut TaskStacks) {
+    let place: FxHashMap<u64, usize> = all
+        .iter()
+        .enumerate()
+        .map(|(at, found)| (found.address, at))
+        .collect();
+    // Who waits for a task directly, where the task itself does not know.
+    let waits: FxHashMap<u64, u64> = all
+        .iter()
+        .filter(|found| found.awaits != 0)
+        .map(|found| (found.awaits, found.address))
+        .collect();
+    let parents_of = |found: &Found| -> Vec<u64> {
+        let known = found.awaited_by.iter().copied();
+        let direct = waits.get(&found.address).copied();
+        let mut parents: Vec<u64> = known
+            .chain(direct)
+            .filter(|parent| place.contains_key(parent))
+            .collect();
+        parents.sort_unstable();
+        parents.dedup();
+        parents
+    };
+    // By name too: another task may have got the address.
+    let mut old: FxHashMap<(u64, String), TaskStack> = std::mem::take(&mut stacks.tasks)
+        .into_iter()
+        .map(|task| ((task.address, task.name.clone()), task))
+        .collect();
+    tasks.by_frame.clear();
+    for (at, found) in all.iter().enumerate() {
+        let awaited_by = parents_of(found);
+        let mut line = vec![found];
+        let mut parent = awaited_by.first().copied();
+        while let Some(next) = parent
+            .and_then(|parent| place.get(&parent))
+            .and_then(|at| all.get(*at))
+            && line.len() <= MOST_PARENTS
+            && !line.iter().any(|known| known.address == next.address)
+        {
+            line.push(next);
+            parent = parents_of(next).first().copied();
+        }
+        let mut frames = Vec::new();
+        let mut own = 0;
+        for found in line.iter().rev() {
+            own = frames.len();
+            frames.extend(tasks.root_of(found.address));
+            frames.extend_from_slice(&found.frames);
+        }
+        if let Some(first) = found.frames.first() {
+            tasks.by_frame.insert(first.invocation, at);
+        }
+        let name = tasks.text_of(found.address);
+        let before = old.remove(&(found.address, name.clone()));
+        let (mut id, mut version) = tasks.next();
+        if let Some(before) = before {
+            id = before.id;
+            if before.frames == frames {
+                version = before.version;
+            }
+        }
+        stacks.tasks.push(TaskStack {
+            address: found.address,
+            id,
+            name,
+            state: match found.state {
+                State::Created => TaskState::Created,
+                State::Executing => TaskState::Running,
+                _ => TaskState::Suspended,
+            },
+            awaited_by,
+            frames,
+            own,
+            version,
+            transient: false,
+        });
+    }
+    stacks.look += 1;
+    tasks.names.retain(|address, _| place.contains_key(address));
+}
+
+/// The type of an object.
+pub fn type_of(awaits: &mut Awaits, memory: &impl Memory, address: u64) -> Option<u64> {
+    awaits.word(memory, address.checked_add(object::TYPE as u64)?)
+}

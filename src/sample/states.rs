@@ -1,0 +1,88 @@
+//! What a thread was doing when it was sampled, from what the reader and the kernel say of it; and what is worth
+//! telling about that after a session.
+
+use super::ThreadStack;
+use crate::profile::states::{self, Contention};
+use crate::profile::{Filter, Profile, RunState};
+use crate::target::threads::Activity;
+
+/// Shares of the time below which waiting for the GIL, and collecting garbage, are not worth a line.
+const LEAST_WAITED: f64 = 0.02;
+const LEAST_COLLECTED: f64 = 0.05;
+
+/// The state of a thread. `seen` is what the kernel said of it, `None` where it could not be asked.
+pub fn run_state(thread: &ThreadStack, seen: Option<Activity>) -> RunState {
+    let mut state = RunState::default();
+    // Without a kernel thread to ask, the holder of the GIL is taken to run.
+    if seen.map_or(thread.holds_gil, |seen| seen.on_cpu) {
+        state = state.with(RunState::ON_CPU);
+    }
+    if thread.holds_gil {
+        state = state.with(RunState::GIL);
+        if thread.collects {
+            state = state.with(RunState::GC);
+        }
+    } else if waits_for_gil(thread, seen) {
+        state = state.with(RunState::GIL_WAIT);
+    }
+    state
+}
+
+/// Whether it sleeps on one of the lock's own words.
+fn waits_for_gil(thread: &ThreadStack, seen: Option<Activity>) -> bool {
+    seen.and_then(|seen| seen.wait)
+        .is_some_and(|wait| wait.is_futex_in(&thread.gil))
+}
+
+/// Lines about threads that were in each other's way, and about garbage collection, for a recording of one process
+/// that took `duration_us`.
+pub fn notes(profile: &Profile, duration_us: u64) -> Vec<String> {
+    let sums = Contention::of(&states::times(profile, &Filter::default()));
+    let share = |part: u64, whole: u64| {
+        if whole == 0 {
+            0.0
+        } else {
+            (part as f64 / whole as f64).min(1.0)
+        }
+    };
+    let percent = |part, whole| (100.0 * share(part, whole)).round();
+    let mut notes = Vec::new();
+    if sums.waiting_threads > 0 && share(sums.they_waited_us, duration_us) >= LEAST_WAITED {
+        let threads = match sums.waiting_threads {
+            1 => "1 thread".to_string(),
+            count => format!("{count} threads"),
+        };
+        notes.push(format!(
+            "the GIL was held {} % of the time; {threads} waited for it, {} % of their time",
+            percent(sums.held_us, duration_us),
+            percent(sums.they_waited_us, sums.their_us),
+        ));
+    }
+    if share(sums.gc_us, duration_us) >= LEAST_COLLECTED {
+        notes.push(format!(
+            "garbage was collected {} % of the time",
+            percent(sums.gc_us, duration_us)
+        ));
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_holder_does_not_wait() {
+        let mut thread = ThreadStack {
+            holds_gil: true,
+            ..ThreadStack::default()
+        };
+        let busy = RunState::ON_CPU.with(RunState::GIL);
+        assert_eq!(run_state(&thread, None), busy);
+        assert_eq!(run_state(&thread, Some(Activity::default())), RunState::GIL);
+        thread.collects = true;
+        assert_eq!(run_state(&thread, None), busy.with(RunState::GC));
+        thread.holds_gil = false;
+        assert_eq!(run_state(&thread, None), RunState::default());
+    }
+}

@@ -1,0 +1,278 @@
+//! `--async` beside what programs know of their own tasks: `asyncio.all_tasks`, `cr_frame` and `cr_await`,
+//! `asyncio.capture_call_graph` where there is one, and the CPU time that each task used.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::{Python, alone, biopsy, in_company, not_here, run};
+use serde_json::Value;
+
+/// Interpreters whose tasks are shown, and those whose are not.
+fn pythons() -> Vec<&'static Python> {
+    let (able, unable): (Vec<_>, Vec<_>) =
+        Python::all().iter().partition(|python| python.minor >= 11);
+    if able.is_empty() {
+        not_here("an interpreter from 3.11 on");
+    }
+    eprintln!("not shown by design: {unable:?}");
+    able
+}
+
+fn frames(task: &Value) -> Vec<Value> {
+    let frames = task["frames"].as_array().expect("frames");
+    frames
+        .iter()
+        .rev()
+        .map(|frame| {
+            serde_json::json!([
+                frame["file"],
+                frame["line"],
+                frame["first_line"],
+                frame["name"]
+            ])
+        })
+        .collect()
+}
+
+fn names(list: &Value) -> Vec<String> {
+    let names = list.as_array().expect("names").iter();
+    let mut names: Vec<String> = names
+        .filter_map(Value::as_str)
+        .map(str::to_string)
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn chains_are_what_the_program_itself_says() {
+    let _shared = in_company();
+    for python in pythons() {
+        eprintln!("{python}");
+        let stage = python.stage();
+        let mut target = python.start(&[&stage.fixture("await_chains.py"), "still"]);
+        let told = target.ready.strip_prefix("ready ").expect("JSON after it");
+        let told: BTreeMap<String, Value> = serde_json::from_str(told).expect("JSON");
+        let pid = target.pid.to_string();
+        for options in [&["--json"][..], &["--json", "--blocking"]] {
+            let words = [&["dump", "--async", &pid], options].concat();
+            let dump = biopsy(&words).ok().json();
+            let tasks = dump["tasks"].as_array().expect("tasks");
+            let mut seen = Vec::new();
+            for task in tasks {
+                let name = task["name"].as_str().expect("a name");
+                seen.push(name.to_string());
+                let Some(told) = told.get(name) else {
+                    // The one that tells is running.
+                    assert_eq!((name, &task["state"]), ("Task-1", &"running".into()));
+                    let all = frames(task);
+                    assert_eq!(
+                        all.first().expect("frames")[3],
+                        "still",
+                        "{python}: {all:?}"
+                    );
+                    assert_eq!(task["thread_id"], dump["threads"][0]["id"], "{python}");
+                    continue;
+                };
+                assert_eq!(
+                    Value::from(frames(task)),
+                    told["frames"],
+                    "{python}, {name}"
+                );
+                let state = if name == "unstarted" {
+                    "created"
+                } else {
+                    "suspended"
+                };
+                assert_eq!(task["state"], state, "{python}, {name}");
+                let waiters = names(&task["awaited_by"]);
+                match &told["awaited_by"] {
+                    // Only what waits for a task and nothing else is known.
+                    Value::Null if name == "outer" => assert_eq!(waiters, ["waits for outer"]),
+                    Value::Null => assert!(waiters.is_empty(), "{python}, {name}: {waiters:?}"),
+                    known => assert_eq!(waiters, names(known), "{python}, {name}"),
+                }
+            }
+            seen.sort();
+            let mut expected: Vec<String> = told.keys().cloned().collect();
+            expected.push("Task-1".to_string());
+            expected.sort();
+            assert_eq!(seen, expected, "{python}");
+        }
+        let text = biopsy(&["dump", "--async", &pid]).ok().stdout;
+        assert!(
+            text.contains("Task \"outer\" (suspended), awaited by \"waits for outer\""),
+            "{text}"
+        );
+        assert!(!text.contains('\u{1b}'), "a name acts on the terminal");
+        let plain = biopsy(&["dump", "--json", &pid]).ok().json();
+        assert_eq!(plain["tasks"], Value::Null);
+        target.assert_free();
+        target.tell("");
+        assert_eq!(target.line(), "over");
+        assert!(target.wait().success(), "{python}: {}", target.stderr());
+    }
+}
+
+/// Microseconds by stack of a collapsed file.
+fn stacks(text: &str) -> Vec<(Vec<&str>, f64)> {
+    text.lines()
+        .filter_map(|line| {
+            let (stack, weight) = line.rsplit_once(' ')?;
+            Some((stack.split(';').collect(), weight.parse().ok()?))
+        })
+        .collect()
+}
+
+#[test]
+fn tasks_have_their_time_in_every_format() {
+    let _alone = alone();
+    const SECONDS: f64 = 1.5;
+    for python in pythons() {
+        for mode in ["wall", "cpu"] {
+            eprintln!("{python} {mode}");
+            let stage = python.stage();
+            let folder = tempfile::tempdir().expect("a folder");
+            let path = |name: &str| {
+                folder
+                    .path()
+                    .join(name)
+                    .to_str()
+                    .expect("UTF-8")
+                    .to_string()
+            };
+            let files = [
+                "a.txt",
+                "a.json",
+                "a.prof",
+                "a.svg",
+                "a.speedscope.json",
+                "a.pb.gz",
+                "a.html",
+                "a.gecko.json",
+                "callgrind.out.a",
+                "a.biopsy",
+            ]
+            .map(path);
+            let program = python.words(&[
+                &stage.fixture("await_chains.py"),
+                "busy",
+                &SECONDS.to_string(),
+            ]);
+            let mut words = vec!["run", "--async", "--mode", mode];
+            for file in &files {
+                words.extend(["-o", file]);
+            }
+            words.push("--");
+            words.extend(program.iter().map(String::as_str));
+            let ran = biopsy(&words).ok();
+            let told = ran
+                .stdout
+                .lines()
+                .find(|line| line.starts_with('{'))
+                .expect("numbers");
+            let told: Value = serde_json::from_str(told).expect("JSON");
+            let read = |at: usize| std::fs::read_to_string(&files[at]).expect("a file");
+            let text = read(0);
+            let of = |task: &str, function: &str| -> f64 {
+                let root = format!("<task {task}>");
+                let of_task = stacks(&text).into_iter().filter(|(stack, _)| {
+                    stack.iter().any(|frame| frame.starts_with(&root))
+                        && (function.is_empty()
+                            || stack.iter().any(|frame| frame.starts_with(function)))
+                });
+                of_task.map(|(_, us)| us).sum::<f64>() / 1e6
+            };
+            for task in ["heavy", "light"] {
+                let cpu = told["cpu_s"][task].as_f64().expect("seconds");
+                let (burn, all) = (of(task, "burn "), of(task, ""));
+                eprintln!("  {task}: burns {burn:.3} s, program {cpu:.3} s; all {all:.3} s");
+                assert!(
+                    (burn - cpu).abs() < 0.15 * SECONDS,
+                    "{python} {mode} {task}: {burn} and not {cpu}"
+                );
+                // A task that waits has wall time, but no CPU time.
+                let expected = if mode == "wall" {
+                    told["wall_s"].as_f64().expect("seconds")
+                } else {
+                    cpu
+                };
+                assert!(
+                    (all - expected).abs() < 0.15 * SECONDS,
+                    "{python} {mode} {task}: {all} and not {expected}"
+                );
+                // Its first coroutine stands below the task, and no frame of the loop between.
+                for (stack, _) in stacks(&text) {
+                    let at = stack
+                        .iter()
+                        .position(|frame| frame.starts_with(&format!("<task {task}>")));
+                    if let Some(next) = at.and_then(|at| stack.get(at + 1)) {
+                        assert!(next.starts_with("burns "), "{stack:?}");
+                    }
+                }
+            }
+            let document: Value = serde_json::from_str(&read(1)).expect("JSON");
+            let functions = document["functions"].as_array().expect("functions");
+            assert!(functions.iter().any(|row| row["name"] == "<task heavy>"));
+            for at in [3, 4, 6, 7, 8] {
+                assert!(read(at).contains("task heavy"), "{}", files[at]);
+            }
+            let later = biopsy(&["report", &files[9], "--mode", mode, "-q"])
+                .ok()
+                .stdout;
+            assert!(later.contains("{task heavy}"), "{later}");
+            let shown = run(&mut python.command(&["-c", "0"]));
+            assert_eq!(shown.code(), 0);
+        }
+    }
+}
+
+#[test]
+fn thousands_of_tasks_are_bounded() {
+    let _alone = alone();
+    for python in pythons() {
+        eprintln!("{python}");
+        let stage = python.stage();
+        let mut target = python.start(&[&stage.fixture("await_chains.py"), "many", "12000"]);
+        let pid = target.pid.to_string();
+        let ran = biopsy(&["attach", &pid, "--async", "-d", "1", "-f", "json"]).ok();
+        assert!(
+            ran.stderr.contains("only 10000 of them are shown"),
+            "{}",
+            ran.stderr
+        );
+        let document = ran.json();
+        let functions = document["functions"].as_array().expect("functions");
+        let sleeper = functions
+            .iter()
+            .find(|row| row["name"] == "sleeper")
+            .expect("sleeper");
+        let seconds = sleeper["cumtime_s"].as_f64().expect("seconds");
+        let duration = document["duration_s"].as_f64().expect("seconds");
+        assert!(
+            (0.9..1.01).contains(&(seconds / duration / 10_000.0)),
+            "{seconds} in {duration}"
+        );
+        target.tell("");
+        assert_eq!(target.line(), "over");
+    }
+}
+
+#[test]
+fn versions_without_it_are_refused_by_name() {
+    let _shared = in_company();
+    for python in Python::all().iter().filter(|python| python.minor < 11) {
+        let stage = python.stage();
+        let mut target = python.start(&[&stage.fixture("thread_states.py"), "sleepers"]);
+        let pid = target.pid.to_string();
+        for words in [
+            &["dump", "--async", &pid][..],
+            &["attach", "--async", "-d", "1", &pid],
+        ] {
+            biopsy(words).refused(1, &format!("this is {}", python.version));
+        }
+        target.assert_free();
+        target.tell("");
+    }
+}

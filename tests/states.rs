@@ -1,0 +1,249 @@
+//! States of threads beside what programs know of themselves: CPU time by thread for who held the GIL and who
+//! waited for it, `gc.callbacks` for garbage collection, and the system calls that threads sleep in.
+
+mod common;
+
+use common::{Python, Target, alone, biopsy, biopsy_command, in_company, not_here, run};
+use serde_json::Value;
+
+const SECONDS: f64 = 1.2;
+
+fn seconds(value: &Value) -> f64 {
+    value
+        .as_f64()
+        .unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+/// Interpreters whose threads have a CPU clock of their own, and whose GIL is known.
+fn pythons() -> impl Iterator<Item = &'static Python> {
+    if Python::all().iter().all(|python| python.minor < 8) {
+        not_here("an interpreter from 3.8 on");
+    }
+    Python::all().iter().filter(|python| python.minor >= 8)
+}
+
+struct Recorded {
+    /// What the program printed at its end.
+    truth: Value,
+    /// `biopsy.profile/1`.
+    profile: Value,
+    /// What was said beside it.
+    notes: String,
+}
+
+fn recorded(python: &Python, what: &str, options: &[&str]) -> Recorded {
+    eprintln!("{python} {what} {options:?}");
+    let stage = python.stage();
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("profile.json");
+    let file = file.to_str().expect("UTF-8");
+    let seconds = SECONDS.to_string();
+    let program = python.words(&[&stage.fixture("thread_states.py"), what, &seconds]);
+    let mut words: Vec<&str> = vec!["run", "-o", file];
+    words.extend(options);
+    words.push("--");
+    words.extend(program.iter().map(String::as_str));
+    let ran = biopsy(&words).ok();
+    let truth = ran.stdout.lines().find(|line| line.starts_with('{'));
+    let text = std::fs::read_to_string(file).expect("a profile");
+    Recorded {
+        truth: serde_json::from_str(truth.expect("the program's own numbers")).expect("JSON"),
+        profile: serde_json::from_str(&text).expect("JSON"),
+        notes: ran.stderr,
+    }
+}
+
+fn thread<'a>(profile: &'a Value, name: &str) -> &'a Value {
+    let threads = profile["threads"].as_array().expect("threads");
+    let found = threads.iter().find(|thread| thread["name"] == name);
+    &found.unwrap_or_else(|| panic!("no thread {name} in {threads:?}"))["states"]
+}
+
+/// Whether two shares are the same but for `off`.
+fn near(python: &Python, what: &str, found: f64, expected: f64, off: f64) {
+    eprintln!("  {what}: {found:.3}, program {expected:.3}");
+    assert!(
+        (found - expected).abs() <= off,
+        "{python}, {what}: {found} and not {expected}"
+    );
+}
+
+#[test]
+fn who_holds_the_gil_and_who_waits_for_it() {
+    let _alone = alone();
+    for python in pythons() {
+        let got = recorded(python, "fighters", &[]);
+        for name in ["fight-0", "fight-1"] {
+            let states = thread(&got.profile, name);
+            let wall = seconds(&states["wall_s"]);
+            let truth = &got.truth["threads"][name];
+            // Who computes in Python holds the GIL whenever it uses a CPU.
+            let used = seconds(&truth["cpu_s"]) / seconds(&truth["wall_s"]);
+            near(python, name, seconds(&states["gil_s"]) / wall, used, 0.15);
+            // What is left is waiting: for the GIL, or for a CPU with or without it.
+            let waited = seconds(&states["gil_wait_s"]) + seconds(&states["on_cpu_without_gil_s"]);
+            near(python, "waited", waited / wall, 1.0 - used, 0.15);
+            assert!(
+                seconds(&states["gil_wait_s"]) > 0.2 * wall,
+                "{python}: {states}"
+            );
+        }
+        let main = thread(&got.profile, "MainThread");
+        assert!(
+            seconds(&main["idle_s"]) > 0.8 * SECONDS,
+            "{python}, it waits in join: {main}"
+        );
+        assert!(
+            got.notes.contains("2 threads waited for it"),
+            "{python}: {}",
+            got.notes
+        );
+        assert!(
+            seconds(&got.profile["states"]["gil_held_s"]) > 0.8 * SECONDS,
+            "{python}"
+        );
+    }
+}
+
+#[test]
+fn c_code_without_the_gil_runs_and_waits_for_nobody() {
+    let _alone = alone();
+    for python in pythons() {
+        let got = recorded(python, "released", &[]);
+        let states = thread(&got.profile, "crunch-0");
+        let wall = seconds(&states["wall_s"]);
+        assert!(
+            seconds(&states["on_cpu_without_gil_s"]) > 0.85 * wall,
+            "{python}: {states}"
+        );
+        assert!(
+            seconds(&states["gil_wait_s"]) < 0.05 * wall,
+            "{python}: {states}"
+        );
+        assert!(!got.notes.contains("the GIL"), "{python}: {}", got.notes);
+    }
+}
+
+#[test]
+fn garbage_collection_takes_as_long_as_its_callbacks_say() {
+    let _alone = alone();
+    for python in pythons() {
+        let got = recorded(python, "garbage", &[]);
+        let truth = seconds(&got.truth["gc_s"]);
+        let found = seconds(&got.profile["states"]["gc_s"]);
+        near(python, "gc", found / SECONDS, truth / SECONDS, 0.1);
+        let note = format!("{python}: {}", got.notes);
+        assert!(got.notes.contains("garbage was collected"), "{note}");
+    }
+}
+
+#[test]
+fn modes_count_what_the_states_say() {
+    let _alone = alone();
+    let python = Python::any();
+    let total = |got: &Recorded| seconds(&got.profile["total_tottime_s"]);
+    // Of two threads that fight and one that waits for them, one holds the GIL at a time.
+    let gil = recorded(python, "fighters", &["--mode", "gil"]);
+    let held = seconds(&gil.profile["states"]["gil_held_s"]);
+    near(python, "gil", total(&gil), held, 0.01);
+    near(python, "held", held / SECONDS, 1.0, 0.2);
+    let cpu = recorded(python, "fighters", &["--mode", "cpu"]);
+    let used: f64 = ["fight-0", "fight-1"]
+        .iter()
+        .map(|name| seconds(&cpu.truth["threads"][name]["cpu_s"]))
+        .sum();
+    near(python, "cpu", total(&cpu), used, 0.2 * SECONDS);
+    // What C code does without the GIL is CPU time, but no time of the GIL.
+    let gil = recorded(python, "released", &["--mode", "gil"]);
+    assert!(total(&gil) < 0.3 * SECONDS, "{}", total(&gil));
+    let cpu = recorded(python, "released", &["--mode", "cpu"]);
+    assert!(total(&cpu) > 0.7 * SECONDS, "{}", total(&cpu));
+}
+
+#[test]
+fn sleepers_are_shown_with_what_they_sleep_in() {
+    let _shared = in_company();
+    for python in pythons() {
+        eprintln!("{python}");
+        let stage = python.stage();
+        let mut target = python.start(&[&stage.fixture("thread_states.py"), "sleepers"]);
+        let pid = target.pid.to_string();
+        for options in [&["--json"][..], &["--json", "--blocking"]] {
+            let dump = biopsy(&[&["dump", &pid], options].concat()).ok().json();
+            check_sleepers(python, &target, &dump);
+        }
+        let text = biopsy(&["dump", &pid]).ok().stdout;
+        assert!(
+            text.contains("(idle (epoll_wait)): \"sleep_in_epoll\""),
+            "{text}"
+        );
+        target.assert_free();
+        target.tell("");
+        assert!(target.wait().success());
+    }
+}
+
+fn check_sleepers(python: &Python, target: &Target, dump: &Value) {
+    let threads = dump["threads"].as_array().expect("threads");
+    assert_eq!(threads.len(), 7, "{python}");
+    for thread in threads {
+        let name = thread["name"].as_str().expect("name");
+        let call = thread["system_call"].as_str().expect("a system call");
+        let expected: &[&str] = match name {
+            "sleep_in_epoll" => &["epoll_wait", "epoll_pwait"],
+            "sleep_in_poll" => &["poll", "ppoll"],
+            "sleep_in_read" | "MainThread" => &["read"],
+            "sleep_in_accept" => &["accept", "accept4"],
+            "sleep_in_sleep" => &["select", "pselect6", "clock_nanosleep", "restart_syscall"],
+            "sleep_in_lock" => &["futex"],
+            other => panic!("a thread {other}"),
+        };
+        // The kernel's own number, as /proc has it.
+        let os_id = &thread["os_id"];
+        let own = std::fs::read_to_string(format!("/proc/{}/task/{os_id}/syscall", target.pid));
+        assert!(
+            expected.contains(&call),
+            "{python}, {name}: {call}, {own:?}"
+        );
+        assert_eq!(thread["state"], "idle", "{python}, {name}");
+        assert_eq!(
+            thread["activity"],
+            format!("idle ({call})"),
+            "{python}, {name}"
+        );
+        assert_eq!(thread["waits_for_gil"], false, "{python}, {name}");
+    }
+}
+
+#[test]
+fn a_recording_keeps_the_states() {
+    let _alone = alone();
+    let python = Python::any();
+    let stage = python.stage();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| {
+        folder
+            .path()
+            .join(name)
+            .to_str()
+            .expect("UTF-8")
+            .to_string()
+    };
+    let (recording, direct, later) = (path("a.biopsy"), path("a.json"), path("b.json"));
+    let program = python.words(&[&stage.fixture("thread_states.py"), "fighters", "0.5"]);
+    let mut words = vec!["run", "-q", "-o", &recording, "-o", &direct, "--"];
+    words.extend(program.iter().map(String::as_str));
+    biopsy(&words).ok();
+    run(&mut biopsy_command(&[
+        "report", &recording, "-q", "-o", &later,
+    ]))
+    .ok();
+    let read = |file: &str| -> Value {
+        let text = std::fs::read_to_string(file).expect("a file");
+        serde_json::from_str(&text).expect("JSON")
+    };
+    let (direct, later) = (read(&direct), read(&later));
+    assert!(seconds(&direct["states"]["gil_waited_s"]) > 0.0);
+    assert_eq!(direct["states"], later["states"]);
+    assert_eq!(direct["threads"], later["threads"]);
+}
