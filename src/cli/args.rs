@@ -85,6 +85,9 @@ pub struct SampleArgs {
     /// Stacks along await chains, with asyncio's tasks as roots; suspended tasks too (3.11 and newer)
     #[arg(long = "async", conflicts_with = "native")]
     tasks: bool,
+    /// No short bursts of snapshots, which count calls shorter than a sampling period [default: bursts, on 3.11 and newer]
+    #[arg(long)]
+    no_bursts: bool,
 }
 
 impl SampleArgs {
@@ -100,6 +103,7 @@ impl SampleArgs {
             native: self.native,
             no_builtins: self.no_builtins,
             tasks: self.tasks,
+            no_bursts: self.no_bursts,
         }
     }
 }

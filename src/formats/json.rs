@@ -13,6 +13,7 @@ use serde::ser::{SerializeMap, Serializer};
 
 use super::{ExportOptions, Exporter, Loss};
 use crate::error::{Error, Result};
+use crate::profile::calls::CallEstimate;
 use crate::profile::states::{self, Contention, StateTimes};
 use crate::profile::{
     CallStats, CallTree, FunctionId, FunctionKind, FunctionStats, Origin, Profile,
@@ -30,18 +31,22 @@ impl Exporter for Json {
         out: &mut dyn Write,
     ) -> Result<Vec<Loss>> {
         let mut lines = Lines::default();
+        let mut estimates = Estimates::default();
         let stats = if profile.exact.is_some() {
             profile.stats(&options.filter)
         } else {
             let tree = CallTree::of(profile, &options.filter);
             lines = Lines::of(&tree, profile);
-            CallStats::of(&tree, &profile.tables)
+            let stats = CallStats::of(&tree, &profile.tables);
+            estimates = tree.estimates;
+            stats
         };
         let document = Document {
             profile,
             options,
             stats: &stats,
             lines: &lines,
+            estimates: &estimates,
         };
         let mut out = BufWriter::with_capacity(1 << 16, out);
         let mut serializer = serde_json::Serializer::with_formatter(&mut out, Escaping);
@@ -112,7 +117,11 @@ struct Document<'a> {
     options: &'a ExportOptions,
     stats: &'a CallStats,
     lines: &'a Lines,
+    estimates: &'a Estimates,
 }
+
+/// Calls by group and function.
+type Estimates = FxHashMap<(u32, FunctionId), CallEstimate>;
 
 impl Serialize for Document<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -175,6 +184,7 @@ struct FunctionRow<'a> {
     ncalls: u64,
     primitive_calls: u64,
     ncalls_from: Option<&'static str>,
+    ncalls_error: Option<f64>,
     tottime_s: f64,
     cumtime_s: f64,
     callers: Vec<CallerRow<'a>>,
@@ -242,6 +252,7 @@ impl<'a> Document<'a> {
     fn row(&self, row: &FunctionStats) -> FunctionRow<'a> {
         let tables = &self.profile.tables;
         let lines = self.lines.0.get(&(row.group, row.function));
+        let estimate = self.estimates.get(&(row.group, row.function));
         let line = |&(line, wall_us): &(u32, u64)| LineRow {
             line,
             self_s: wall_us as f64 / 1e6,
@@ -266,9 +277,12 @@ impl<'a> Document<'a> {
             primitive_calls: row.primitive,
             ncalls_from: match self.profile.meta.origin {
                 _ if self.stats.exact => Some("exact"),
-                Origin::Sampled => Some("samples"),
+                Origin::Sampled => estimate.map(|found| found.source.name()),
                 Origin::Exact | Origin::Collapsed => None,
             },
+            ncalls_error: estimate
+                .and_then(|found| found.error)
+                .map(|error| finite((error * 10.0).round() / 10.0)),
             tottime_s: self.time(row.tottime),
             cumtime_s: self.time(row.cumtime),
             callers: self.callers(row),

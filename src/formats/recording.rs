@@ -37,6 +37,9 @@
 //! 11 ROWS      varint n, n rows of exact statistics in their order: varints function, group, ncalls,
 //!              primitive; f64 tottime, cumtime; varint m, m callers: varint function, edge
 //!              edge: varints ncalls, primitive, f64 tottime, f64 cumtime, u8 1 when count_only
+//! 12 BURSTS    once for a process: varints process, duration_us; for each of 4 spacings varints time_ns, pairs;
+//!              varint n, n edges: varints thread, caller, callee; for each of 4 spacings varints boundaries,
+//!              pairs, coarse
 //! 0 END        last: varints number of blocks before this one, number of runs
 //! ```
 //!
@@ -77,6 +80,7 @@ mod kind {
     pub(super) const RUNS: u32 = 9;
     pub(super) const EXACT: u32 = 10;
     pub(super) const ROWS: u32 = 11;
+    pub(super) const BURSTS: u32 = 12;
 }
 
 /// `.biopsy` files.
@@ -183,6 +187,54 @@ mod tests {
             Recording.import(&longer).is_err(),
             "a block too many must show"
         );
+    }
+
+    #[test]
+    fn what_bursts_saw_round_trips() {
+        use crate::profile::calls::{BurstEdge, Bursts, EdgeCounts, SpacingTotals};
+        use crate::profile::{FunctionKind, ProcessId, ProcessInfo, ThreadId, ThreadInfo};
+        let mut profile = Profile::default();
+        let caller = profile
+            .tables
+            .function("a.py", 1, "f", FunctionKind::Python);
+        let callee = profile
+            .tables
+            .function("a.py", 9, "g", FunctionKind::Python);
+        profile.processes.push(ProcessInfo::default());
+        profile.threads.push(ThreadInfo {
+            process: ProcessId(0),
+            os_id: 1,
+            python_id: 2,
+            name: None,
+            started_us: 0,
+        });
+        let mut edge = BurstEdge {
+            thread: ThreadId(0),
+            caller,
+            callee,
+            counts: Default::default(),
+        };
+        edge.counts[2] = EdgeCounts {
+            boundaries: 300,
+            pairs: 1 << 40,
+            coarse: 7,
+        };
+        let mut bursts = Bursts {
+            duration_us: 5_000_000,
+            edges: vec![edge; 3],
+            ..Bursts::default()
+        };
+        bursts.totals[1] = SpacingTotals {
+            time_ns: 1 << 33,
+            pairs: 99,
+        };
+        profile.bursts = vec![bursts];
+        let data = written(&profile);
+        let read = Recording.import(&data).expect("reads");
+        assert_eq!(read.bursts, profile.bursts);
+        for end in 0..data.len() {
+            assert!(Recording.import(&data[..end]).is_err(), "{end}");
+        }
     }
 
     fn blocks(data: &[u8]) -> Vec<usize> {

@@ -97,10 +97,9 @@ impl<'a> Referrers<'a> {
             .enumerate()
             .map(|(at, object)| (*object, at as u32))
             .collect();
-        let mut wanted = vec![false; self.graph.len()];
-        for object in 0..self.graph.len() {
-            wanted[object] = index.contains_key(&self.fold.owner(object as ObjectId));
-        }
+        let wanted: Vec<bool> = (0..self.graph.len() as ObjectId)
+            .map(|object| index.contains_key(&self.fold.owner(object)))
+            .collect();
         let mut found = Vec::new();
         for object in 0..self.graph.len() as ObjectId {
             let owner = self.fold.owner(object);

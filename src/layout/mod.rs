@@ -15,7 +15,7 @@ pub mod version;
 
 pub use asyncio::CoroutineOffsets;
 pub use gc::{GcOffsets, GcPlace};
-pub use opcodes::Opcodes;
+pub use opcodes::{Opcodes, Shape};
 
 /// Where the words of the interpreter lock are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -34,6 +34,7 @@ pub fn tree(stats: &CallStats, tables: &Tables) -> CallTree {
                 label: label.clone(),
             })
             .collect(),
+        ..CallTree::default()
     };
     if tree.groups.is_empty() {
         tree.groups.push(Group {

@@ -4,6 +4,7 @@
 //! Nothing here reads a process, a file or a clock.
 
 pub mod aggregate;
+pub mod calls;
 pub mod diff;
 pub mod estimate;
 pub mod filter;

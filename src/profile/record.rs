@@ -5,6 +5,7 @@
 //! which is what bounds the memory of a long recording (24 bytes a run).
 
 use super::aggregate::CallStats;
+use super::calls::{BurstEdge, Bursts};
 use super::{FrameId, Function, FunctionId, ProcessId, StackId, StringId, Tables, ThreadId};
 
 /// Where the numbers come from.
@@ -148,6 +149,8 @@ pub struct Profile {
     pub threads: Vec<ThreadInfo>,
     /// Samples; those of one thread are in the order of time.
     pub runs: Vec<Run>,
+    /// What bursts of snapshots saw of calls, by process; none where there were no bursts.
+    pub bursts: Vec<Bursts>,
     /// Exact statistics, when the origin is [`Origin::Exact`]: there are no stacks then.
     pub exact: Option<CallStats>,
 }
@@ -204,6 +207,22 @@ impl Profile {
                 process: ProcessId(info.process.0 + process_base),
                 ..info.clone()
             }));
+        self.bursts.extend(other.bursts.iter().map(|bursts| {
+            Bursts {
+                process: bursts.process + process_base,
+                edges: bursts
+                    .edges
+                    .iter()
+                    .map(|edge| BurstEdge {
+                        thread: ThreadId(edge.thread.0 + thread_base),
+                        caller: functions[edge.caller.index()],
+                        callee: functions[edge.callee.index()],
+                        counts: edge.counts,
+                    })
+                    .collect(),
+                ..*bursts
+            }
+        }));
         self.runs.extend(other.runs.iter().map(|run| Run {
             thread: ThreadId(run.thread.0 + thread_base),
             stack: stacks[run.stack.index()],

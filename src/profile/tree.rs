@@ -3,6 +3,7 @@
 
 use rustc_hash::FxHashMap;
 
+use super::calls::{self, CallEstimate};
 use super::{Filter, FrameId, FunctionId, Profile, Split, StackId, Tables};
 
 /// What a part of the tree belongs to when threads or processes are kept apart.
@@ -42,6 +43,8 @@ pub struct CallTree {
     pub nodes: Vec<TreeNode>,
     /// What is kept apart; one unnamed group when nothing is.
     pub groups: Vec<Group>,
+    /// Calls of each function in each group, with where the number comes from; empty unless sampled.
+    pub estimates: FxHashMap<(u32, FunctionId), CallEstimate>,
 }
 
 impl CallTree {
@@ -85,6 +88,10 @@ impl CallTree {
         // called at least once.
         for (node, fresh) in tree.nodes.iter_mut().zip(fresh) {
             node.calls = fresh.max(0) as u64;
+        }
+        if profile.meta.origin == super::Origin::Sampled {
+            let threads = filter.threads(profile);
+            tree.estimates = calls::apply(profile, &threads, &groups, &mut tree);
         }
         tree
     }

@@ -9,12 +9,14 @@
 
 mod attempt;
 mod awaits;
+pub mod burst;
 mod codes;
 mod current;
 mod decode;
 #[cfg(test)]
 mod hostile;
 mod lists;
+mod locals;
 mod names;
 mod tasks;
 mod thread;
@@ -388,5 +390,9 @@ impl<M: Memory> StackReader for FastReader<M> {
 
     fn is_exact(&self) -> bool {
         self.stillness != Stillness::None
+    }
+
+    fn leads(&mut self, code: u32, from: u32, to: u32) -> bool {
+        self.codes.leads_to(&self.memory, code, from, to)
     }
 }

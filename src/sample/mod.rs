@@ -2,6 +2,7 @@
 //! again and again and fills a profile.
 
 pub mod builtins;
+pub mod bursts;
 pub mod calls;
 pub mod choose;
 pub mod clock;
@@ -28,6 +29,10 @@ pub struct FrameSample {
     pub invocation: u64,
     /// Index of the running instruction, where the reader can say; other readers give 0.
     pub instruction: u32,
+    /// Code object, where the reader can say, for [`StackReader::leads`]; 0 otherwise.
+    pub code: u32,
+    /// Fingerprint of the local variables while it waits for a callee, where the reader can say; 0 otherwise.
+    pub locals: u64,
 }
 
 /// The stack of one Python thread.
@@ -96,6 +101,13 @@ pub trait StackReader {
 
     /// Whether a stack that was read is known to have existed as a whole.
     fn is_exact(&self) -> bool;
+
+    /// Whether one invocation of a code object ([`FrameSample::code`]) can get from an instruction to another one;
+    /// true where the reader cannot say.
+    fn leads(&mut self, code: u32, from: u32, to: u32) -> bool {
+        let _ = (code, from, to);
+        true
+    }
 }
 
 /// How to sample.
@@ -119,4 +131,6 @@ pub struct SampleOptions {
     pub no_builtins: bool,
     /// Stacks along await chains, asyncio's tasks as roots.
     pub tasks: bool,
+    /// No bursts of snapshots for call counts.
+    pub no_bursts: bool,
 }

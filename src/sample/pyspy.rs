@@ -226,6 +226,8 @@ impl StackReader for PySpyReader {
                     frame: self.frame(tables, frame),
                     invocation: 0,
                     instruction: 0,
+                    code: 0,
+                    locals: 0,
                 })
                 .collect();
             if self.locals {

@@ -17,6 +17,7 @@ use family::Family;
 
 use super::choose::{self, Opened, Patience};
 use super::clock::Clock;
+use super::fast::burst::Bursting;
 use super::pyspy::{self, ReaderOptions};
 use super::rest::Rest;
 use super::slot::Slot;
@@ -114,6 +115,16 @@ impl Shared {
 
     fn now_us(&self) -> u64 {
         self.epoch.elapsed().as_micros() as u64
+    }
+
+    /// Begins to take bursts where they are wanted and do not get in the way of how samples are taken.
+    fn start_bursts(&self, pid: Pid) -> Option<Bursting> {
+        let reader = self.reader_options();
+        let apart = reader.blocking || reader.native || reader.cross_cpu;
+        if self.options.no_bursts || apart {
+            return None;
+        }
+        Bursting::start(pid, reader.no_builtins)
     }
 }
 
@@ -307,6 +318,7 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
         }
     }
     sampler.note_reader();
+    sampler.end_bursts();
     sampler.settle();
     sampler.note_states();
     sampler.part.lateness_us = clock.mean_lateness_us();
@@ -348,6 +360,7 @@ struct ProcessSampler<'a> {
     timelines: Timelines,
     last_us: u64,
     generation: u64,
+    bursting: Option<Bursting>,
 }
 
 impl<'a> ProcessSampler<'a> {
@@ -384,6 +397,15 @@ impl<'a> ProcessSampler<'a> {
             timelines: Timelines::default(),
             last_us: shared.now_us(),
             generation: 0,
+            bursting: shared.start_bursts(pid),
+        }
+    }
+
+    /// Ends the bursts and keeps what they brought.
+    fn end_bursts(&mut self) {
+        let harvest = self.bursting.take().and_then(Bursting::finish);
+        if let Some(harvest) = harvest {
+            harvest.add_to(&mut self.part.recorder.profile, ProcessId(0));
         }
     }
 
@@ -414,6 +436,8 @@ impl<'a> ProcessSampler<'a> {
     /// Goes on with a new reader after an exec: all threads are new.
     fn reopen(&mut self, opened: Opened) {
         self.note_reader();
+        self.end_bursts();
+        self.bursting = self.shared.start_bursts(self.pid);
         self.settle();
         self.opened = opened;
         self.slots.clear();
@@ -506,6 +530,7 @@ impl<'a> ProcessSampler<'a> {
         until_us: u64,
     ) -> bool {
         let recorder = &mut self.part.recorder;
+        let reader = &mut self.opened.reader;
         let mut happened = self.shared.options.blocking;
         let mut spent: Vec<Spent> = Vec::new();
         for (at, thread) in stacks.threads.iter().enumerate() {
@@ -519,7 +544,8 @@ impl<'a> ProcessSampler<'a> {
                 continue;
             }
             let task = running.map(|running| running.depth);
-            let added = slot.add(recorder, thread, task, until_us);
+            let mut leads = |code, from, to| reader.leads(code, from, to);
+            let added = slot.add(recorder, &mut leads, thread, task, until_us);
             happened |= added.happened;
             spent.extend(running.map(|running| Spent {
                 running,

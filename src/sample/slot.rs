@@ -82,9 +82,11 @@ impl Slot {
     }
 
     /// Adds one sample. The time of a thread that runs a task, whose coroutines start at depth `task`, is the task's.
+    /// `leads` is [`super::StackReader::leads`].
     pub fn add(
         &mut self,
         recorder: &mut Recorder,
+        leads: &mut impl FnMut(u32, u32, u32) -> bool,
         thread: &ThreadStack,
         task: Option<usize>,
         until_us: u64,
@@ -96,7 +98,7 @@ impl Slot {
             .unwrap_or_default();
         let profile = &mut recorder.profile;
         let tables = &mut profile.tables;
-        let fresh = calls::fresh_from(tables, &self.frames, frames);
+        let fresh = calls::fresh_from(tables, leads, &self.frames, frames);
         let stack = match self.stack {
             Some(stack) if same_frames(&self.frames, frames) => stack,
             _ => intern(tables, frames),

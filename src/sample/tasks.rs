@@ -268,7 +268,7 @@ impl Timelines {
                 frames.extend_from_slice(inner.unwrap_or_default());
             }
             let tables = &mut recorder.profile.tables;
-            fresh = calls::fresh_from(tables, &timeline.frames, &frames);
+            fresh = calls::fresh_from(tables, &mut |_, _, _| true, &timeline.frames, &frames);
             timeline.stack = super::slot::intern(tables, &frames);
             timeline.frames = frames;
             timeline.version = version;

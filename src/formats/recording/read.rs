@@ -5,9 +5,10 @@ use super::{MAGIC, VERSION, WHAT, kind, runs};
 use crate::blocks::bytes::{Cursor, unzigzag};
 use crate::blocks::{BLOCK_HEAD, BlockHead, Unpacker, number};
 use crate::error::{Error, Result};
+use crate::profile::calls::{BurstEdge, Bursts, EdgeCounts, SPACINGS};
 use crate::profile::{
     CallStats, EdgeStats, Frame, FrameId, Function, FunctionId, FunctionKind, FunctionStats, Meta,
-    Mode, Origin, ProcessId, ProcessInfo, Profile, StackId, StringId, ThreadInfo,
+    Mode, Origin, ProcessId, ProcessInfo, Profile, StackId, StringId, ThreadId, ThreadInfo,
 };
 
 /// Reads a whole recording.
@@ -102,7 +103,7 @@ impl<'a> Blocks<'a> {
             .ok_or_else(|| bad("a block is cut short"))?;
         Unpacker::check(&head, stored).map_err(bad)?;
         self.at += end;
-        if head.kind <= kind::ROWS {
+        if head.kind <= kind::BURSTS {
             self.unpacker.unpack(&head, stored).map_err(bad)?;
         } else {
             self.unpacker.raw.clear();
@@ -158,6 +159,7 @@ impl Reader {
             }
             kind::EXACT => self.exact(cursor)?,
             kind::ROWS => self.rows(cursor)?,
+            kind::BURSTS => self.bursts(cursor)?,
             _ => return Ok(()),
         }
         cursor.end()
@@ -287,6 +289,38 @@ impl Reader {
         }
         exact.exact = flag(cursor)?;
         self.profile.exact = Some(exact);
+        Ok(())
+    }
+
+    fn bursts(&mut self, cursor: &mut Cursor<'_>) -> Result<()> {
+        let profile = &mut self.profile;
+        let mut bursts = Bursts {
+            process: cursor.index(profile.processes.len(), "process")?,
+            duration_us: cursor.varint()?,
+            ..Bursts::default()
+        };
+        for total in &mut bursts.totals {
+            (total.time_ns, total.pairs) = (cursor.varint()?, cursor.varint()?);
+        }
+        let functions = profile.tables.functions().len();
+        for _ in 0..cursor.rows(3 + 3 * SPACINGS)? {
+            let thread = ThreadId(cursor.index(profile.threads.len(), "thread")?);
+            let caller = FunctionId(cursor.index(functions, "function")?);
+            let callee = FunctionId(cursor.index(functions, "function")?);
+            let mut counts = [EdgeCounts::default(); SPACINGS];
+            for count in &mut counts {
+                count.boundaries = cursor.varint()?;
+                count.pairs = cursor.varint()?;
+                count.coarse = cursor.varint()?;
+            }
+            bursts.edges.push(BurstEdge {
+                thread,
+                caller,
+                callee,
+                counts,
+            });
+        }
+        profile.bursts.push(bursts);
         Ok(())
     }
 

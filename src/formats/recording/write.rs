@@ -6,6 +6,7 @@ use super::{MAGIC, VERSION, kind, runs};
 use crate::blocks::Packer;
 use crate::blocks::bytes::{put_f64, put_text, put_varint, zigzag};
 use crate::error::{Error, Result};
+use crate::profile::calls::Bursts;
 use crate::profile::{
     CallStats, EdgeStats, FunctionKind, FunctionStats, Meta, Mode, Origin, Profile, Tables,
 };
@@ -44,6 +45,10 @@ pub(super) fn profile(profile: &Profile, out: &mut dyn Write) -> Result<()> {
     writer.block(kind::THREADS)?;
     writer.tables(&profile.tables)?;
     writer.runs(profile)?;
+    for bursts in &profile.bursts {
+        put_bursts(&mut writer.packer.raw, bursts);
+        writer.block(kind::BURSTS)?;
+    }
     if let Some(exact) = &profile.exact {
         writer.exact(exact)?;
     }
@@ -216,6 +221,26 @@ impl Writer<'_> {
             }
         }
         Ok(())
+    }
+}
+
+fn put_bursts(out: &mut Vec<u8>, bursts: &Bursts) {
+    put_varint(out, u64::from(bursts.process));
+    put_varint(out, bursts.duration_us);
+    for total in &bursts.totals {
+        put_varint(out, total.time_ns);
+        put_varint(out, total.pairs);
+    }
+    put_varint(out, bursts.edges.len() as u64);
+    for edge in &bursts.edges {
+        for id in [edge.thread.0, edge.caller.0, edge.callee.0] {
+            put_varint(out, u64::from(id));
+        }
+        for counts in &edge.counts {
+            for value in [counts.boundaries, counts.pairs, counts.coarse] {
+                put_varint(out, value);
+            }
+        }
     }
 }
 

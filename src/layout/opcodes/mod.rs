@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 
+mod shape;
 mod v3_10;
 mod v3_11;
 mod v3_12;
@@ -17,6 +18,8 @@ mod v3_14;
 mod v3_15;
 mod v3_8;
 mod v3_9;
+
+pub use shape::Shape;
 
 /// Effect on the stack's depth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::decode::Decoder;
 use super::thread::Walk;
 use super::window::Beside;
-use super::{Domain, FastReader, Stillness, fault};
+use super::{Domain, FastReader, Stillness, fault, locals};
 use crate::layout::{self, at};
 use crate::profile::Tables;
 use crate::sample::{Fault, ThreadStacks};
@@ -321,6 +321,7 @@ impl<M: Memory> FastReader<M> {
             if !decoder.decode(thread, &self.frames, stack) {
                 return Ok((Attempt::Unfinished, any_late));
             }
+            locals::mark(&self.offsets, &self.window, thread, stack);
         }
         let attempt = if again { Attempt::Again } else { Attempt::Done };
         Ok((attempt, any_late || memory.reads.get() > 0))

@@ -274,6 +274,8 @@ impl Awaits {
             frame: id,
             invocation: place,
             instruction: unit,
+            code: 0,
+            locals: 0,
         });
         let waits = stands == State::Suspended
             && match layout.yield_from {

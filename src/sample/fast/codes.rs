@@ -5,7 +5,7 @@ use rustc_hash::FxHashMap;
 
 use crate::layout::linetable::Lines;
 use crate::layout::opcodes::Calls;
-use crate::layout::{self, Bytecode, Instruction, Offsets, at, object};
+use crate::layout::{self, Bytecode, Instruction, Offsets, Shape, at, object};
 use crate::profile::{FrameId, FunctionId, FunctionKind, Tables};
 use crate::target::memory::{Memory, Range, read_c_string};
 
@@ -59,6 +59,8 @@ pub struct Code {
     exceptions: u64,
     /// Calls by unit; `None` inside where they cannot be told.
     calls: Option<Option<Calls>>,
+    /// Calls and jumps back; `None` inside where they cannot be told.
+    shape: Option<Option<Shape>>,
     lines: Option<Lines>,
     /// Frame by unit, plus 1; 0 for none yet.
     frames: Vec<u32>,
@@ -85,6 +87,13 @@ pub struct Codes {
 /// Which code object; valid until the next [`Codes::trim`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CodeId(u32);
+
+impl CodeId {
+    /// As a number.
+    pub fn index(self) -> u32 {
+        self.0
+    }
+}
 
 impl Codes {
     /// None yet. `code_type` is the address of `PyCode_Type` where it is known.
@@ -191,6 +200,50 @@ impl Codes {
         self.codes.get(id.0 as usize)
     }
 
+    /// Its function.
+    pub fn function(&self, id: CodeId) -> Option<FunctionId> {
+        self.get(id).map(|code| code.function)
+    }
+
+    /// Words of local variables in its frames.
+    pub fn locals(&self, id: CodeId) -> Option<u32> {
+        self.get(id).map(|code| code.nlocalsplus)
+    }
+
+    /// Bytes of its frames, where they hold their evaluation stack.
+    pub fn frame_size(&self, id: CodeId) -> Option<u64> {
+        let code = self.get(id)?;
+        let words = u64::from(code.nlocalsplus) + u64::from(code.stack_size);
+        Some(u64::from(self.offsets.frame.localsplus) + 8 * words)
+    }
+
+    /// Its calls and jumps back, where they can be told.
+    pub fn shape(&mut self, memory: &impl Memory, id: CodeId) -> Option<&Shape> {
+        let opcodes = self.offsets.opcodes?;
+        let code = self.codes.get_mut(id.0 as usize)?;
+        if code.shape.is_none() {
+            let mut bytecode = vec![0; code.units as usize * 2];
+            let read = memory.read(code.start, &mut bytecode);
+            code.shape = Some(read.ok().and_then(|()| opcodes.shape(&bytecode)));
+        }
+        code.shape.as_ref()?.as_ref()
+    }
+
+    /// Whether one invocation can get from one unit to another; `code` is [`CodeId::index`] and one. True where
+    /// that cannot be told.
+    pub fn leads_to(&mut self, memory: &impl Memory, code: u32, from: u32, to: u32) -> bool {
+        let Some(id) = code.checked_sub(1).map(CodeId) else {
+            return true;
+        };
+        self.shape(memory, id)
+            .is_none_or(|shape| shape.leads(from, to))
+    }
+
+    /// The same if it was asked for before; by [`CodeId::index`].
+    pub fn known_shape(&self, index: u32) -> Option<&Shape> {
+        self.get(CodeId(index))?.shape.as_ref()?.as_ref()
+    }
+
     fn read(&mut self, memory: &impl Memory, tables: &mut Tables, address: u64) -> Option<Code> {
         let (identity, bytes) = head(&self.offsets, memory, address)?;
         match self.code_type {
@@ -240,6 +293,7 @@ impl Codes {
                 .and_then(|offset| layout::word(&bytes, at(offset)))
                 .unwrap_or(0),
             calls: None,
+            shape: None,
             lines: None,
             frames: Vec::new(),
             checked_us: 0,

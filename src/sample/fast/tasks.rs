@@ -177,6 +177,8 @@ impl Tasks {
             frame: name.root,
             invocation: address,
             instruction: 0,
+            code: 0,
+            locals: 0,
         })
     }
 }
