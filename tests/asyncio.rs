@@ -259,6 +259,59 @@ fn thousands_of_tasks_are_bounded() {
     }
 }
 
+const RESTS: &str = "
+import asyncio, sys, time
+async def wait(seconds):
+    await asyncio.sleep(seconds)
+async def first():
+    await wait(2.5)
+async def late():
+    await wait(1)
+async def main():
+    loop = asyncio.get_running_loop()
+    print('ready', flush=True)
+    await loop.run_in_executor(None, sys.stdin.readline)
+    started = loop.time()
+    one = asyncio.create_task(first())
+    await asyncio.sleep(1)
+    created = loop.time()
+    await asyncio.gather(*[late() for _ in range(20)])
+    lived = loop.time() - created
+    await one
+    print(loop.time() - started, 20 * lived, flush=True)
+asyncio.run(main())
+";
+
+/// A process at rest is looked at seldom, and its tasks not at all: what they do then must not be missed.
+#[test]
+fn tasks_that_begin_and_end_between_rests_have_their_time() {
+    let _alone = alone();
+    for python in pythons() {
+        let stage = python.stage();
+        let mut target = python.start(&[&stage.put("rests.py", RESTS)]);
+        let pid = target.pid.to_string();
+        let sampling = common::Running::start(
+            &mut common::biopsy_command(&["attach", &pid, "--async", "-q", "-f", "json"]),
+            b"",
+        );
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        target.tell("");
+        let own = target.line();
+        target.wait();
+        let document = sampling.finish(common::PATIENCE).ok().json();
+        let functions = document["functions"].as_array().expect("functions");
+        let own = own
+            .split(' ')
+            .map(|text| text.parse::<f64>().expect("number"));
+        for (name, own) in ["first", "late"].iter().zip(own) {
+            let row = functions.iter().find(|row| row["name"] == *name);
+            let seconds = row.map_or(0.0, |row| row["cumtime_s"].as_f64().expect("number"));
+            eprintln!("{python}: {name} {seconds:.3} s of {own:.3} s");
+            assert!((0.93..1.07).contains(&(seconds / own)), "{name}");
+        }
+    }
+}
+
 #[test]
 fn versions_without_it_are_refused_by_name() {
     let _shared = in_company();

@@ -256,3 +256,80 @@ fn what_cannot_be_found_is_said() {
     biopsy(&dot).refused(2, "wrong command line");
     target.assert_free();
 }
+
+/// Resident memory of a process as `/proc/PID/smaps_rollup` has it, in bytes.
+fn smaps_rss(pid: i32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("readable");
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("Rss:"))
+        .expect("a line");
+    let kib = line
+        .split_whitespace()
+        .nth(1)
+        .and_then(|kib| kib.parse::<u64>().ok());
+    1024 * kib.expect("a number")
+}
+
+/// 200,000 objects of 48 bytes at least in small blocks, 30 MB in one large block, and then every second object let go.
+const MEMORY: &str = "
+import sys
+class Small(object):
+    __slots__ = ('a', 'b', 'c', 'd')
+kept = [Small() for _ in range(400000)]
+large = b'x' * 30000000
+del kept[::2]
+print('ready', flush=True)
+sys.stdin.readline()
+";
+
+#[test]
+fn resident_memory_adds_up_on_each_interpreter() {
+    let _company = common::in_company();
+    for python in readable() {
+        let stage = python.stage();
+        let path = stage.put("memory.py", MEMORY);
+        let mut target = python.start(&[&path]);
+        let pid = target.pid.to_string();
+        let document = biopsy(&["heap", "rss", &pid, "--json"]).ok().json();
+        let total = document["total_bytes"].as_u64().expect("a total");
+        let kernel = smaps_rss(target.pid);
+        let apart = (total as f64 - kernel as f64).abs() / kernel as f64;
+        assert!(
+            apart < 0.02,
+            "{python}: {total} here, {kernel} in smaps_rollup"
+        );
+        let part = |name: &str| {
+            let parts = document["parts"].as_array().expect("parts");
+            let found = parts.iter().find(|part| part["part"] == name);
+            found
+                .and_then(|part| part["resident_bytes"].as_u64())
+                .expect("a part")
+        };
+        // 200,000 of 16 (up to 3.8: 16 more for the collector, which slots do not need) and 32 bytes.
+        let objects = part("pymalloc-objects");
+        assert!(
+            (200_000 * 48..60_000_000).contains(&objects),
+            "{python}: {document:#}"
+        );
+        // As many were let go, block by block.
+        assert!(
+            part("pymalloc-free-blocks") > 150_000 * 48,
+            "{python}: {document:#}"
+        );
+        assert!(
+            part("large-blocks") + part("malloc-heap") > 30_000_000,
+            "{python}: {document:#}"
+        );
+        assert!(
+            part("files") > 0 && part("stacks") > 0,
+            "{python}: {document:#}"
+        );
+        let file = stage.path().join("a.heap").display().to_string();
+        biopsy(&["heap", "snapshot", &pid, "-q", "-o", &file]).ok();
+        let saved = biopsy(&["heap", "rss", &file, "--json"]).ok().json();
+        let again = saved["total_bytes"].as_u64().expect("a total");
+        assert!(again.abs_diff(total) < total / 50, "{python}");
+        target.assert_free();
+    }
+}

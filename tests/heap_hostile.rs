@@ -18,6 +18,12 @@ use rand::{Rng, SeedableRng};
 /// Corrupted heaps for each interpreter.
 const ROUNDS: u64 = 40;
 
+/// `BIOPSY_ROUNDS=1250` makes 10,000 of them.
+fn rounds() -> u64 {
+    let asked = std::env::var("BIOPSY_ROUNDS").ok();
+    asked.and_then(|text| text.parse().ok()).unwrap_or(ROUNDS)
+}
+
 /// A heap of this size takes a hundredth of that; a list that never ends takes for ever.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -115,7 +121,7 @@ fn corrupted_heaps_are_read_to_the_end_or_refused() {
             .0;
         let captured = Arc::new(captured);
         let (mut read, mut refused, mut longest) = (0, 0, Duration::ZERO);
-        for seed in 0..ROUNDS {
+        for seed in 0..rounds() {
             let broken = corrupted(&captured, &mut StdRng::seed_from_u64(seed));
             let started = Instant::now();
             match Heap::open(&broken) {

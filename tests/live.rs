@@ -352,7 +352,7 @@ fn three_thousand_frames_are_all_seen() {
         };
         let threads = dump["threads"].as_array().expect("threads");
         assert_eq!(threads.iter().map(count).max(), Some(3001), "{python}");
-        let table = biopsy(&["attach", &pid, "-d", "0.4", "-r", "20", "-q"]).ok();
+        let table = biopsy(&["attach", &pid, "-d", "1.5", "-r", "20", "-q"]).ok();
         let down = rows(&table.stdout)
             .into_iter()
             .find(|row| row.function.ends_with("(down)"))

@@ -79,10 +79,19 @@ fn who_holds_the_gil_and_who_waits_for_it() {
             let truth = &got.truth["threads"][name];
             // Who computes in Python holds the GIL whenever it uses a CPU.
             let used = seconds(&truth["cpu_s"]) / seconds(&truth["wall_s"]);
-            near(python, name, seconds(&states["gil_s"]) / wall, used, 0.15);
-            // What is left is waiting: for the GIL, or for a CPU with or without it.
+            let held = seconds(&states["gil_s"]) / wall;
             let waited = seconds(&states["gil_wait_s"]) + seconds(&states["on_cpu_without_gil_s"]);
-            near(python, "waited", waited / wall, 1.0 - used, 0.15);
+            common::say(format_args!(
+                "  {name}: held {held:.3}, waited {:.3}; on a CPU by its own clock {used:.3}",
+                waited / wall
+            ));
+            // A busy machine may take the CPU away from who holds it.
+            assert!(
+                held > used - 0.1 && held < 0.75,
+                "{python}, {name}: {states}"
+            );
+            // What is left is waiting: for the GIL, or for a CPU with or without it.
+            near(python, "held or waited", held + waited / wall, 1.0, 0.1);
             assert!(
                 seconds(&states["gil_wait_s"]) > 0.2 * wall,
                 "{python}: {states}"

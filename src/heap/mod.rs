@@ -22,6 +22,7 @@ pub mod pymalloc;
 pub mod referrers;
 pub mod retained;
 mod roots;
+pub mod rss;
 pub mod run;
 pub mod steps;
 pub mod store;

@@ -93,6 +93,25 @@ fn modules(heap: &Heap, interpreter: u64, roots: &mut Vec<(u64, Reason)>) {
     });
 }
 
+/// Idents of all threads that Python knows: addresses in their stacks' mappings (`pthread_self()`).
+pub fn idents(heap: &Heap) -> Vec<u64> {
+    let offsets = &heap.offsets;
+    let mut found = Vec::new();
+    let mut followed = FxHashSet::default();
+    for interpreter in &heap.interpreters {
+        let head = interpreter.wrapping_add(offsets.interpreter.threads_head.into());
+        let mut thread = heap.memory.word(head).unwrap_or(0);
+        while followed.insert(thread) {
+            let Some(place) = heap.memory.place(thread) else {
+                break;
+            };
+            found.push(place.word_or_0(offsets.thread.thread_id));
+            thread = place.word_or_0(offsets.thread.next);
+        }
+    }
+    found
+}
+
 fn threads(heap: &Heap, interpreter: u64, roots: &mut Vec<(u64, Reason)>) {
     let offsets = &heap.offsets;
     let mut thread = heap

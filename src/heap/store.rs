@@ -47,6 +47,8 @@
 //!              and varint name; 3 static type; 4 tracked)
 //! 11 TEXTS     varint n, columns: object - object before (all blocks are one row of differences), name
 //! 12 CACHES    varint n, n times: varints object, function, file, line, hits, misses, size; option varint limit
+//! 13 ACCOUNT    once: varint n, n varints: resident bytes of each part (heap/rss.rs, `Part::ALL`); varint swap; option
+//!              varint rss; varints bytes of objects, of numpy arrays
 //! ```
 //!
 //! A *column* of n values is laid out by bytes: the first varint byte of every value, then the second
@@ -68,10 +70,11 @@ pub use self::write::write;
 use super::census::{Census, Counting, Doubts, TypeCount};
 #[cfg(doc)]
 use super::graph::Graph;
+use super::rss::Account;
 use crate::target::image::{Held, Mapping, ThreadName};
 
 /// What a file begins with.
-const MAGIC: &[u8; 8] = b"BIOPSYHP";
+const MAGIC: &[u8; 8] = crate::target::open::SNAPSHOT_MAGIC;
 
 /// What a file ends with.
 const END_MAGIC: &[u8; 8] = b"BIOPSYHE";
@@ -115,6 +118,7 @@ mod kind {
     pub(super) const ROOTS: u32 = 10;
     pub(super) const TEXTS: u32 = 11;
     pub(super) const CACHES: u32 = 12;
+    pub(super) const ACCOUNT: u32 = 13;
 }
 
 /// Rows that a block of `kind` may have for each of its bytes, the head included.
@@ -152,6 +156,8 @@ pub struct SnapshotHead {
     pub values: bool,
     /// What was not sure about the graph.
     pub doubts: Doubts,
+    /// Where its resident memory was; `None` when that was not asked for.
+    pub account: Option<Account>,
 }
 
 impl SnapshotHead {

@@ -140,7 +140,9 @@ pub fn dump(pid: Pid, options: ReaderOptions) -> Result<Dump> {
     for _ in 0..READS {
         let mut outcome = opened.reader.read(&mut tables, &mut stacks);
         if outcome.is_ok() && options.tasks {
-            outcome = opened.reader.read_tasks(&mut tables, &stacks, &mut tasks);
+            outcome = opened
+                .reader
+                .read_tasks(&mut tables, &stacks, &mut tasks, false);
         }
         match outcome {
             Ok(()) => {

@@ -142,18 +142,13 @@ impl FastReader<Live> {
     pub fn open(pid: Pid, options: FastOptions) -> Result<(FastReader, Version)> {
         let memory = Live::new(pid);
         let runtime = runtime::find(pid, &memory)?;
-        let version = runtime.version.clone();
-        let offsets = offsets_for(pid, &runtime)?;
-        if options.tasks && offsets.coroutine.is_none() {
-            return Err(no_tasks(pid, &version));
-        }
-        let mut reader = FastReader::new(pid, memory, offsets, &runtime, options);
+        let mut reader = FastReader::over(pid, memory, &runtime, options)?;
         if options.blocking {
             let stopper = Stopper::new(pid).ok_or_else(|| crate::target::process::gone(pid))?;
             reader.stopper = Some(stopper);
         }
         reader.self_check()?;
-        Ok((reader, version))
+        Ok((reader, runtime.version))
     }
 }
 
@@ -204,6 +199,21 @@ fn offsets_for(pid: Pid, runtime: &Runtime) -> Result<Offsets> {
 }
 
 impl<M: Memory> FastReader<M> {
+    /// Reads `memory`, which may be a copy; names of threads and the CPUs to follow are those of `pid`. Nothing is
+    /// stopped, and nothing is read yet. Fails for Pythons that are not known.
+    pub fn over(
+        pid: Pid,
+        memory: M,
+        runtime: &Runtime,
+        options: FastOptions,
+    ) -> Result<FastReader<M>> {
+        let offsets = offsets_for(pid, runtime)?;
+        if options.tasks && offsets.coroutine.is_none() {
+            return Err(no_tasks(pid, &runtime.version));
+        }
+        Ok(FastReader::new(pid, memory, offsets, runtime, options))
+    }
+
     fn new(
         pid: Pid,
         memory: M,
@@ -373,8 +383,9 @@ impl<M: Memory> StackReader for FastReader<M> {
         tables: &mut Tables,
         threads: &ThreadStacks,
         stacks: &mut TaskStacks,
+        at_rest: bool,
     ) -> Result<(), Fault> {
-        self.look_at_tasks(tables, threads, stacks)
+        self.look_at_tasks(tables, threads, stacks, at_rest)
     }
 
     fn describe(&self) -> String {

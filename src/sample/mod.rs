@@ -86,12 +86,14 @@ pub trait StackReader {
     fn read(&mut self, tables: &mut Tables, stacks: &mut ThreadStacks) -> Result<(), Fault>;
 
     /// Brings `stacks` up to date with asyncio's tasks, after `threads` were read. Finds none where the reader was not
-    /// opened for it. Names go into the same `tables`.
+    /// opened for it. Names go into the same `tables`. `at_rest`: no thread had done anything in the sample before this
+    /// one, so tasks need not be looked at twice.
     fn read_tasks(
         &mut self,
         _tables: &mut Tables,
         _threads: &ThreadStacks,
         _stacks: &mut tasks::TaskStacks,
+        _at_rest: bool,
     ) -> Result<(), Fault> {
         Ok(())
     }

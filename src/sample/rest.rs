@@ -61,6 +61,11 @@ impl Rest {
         }
     }
 
+    /// Whether nothing had happened in the last sample.
+    pub fn is_on(&self) -> bool {
+        self.since_us.is_some()
+    }
+
     /// How many periods the next sample may stand for.
     pub fn periods(&self, now_us: u64, period: Duration) -> u32 {
         let Some(since_us) = self.since_us else {
@@ -82,7 +87,9 @@ mod tests {
         let mut rest = Rest::new(Pid(std::process::id() as i32));
         let period = Duration::from_millis(1);
         assert_eq!(rest.periods(1_000_000, period), 1);
+        assert!(!rest.is_on());
         rest.note(false, 1_000_000);
+        assert!(rest.is_on());
         assert_eq!(rest.periods(1_127_000, period), 1);
         assert_eq!(rest.periods(1_256_000, period), 4);
         assert_eq!(rest.periods(9_000_000, period), 16);

@@ -460,7 +460,7 @@ impl<'a> ProcessSampler<'a> {
         let reader = &mut self.opened.reader;
         reader.read(tables, &mut self.stacks)?;
         if self.shared.options.tasks {
-            reader.read_tasks(tables, &self.stacks, &mut self.tasks)?;
+            reader.read_tasks(tables, &self.stacks, &mut self.tasks, self.rest.is_on())?;
         }
         if self.stacks.threads.is_empty() {
             // The interpreter is going down, or is another one's by now: a stale list must not look like rest.

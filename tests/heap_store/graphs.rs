@@ -40,6 +40,7 @@ pub fn head() -> SnapshotHead {
             name: "python3".to_string(),
         }],
         values: false,
+        account: None,
         doubts: Doubts {
             torn: 1,
             unreadable: 2,
@@ -124,6 +125,7 @@ pub fn any_head() -> impl Strategy<Value = SnapshotHead> {
     let doubts = (number(), number(), number());
     (texts, ids, time, held, lists, any::<bool>(), doubts).prop_map(
         |(texts, ids, time, held, lists, values, doubts)| SnapshotHead {
+            account: None,
             python: texts.0,
             pid: ids.0,
             started: ids.1,

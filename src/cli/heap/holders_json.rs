@@ -9,6 +9,7 @@ use crate::heap::graph::{Graph, ObjectId};
 use crate::heap::paths::{Form, Paths};
 use crate::heap::referrers::{Group, Referrer};
 use crate::heap::retained::{GroupRetained, Holder};
+use crate::heap::rss::{Account, Part};
 use crate::heap::steps::{self, Step};
 use crate::view::heap::holders::STEPS;
 
@@ -162,4 +163,27 @@ pub fn caches(graph: &Graph, rows: &[CacheRow]) -> Result<String> {
         })
         .collect();
     text(&json!({"schema": "biopsy.heap-caches/1", "caches": rows}))
+}
+
+/// `biopsy.heap-rss/1`. Resident bytes by part; the parts add up to the total.
+pub fn account(account: &Account) -> Result<String> {
+    let parts: Vec<Value> = Part::ALL
+        .into_iter()
+        .map(|part| {
+            json!({
+                "part": part.name(),
+                "what": part.description(),
+                "resident_bytes": account.of(part),
+            })
+        })
+        .collect();
+    text(&json!({
+        "schema": "biopsy.heap-rss/1",
+        "total_bytes": account.total(),
+        "rss_bytes": account.rss,
+        "swap_bytes": account.swap,
+        "objects_bytes": account.objects_bytes,
+        "numpy_bytes": account.numpy_bytes,
+        "parts": parts,
+    }))
 }

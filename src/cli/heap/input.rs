@@ -11,11 +11,13 @@ use super::json;
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::census::{Census, Counting, TypeCount};
 use crate::heap::graph::{Graph, flags};
+use crate::heap::rss::Account;
 use crate::heap::store::Reader;
 use crate::heap::{Heap, Object};
 use crate::target::image::{Captured, Held};
 use crate::target::list;
 use crate::target::memory::copy::{self, CaptureOptions, Pause};
+use crate::target::memory::moment::Moment;
 use crate::target::open::{self, Target};
 use crate::target::process;
 use crate::units::Pid;
@@ -41,6 +43,9 @@ pub struct PauseArgs {
     /// How a process is held while it is copied
     #[arg(long, value_enum, value_name = "HOW", default_value = "auto")]
     pause: PauseArg,
+    /// Note the sizes of its mappings too.
+    #[arg(skip)]
+    mappings: bool,
 }
 
 impl PauseArgs {
@@ -64,9 +69,14 @@ impl PauseArgs {
 
     /// Copies a process; with `mappings` these are noted too, which takes longer.
     pub fn capture(&self, pid: Pid, mappings: bool) -> Result<Captured> {
-        copy::capture(pid, self.options(mappings))
-            .map(|(captured, _)| captured)
-            .map_err(supported)
+        let (captured, report) =
+            copy::capture(pid, self.options(mappings || self.mappings)).map_err(supported)?;
+        if self.pause != PauseArg::None && report.moment == Moment::Collecting {
+            eprintln!(
+                "biopsy: note: process {pid} was collecting garbage all the time: some of its objects may be missing"
+            );
+        }
+        Ok(captured)
     }
 }
 
@@ -86,9 +96,21 @@ pub struct HeapTargetArgs {
 impl HeapTargetArgs {
     /// Opens it; a process is copied.
     pub fn open(&self) -> Result<Subject> {
+        self.open_as(&self.pause)
+    }
+
+    /// Opens it; of a process the sizes of its mappings are noted too, which takes longer.
+    pub fn open_with_mappings(&self) -> Result<Subject> {
+        self.open_as(&PauseArgs {
+            mappings: true,
+            ..self.pause.clone()
+        })
+    }
+
+    fn open_as(&self, pause: &PauseArgs) -> Result<Subject> {
         match (&self.target, &self.name) {
-            (Some(target), _) => Subject::open(target, &self.pause),
-            (None, Some(pattern)) => Subject::of_process(list::find_by_name(pattern)?, &self.pause),
+            (Some(target), _) => Subject::open(target, pause),
+            (None, Some(pattern)) => Subject::of_process(list::find_by_name(pattern)?, pause),
             (None, None) => Err(Error::usage(
                 "no heap",
                 "give a PID, a snapshot, a core file, or --name PATTERN",
@@ -257,6 +279,29 @@ impl Subject {
             Subject::Summary(_) => None,
         };
         of(self).is_some_and(|own| of(other) == Some(own))
+    }
+
+    /// Where its resident memory is.
+    pub fn account(self) -> Result<Account> {
+        let missing = |why: &str| {
+            Error::new(
+                ErrorKind::NotAvailable,
+                "cannot tell where the resident memory is",
+                why,
+            )
+            .hint("ask about the living process, or a snapshot of it")
+        };
+        match self {
+            Subject::Image(captured) => {
+                let heap = Heap::open(&captured)?;
+                heap.account(&heap.graph(false)?)
+            }
+            Subject::Snapshot(reader) => {
+                let account = reader.head().account.clone();
+                account.ok_or_else(|| missing("this snapshot does not have it"))
+            }
+            Subject::Summary(_) => Err(missing("a summary has counts of objects only")),
+        }
     }
 
     /// Its object graph; the copy of a process is let go.

@@ -10,6 +10,7 @@ mod objects;
 mod path;
 mod referrers;
 mod retained;
+mod rss;
 mod run;
 mod snapshot;
 mod summary;
@@ -58,6 +59,8 @@ enum HeapCommand {
     Path(path::PathArgs),
     /// List the caches of functions: hits, misses, size, limit
     Caches(caches::CachesArgs),
+    /// Tell where the resident memory is: objects, free blocks, malloc, files, stacks
+    Rss(rss::RssArgs),
     /// Start a program and take snapshots at named moments
     Run(run::RunArgs),
 }
@@ -74,6 +77,7 @@ pub fn run(args: HeapArgs, out: &mut dyn Write) -> Result<u8> {
         HeapCommand::Referrers(args) => referrers::run(&args, out).map(|()| 0),
         HeapCommand::Path(args) => path::run(&args, out).map(|()| 0),
         HeapCommand::Caches(args) => caches::run(&args, out).map(|()| 0),
+        HeapCommand::Rss(args) => rss::run(&args, out).map(|()| 0),
         HeapCommand::Run(args) => run::run(args, out),
     }
 }

@@ -7,6 +7,7 @@ use crate::blocks::bytes::{self, Cursor, put_varint, unzigzag, zigzag};
 use crate::error::Result;
 use crate::heap::census::{Counting, Doubts, TypeCount};
 use crate::heap::graph::{Cache, Label, NameId, Rest, Root, Shape};
+use crate::heap::rss::Account;
 use crate::target::image::{Held, Mapping, ThreadName};
 
 /// Appends a text, of which at most [`MOST_TEXT`] bytes are kept.
@@ -122,6 +123,7 @@ pub(super) fn head(cursor: &mut Cursor<'_>) -> Result<SnapshotHead> {
         threads: Vec::new(),
         values: cursor.byte()? & 1 != 0,
         doubts: doubts(cursor)?,
+        account: None,
     })
 }
 
@@ -163,6 +165,31 @@ pub(super) fn mapping(cursor: &mut Cursor<'_>) -> Result<Mapping> {
         anonymous: cursor.varint()?,
         swap: cursor.varint()?,
     })
+}
+
+pub(super) fn put_account(out: &mut Vec<u8>, account: &Account) {
+    put_varint(out, account.parts.len() as u64);
+    put_varints(out, account.parts);
+    put_varint(out, account.swap);
+    put_option(out, account.rss, put_varint);
+    put_varints(out, [account.objects_bytes, account.numpy_bytes]);
+}
+
+/// Parts that this version does not know are left out.
+pub(super) fn account(cursor: &mut Cursor<'_>) -> Result<Account> {
+    let mut account = Account::default();
+    for at in 0..cursor.varint()? {
+        let bytes = cursor.varint()?;
+        let place = usize::try_from(at).ok();
+        if let Some(part) = place.and_then(|at| account.parts.get_mut(at)) {
+            *part = bytes;
+        }
+    }
+    account.swap = cursor.varint()?;
+    account.rss = option(cursor, Cursor::varint)?;
+    account.objects_bytes = cursor.varint()?;
+    account.numpy_bytes = cursor.varint()?;
+    Ok(account)
 }
 
 pub(super) fn put_thread(out: &mut Vec<u8>, thread: &ThreadName) {

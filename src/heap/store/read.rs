@@ -107,7 +107,7 @@ impl<R: Read + Seek> Reader<R> {
         let block = file.block(&index)?;
         let (counts, entries) = read_index(block, index.offset)?;
         let mut head = None;
-        let (mut mappings, mut threads) = (Vec::new(), Vec::new());
+        let (mut mappings, mut threads, mut account) = (Vec::new(), Vec::new(), None);
         for (at, entry) in entries.iter().enumerate() {
             match entry.kind {
                 kind::HEAD if at == 0 => head = Some(parts::head(&mut file.block(entry)?.cursor)?),
@@ -116,6 +116,10 @@ impl<R: Read + Seek> Reader<R> {
                     mappings.push(parts::mapping(&mut block.cursor)?);
                     Ok(())
                 })?,
+                kind::ACCOUNT => {
+                    let mut block = file.block(entry)?;
+                    account = Some(parts::account(&mut block.cursor)?);
+                }
                 kind::THREADS => file.block(entry)?.each(|block| {
                     threads.push(parts::thread(&mut block.cursor)?);
                     Ok(())
@@ -132,6 +136,7 @@ impl<R: Read + Seek> Reader<R> {
             head: SnapshotHead {
                 mappings,
                 threads,
+                account,
                 ..head
             },
         })

@@ -40,6 +40,10 @@ pub fn write(
         parts::put_mapping(out, mapping);
         1
     })?;
+    if let Some(account) = &head.account {
+        parts::put_account(&mut writer.packer.raw, account);
+        writer.block(kind::ACCOUNT, 1)?;
+    }
     writer.rows(kind::THREADS, &[], &head.threads, |out, thread| {
         parts::put_thread(out, thread);
         1

@@ -272,6 +272,10 @@ pub struct HeapOffsets {
     pub fields: &'static [TypeFields],
     /// Exceptions, each with the fields of its bases.
     pub exceptions: &'static [TypeFields],
+    /// Bytes of an arena and of a pool of pymalloc (Objects/obmalloc.c; pycore_obmalloc.h from 3.10 on).
+    pub arena_size: u64,
+    /// See there.
+    pub pool_size: u64,
     /// `tp_basicsize` of types that every interpreter has, to check the above against.
     pub known_sizes: &'static [(&'static str, u64)],
     /// Words of `_Py_DebugOffsets` and what must be in them: position, name, value.

@@ -102,6 +102,8 @@ pub const OFFSETS: HeapOffsets = HeapOffsets {
     structseq: StructSeqLength::Dict,
     fields: FIELDS,
     exceptions: EXCEPTIONS,
+    arena_size: 1_048_576,
+    pool_size: 16_384,
     known_sizes: &[
         ("type", 888),
         ("dict", 48),

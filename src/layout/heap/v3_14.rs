@@ -107,6 +107,8 @@ pub const OFFSETS: HeapOffsets = HeapOffsets {
     structseq: StructSeqLength::BasicSize,
     fields: FIELDS,
     exceptions: EXCEPTIONS,
+    arena_size: 1_048_576,
+    pool_size: 16_384,
     known_sizes: &[
         ("type", 936),
         ("dict", 48),

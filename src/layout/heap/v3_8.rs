@@ -100,6 +100,8 @@ pub const OFFSETS: HeapOffsets = HeapOffsets {
     structseq: StructSeqLength::Dict,
     fields: FIELDS,
     exceptions: EXCEPTIONS,
+    arena_size: 262_144,
+    pool_size: 4_096,
     known_sizes: &[
         ("type", 880),
         ("dict", 48),

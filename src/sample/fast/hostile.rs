@@ -136,7 +136,7 @@ fn nonsense_in_memory_costs_neither_a_panic_nor_much_time() {
             for _ in 0..50 {
                 // Whether nonsense is refused or taken for a stack: it must do no harm.
                 let _ = reader.read(&mut tables, &mut stacks);
-                let _ = reader.read_tasks(&mut tables, &stacks, &mut tasks);
+                let _ = reader.read_tasks(&mut tables, &stacks, &mut tasks, false);
             }
             assert!(reader.threads.len() <= 1);
             assert!(tables.strings().iter().all(|text| text.len() < 20_000));

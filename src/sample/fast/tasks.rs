@@ -86,6 +86,8 @@ pub struct Tasks {
     pub(super) place: Option<Place>,
     placed_us: Option<u64>,
     next_us: u64,
+    /// Whether they were looked at since the process is at rest: they are what they were.
+    at_rest: bool,
     /// Where in a task its coroutine is, where nothing tells.
     coro: Option<usize>,
     pub(super) awaits: Awaits,
@@ -112,6 +114,7 @@ impl Tasks {
             place: None,
             placed_us: None,
             next_us: 0,
+            at_rest: false,
             coro: None,
             awaits: Awaits::default(),
             live: Awaits::default(),
@@ -190,14 +193,17 @@ impl<M: Memory> FastReader<M> {
         tables: &mut Tables,
         threads: &ThreadStacks,
         stacks: &mut TaskStacks,
+        at_rest: bool,
     ) -> Result<(), Fault> {
         let Some(mut tasks) = self.tasks.take() else {
             return Ok(());
         };
         let start_us = self.epoch.elapsed().as_micros() as u64;
         let mut outcome = Ok(());
-        if start_us >= tasks.next_us {
+        tasks.at_rest &= at_rest;
+        if start_us >= tasks.next_us && !tasks.at_rest {
             outcome = self.scan(&mut tasks, tables, stacks, start_us);
+            tasks.at_rest = at_rest && outcome.is_ok() && tasks.place.is_some();
             let end_us = self.epoch.elapsed().as_micros() as u64;
             let took_us = end_us.saturating_sub(start_us);
             tasks.next_us = end_us.saturating_add(took_us.saturating_mul(SHARE));
