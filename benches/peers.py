@@ -151,7 +151,7 @@ def describe(args):
     python = subprocess.check_output([args.python, "-V"], universal_newlines=True).split()[1]
     print("%s, biopsy at commit %s, Python %s, %g s each" % (
         time.strftime("%Y-%m-%d"), commit or "unknown", python, args.seconds))
-    print("%s, %d cores, %s" % (cpu, os.cpu_count(), platform.platform()))
+    print("%s, %d cores, load average %.1f, %s" % (cpu, os.cpu_count(), os.getloadavg()[0], platform.platform()))
     print("beside %s" % ", ".join(versions()))
 
 

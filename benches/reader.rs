@@ -5,6 +5,7 @@
 //! The copying itself, one system call a sample, is not in these numbers: `peers.py` measures the whole.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -31,6 +32,9 @@ const MOMENTS: usize = 8;
 
 /// Frames that the fixture has at least at each of them.
 const DEPTH: usize = 30;
+
+/// Samples of the profile that is written.
+const SAMPLES: u64 = 120_000;
 
 fn python() -> String {
     std::env::var("PYTHON").unwrap_or_else(|_| "python3".to_string())
@@ -81,20 +85,24 @@ impl Moments {
             all: Vec::new(),
             now: Cell::new(0),
         };
+        let mut seen = HashSet::new();
         for _ in 0..4 * MOMENTS {
             let (captured, _) =
                 capture(pid, CaptureOptions::default()).expect("the fixture can be copied");
             moments.all.push(captured);
             moments.now.set(moments.all.len() - 1);
             // A function may just be entered or left at such a moment: no whole stack.
-            if moments.depth() < Some(DEPTH) {
-                moments.all.pop();
-            }
+            let stack = moments.stack().filter(|stack| stack.len() >= DEPTH);
+            match stack {
+                Some(stack) => seen.insert(stack),
+                None => moments.all.pop().is_none(),
+            };
             if moments.all.len() == MOMENTS {
                 break;
             }
         }
         assert_eq!(moments.all.len(), MOMENTS, "too few moments with a stack");
+        assert!(seen.len() > 1, "the stack is the same at all moments");
         moments
     }
 
@@ -109,17 +117,27 @@ impl Moments {
     /// A reader that has read nothing yet.
     fn reader(&self) -> FastReader<&Moments> {
         let us = Pid(i32::try_from(std::process::id()).expect("a process id"));
-        FastReader::over(us, self, &self.all[0].runtime, FastOptions::default())
-            .expect("a Python that is known")
+        let options = FastOptions {
+            // No moves to the CPU that the fixture was on.
+            cross_cpu: true,
+            ..FastOptions::default()
+        };
+        FastReader::over(us, self, &self.all[0].runtime, options).expect("a Python that is known")
     }
 
-    /// Frames of the stack at this moment.
-    fn depth(&self) -> Option<usize> {
+    /// The stack at this moment: frames by address and instruction.
+    fn stack(&self) -> Option<Vec<(u64, u32)>> {
         let mut stacks = ThreadStacks::default();
         self.reader()
             .read(&mut Tables::default(), &mut stacks)
             .ok()?;
-        stacks.threads.first().map(|thread| thread.frames.len())
+        let frames = &stacks.threads.first()?.frames;
+        Some(
+            frames
+                .iter()
+                .map(|frame| (frame.invocation, frame.instruction))
+                .collect(),
+        )
     }
 }
 
@@ -145,13 +163,12 @@ impl Memory for &Moments {
     }
 }
 
-/// Reading and decoding whole stacks.
+/// Reading and decoding stacks of about 40 frames: other innermost frames each time, the same ones, and all for the
+/// first time with their code objects.
 fn stacks(criterion: &mut Criterion) {
     let moments = Moments::record();
     let version = &moments.all[0].runtime.version;
-    let frames = moments.depth().expect("was read before") as u64;
     let mut group = criterion.benchmark_group("stack");
-    group.throughput(Throughput::Elements(frames));
 
     let (mut reader, mut tables, mut stacks) =
         (moments.reader(), Tables::default(), ThreadStacks::default());
@@ -247,7 +264,8 @@ fn code_objects(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A profile such as two minutes at 1 kHz give: 120000 runs of 4 threads, 300 functions, stacks of 10 to 40 frames.
+/// A profile of two minutes at 1 kHz: 120000 samples of 4 threads in 300 functions, with some 2000 stacks of 10 to 40
+/// frames.
 fn profile() -> Profile {
     let mut noise = 0x9e37_79b9_7f4a_7c15u64;
     // xorshift64*: always the same numbers.
@@ -263,7 +281,7 @@ fn profile() -> Profile {
         python: "3.12.1".to_string(),
         rate_hz: 1000.0,
         duration_us: 120_000_000,
-        samples: 120_000,
+        samples: SAMPLES,
         has_cpu_time: true,
         ..Meta::default()
     };
@@ -295,11 +313,16 @@ fn profile() -> Profile {
         })
         .collect();
     // Each function calls a few others, from a few lines: frames by the way they were reached.
-    for at in 0..120_000u64 {
-        let depth = 10 + below(31);
+    for at in 0..SAMPLES {
+        let path = below(2000);
+        let depth = 10 + path % 31;
         let (mut function, mut stack) = (0usize, None);
         for level in 0..depth {
-            let choice = if level < 8 { 0 } else { below(3) as usize };
+            let choice = if level < 8 {
+                0
+            } else {
+                (path >> (level % 11)) as usize % 3
+            };
             function = (7 * function + 13 * choice + 5) % functions.len();
             let tables = &mut recorder.profile.tables;
             let line = tables.line(functions[function]) + choice as u32;
@@ -332,7 +355,10 @@ fn formats(criterion: &mut Criterion) {
         exporter
             .export(&profile, &options, &mut file)
             .expect("is written");
-        group.throughput(Throughput::Bytes(file.len() as u64));
+        group.throughput(Throughput::ElementsAndBytes {
+            elements: SAMPLES,
+            bytes: file.len() as u64,
+        });
         group.bench_function(BenchmarkId::new("write", name), |bencher| {
             bencher.iter(|| {
                 let mut out = Vec::with_capacity(file.len());

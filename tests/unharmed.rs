@@ -6,7 +6,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{
-    PATIENCE, Python, Running, Target, biopsy, biopsy_command, in_company, send_signal, state,
+    PATIENCE, Python, Running, Target, biopsy, biopsy_command, in_company, say, send_signal, state,
     tracer, wait_until,
 };
 use rand::Rng;
@@ -225,4 +225,203 @@ fn a_target_is_as_fast_afterwards() {
         .filter(|line| line.contains('/'))
         .count();
     assert_eq!(after, before, "nothing was loaded into it");
+}
+
+/// Threads that Python knows nothing of, and threads of Python that work, and come and go.
+const NATIVES: &str = "
+import ctypes, sys, threading
+libc = ctypes.CDLL(None)
+sleep = ctypes.cast(libc.sleep, ctypes.c_void_p)
+for _ in range(100):
+    thread = ctypes.c_ulong()
+    if libc.pthread_create(ctypes.byref(thread), None, sleep, ctypes.c_void_p(3600)):
+        raise OSError('pthread_create')
+print('ready', flush=True)
+sys.stdin.readline()
+def leaf():
+    return sum(range(2000))
+def work():
+    while True:
+        leaf()
+def brief():
+    return sum(range(50000))
+def come_and_go():
+    while True:
+        thread = threading.Thread(target=brief)
+        thread.start()
+        thread.join()
+for target in (work, come_and_go):
+    thread = threading.Thread(target=target)
+    thread.daemon = True
+    thread.start()
+print('going', flush=True)
+sys.stdin.readline()
+";
+
+/// How often a thread gave up its CPU, and who traces it; fails when it is stopped.
+fn look_at_native(pid: i32, tid: i32) -> (String, String) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).expect("alive");
+    let field = |name: &str| {
+        let mut lines = status.lines();
+        let found = lines.find_map(|line| line.strip_prefix(name));
+        found.expect(name).trim().to_string()
+    };
+    assert!(field("State:").starts_with('S'), "{}", field("State:"));
+    (field("voluntary_ctxt_switches:"), field("TracerPid:"))
+}
+
+#[test]
+fn threads_that_python_does_not_know_are_not_stopped_by_blocking() {
+    let _shared = in_company();
+    for python in Python::all() {
+        let mut target = python.start(&["-c", NATIVES]);
+        let listed = std::fs::read_dir(format!("/proc/{}/task", target.pid)).expect("alive");
+        let names = listed.map(|entry| entry.expect("readable").file_name());
+        let natives: Vec<i32> = names
+            .map(|name| {
+                name.to_str()
+                    .and_then(|name| name.parse().ok())
+                    .expect("a number")
+            })
+            .filter(|tid| *tid != target.pid)
+            .collect();
+        assert_eq!(natives.len(), 100, "{python}");
+        target.tell("go");
+        assert_eq!(target.line(), "going", "{python}");
+        let look = || -> Vec<(String, String)> {
+            let all = natives.iter();
+            all.map(|tid| look_at_native(target.pid, *tid)).collect()
+        };
+        // All of them sleep, once they have got there.
+        std::thread::sleep(Duration::from_millis(20));
+        let before = look();
+        let pid = target.pid.to_string();
+        let words = [
+            "attach",
+            &pid,
+            "--blocking",
+            "-d",
+            "1",
+            "-r",
+            "500",
+            "-q",
+            "-f",
+            "collapsed",
+        ];
+        let mut attach = Running::start(&mut biopsy_command(&words), b"");
+        let (mut polls, mut held) = (0, 0);
+        while attach.is_running() {
+            assert_eq!(look(), before, "{python}: woken or traced");
+            held += u32::from(tracer(target.pid) != Some(0));
+            polls += 1;
+        }
+        let ran = attach.finish(PATIENCE).ok();
+        assert_eq!(look(), before, "{python}: woken or traced");
+        assert!(
+            held > 0,
+            "{python}: Python's threads were never seen stopped in {polls} looks"
+        );
+        target.assert_free();
+        let mut seen = [0, 0];
+        for line in ran.stdout.lines() {
+            let (stack, count) = line.rsplit_once(' ').expect("a stack and a number");
+            let frames: Vec<&str> = stack.split(';').collect();
+            for (at, (callee, caller)) in [("leaf (", "work ("), ("brief (", "run (")]
+                .iter()
+                .enumerate()
+            {
+                if let Some(found) = frames.iter().position(|frame| frame.starts_with(callee)) {
+                    assert!(
+                        found > 0 && frames[found - 1].starts_with(caller),
+                        "{python}: {line}"
+                    );
+                    seen[at] += count.parse::<u64>().expect("a number");
+                }
+            }
+        }
+        say(format_args!(
+            "{python}: {polls} looks, {held} of them while it was held; seen {seen:?}"
+        ));
+        assert!(seen.iter().all(|seen| *seen > 0), "{python}{ran}");
+    }
+}
+
+/// Threads blocked in ten kinds of system calls; it says which of them came back.
+const BLOCKED: &str = include_str!("../fixtures/programs/blocked_calls.py");
+
+/// Kills of each of the two commands.
+const HEAP_KILLS: usize = 100;
+
+#[test]
+fn all_targets_survive_a_killed_heap_command() {
+    let _shared = in_company();
+    let mut random = rand::rng();
+    let pythons: Vec<&Python> = Python::all()
+        .iter()
+        .filter(|python| python.minor >= 8)
+        .collect();
+    let (mut killed, mut held, mut early) = (0, 0, 0);
+    for (at, python) in pythons.iter().enumerate() {
+        let mut target = python.start(&["-c", BLOCKED]);
+        let pid = target.pid.to_string();
+        let folder = tempfile::tempdir().expect("a folder");
+        let output = folder.path().join("out.heap");
+        let snapshot = [
+            "heap",
+            "snapshot",
+            &pid,
+            "-o",
+            output.to_str().expect("UTF-8"),
+            "-q",
+        ];
+        let summary = ["heap", "summary", &pid];
+        for words in [&snapshot[..], &summary] {
+            let whole = biopsy(words).ok().took;
+            let kills = (at..HEAP_KILLS).step_by(pythons.len());
+            for _ in kills {
+                let mut running = Running::start(&mut biopsy_command(words), b"");
+                std::thread::sleep(whole.mul_f64(random.random_range(0.0..1.0)));
+                held += u32::from(tracer(target.pid) != Some(0));
+                running.kill();
+                killed += usize::from(running.finish(PATIENCE).code() == 137);
+                wait_until("it is traced by nobody", || tracer(target.pid) == Some(0));
+                target.assert_free();
+                let left = std::fs::read_dir(folder.path()).expect("the folder");
+                let left: Vec<_> = left
+                    .map(|entry| entry.expect("readable").file_name())
+                    .collect();
+                assert_eq!(left, ["out.heap"], "{python}: left behind by {words:?}");
+            }
+        }
+        target.tell("report");
+        let line = target.line();
+        let rest = line
+            .strip_prefix("60000 ")
+            .unwrap_or_else(|| panic!("{line}"));
+        let (raw, back) = rest.split_once(' ').expect("two numbers");
+        assert_eq!(back, "[]", "{python}: came back");
+        early += raw.parse::<usize>().expect("a number");
+        for task in std::fs::read_dir(format!("/proc/{}/task", target.pid)).expect("alive") {
+            let name = task.expect("readable").file_name();
+            let tid: i32 = name
+                .to_str()
+                .and_then(|name| name.parse().ok())
+                .expect("a number");
+            assert_eq!(tracer(tid), Some(0), "{python}: thread {tid}");
+            assert!(
+                !matches!(state(tid), Some('t' | 'T')),
+                "{python}: thread {tid}"
+            );
+        }
+        assert!(target.wait().success(), "{python}: {}", target.stderr());
+        assert_eq!(target.stderr(), "", "{python}");
+    }
+    // Of calls that the kernel does not restart, one may come back when biopsy dies between stop and cure.
+    say(format_args!(
+        "{killed} killed, {held} of them while they held the target; {early} raw calls came back with EINTR"
+    ));
+    assert!(
+        killed > HEAP_KILLS && held > 0 && early < HEAP_KILLS,
+        "{killed} {held} {early}"
+    );
 }

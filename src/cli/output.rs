@@ -1,5 +1,5 @@
-//! Results to files and stdout: formats by name, places checked before the work starts, files written
-//! beside their place and renamed.
+//! Results to files and stdout: formats by name, places checked before the work starts, files that
+//! get their names when they are whole.
 
 use std::fs;
 use std::io::{BufWriter, IsTerminal, Write};
@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind, Result, io_reason};
 use crate::formats::registry::{self, Format};
 use crate::formats::{ExportOptions, Loss};
 use crate::profile::{Filter, Origin, Profile};
+use crate::target::disk;
 use crate::view::stats::{self, LineOptions, Restriction, SortKey, TableOptions};
 
 /// Rows that a terminal gets without `--limit`.
@@ -319,7 +320,8 @@ pub fn check_writable(path: &Path) -> Result<()> {
     if is_special(path) {
         return Ok(());
     }
-    tempfile::NamedTempFile::new_in(folder_of(path))
+    // It has no name, so that nothing is left behind if we are killed.
+    tempfile::tempfile_in(folder_of(path))
         .map(drop)
         .map_err(|error| {
             let why = match error.kind() {
@@ -335,8 +337,8 @@ pub fn check_writable(path: &Path) -> Result<()> {
         })
 }
 
-/// Writes `path` through a temporary file beside it, so that a stop at any moment leaves the old file or
-/// the new one. A `private` file is readable by its owner alone.
+/// Writes `path` through a file without a name, or a temporary one beside it, so that a stop at any moment leaves
+/// the old file or the new one. A `private` file is readable by its owner alone.
 pub fn write_file<T>(
     path: &Path,
     private: bool,
@@ -354,18 +356,28 @@ pub fn write_file<T>(
         file.flush().map_err(|e| failed(&e))?;
         return Ok(result);
     }
-    let temporary = tempfile::NamedTempFile::new_in(folder_of(path)).map_err(|e| failed(&e))?;
-    let mut file = BufWriter::new(temporary);
+    let folder = folder_of(path);
+    let (file, place) = match disk::unnamed(folder) {
+        Ok(file) => (file, None),
+        // Not every file system has those.
+        Err(_) => {
+            let temporary = tempfile::NamedTempFile::new_in(folder).map_err(|e| failed(&e))?;
+            let (file, place) = temporary.into_parts();
+            (file, Some(place))
+        }
+    };
+    let mut file = BufWriter::new(file);
     let result = write(&mut file).map_err(|error| error.within(shown.to_string()))?;
-    let temporary = file.into_inner().map_err(|e| failed(e.error()))?;
+    let file = file.into_inner().map_err(|e| failed(e.error()))?;
     if !private {
         let mode = 0o666 & !umask();
-        temporary
-            .as_file()
-            .set_permissions(fs::Permissions::from_mode(mode))
+        file.set_permissions(fs::Permissions::from_mode(mode))
             .map_err(|e| failed(&e))?;
     }
-    temporary.persist(path).map_err(|e| failed(&e.error))?;
+    match place {
+        Some(place) => place.persist(path).map_err(|e| failed(&e.error))?,
+        None => disk::name(&file, path).map_err(|e| failed(&e))?,
+    }
     Ok(result)
 }
 

@@ -13,6 +13,7 @@ pub mod burst;
 mod codes;
 mod current;
 mod decode;
+mod hold;
 #[cfg(test)]
 mod hostile;
 mod lists;
@@ -44,7 +45,7 @@ use crate::target::locate::Version;
 use crate::target::memory::{Live, Memory, Stopper, Unreadable};
 use crate::target::runtime::{self, Runtime};
 use crate::target::threads::Threads;
-use crate::units::Pid;
+use crate::units::{Pid, Tid};
 
 /// A sample this long after the last thorough one is thorough too: it looks at code objects again.
 const THOROUGH_US: u64 = 950;
@@ -54,7 +55,7 @@ const THOROUGH_US: u64 = 950;
 enum Stillness {
     /// We run on its CPU.
     SameCpu,
-    /// It is stopped.
+    /// Its threads are stopped, as far as they matter: see [`hold`].
     Stopped,
     /// Not at all.
     None,
@@ -105,6 +106,8 @@ pub struct FastReader<M: Memory = Live> {
     why_approximate: Option<&'static str>,
     pin: Pin,
     os_threads: Threads,
+    /// States of threads whose ids in the kernel are known; `None` where they have to be looked up.
+    tids: Option<Vec<(u64, Tid)>>,
     interpreters: Vec<Interpreter>,
     domains: Vec<Domain>,
     threads: Vec<Thread>,
@@ -248,6 +251,7 @@ impl<M: Memory> FastReader<M> {
             why_approximate,
             pin,
             os_threads: Threads::new(pid),
+            tids: None,
             interpreters: Vec::new(),
             domains: Vec::new(),
             threads: Vec::new(),
@@ -340,16 +344,7 @@ impl<M: Memory> StackReader for FastReader<M> {
             Vec::new()
         };
         self.window.set_extras(&heads);
-        let _stopped = match &self.stopper {
-            Some(stopper) => Some(stopper.stop().ok_or_else(|| {
-                if crate::target::process::is_alive(self.pid) {
-                    Fault::Denied
-                } else {
-                    Fault::Gone
-                }
-            })?),
-            None => None,
-        };
+        let mut held = self.hold(stacks)?;
         if self.codes.trim() {
             for thread in &mut self.threads {
                 thread.raw.clear();
@@ -367,7 +362,7 @@ impl<M: Memory> StackReader for FastReader<M> {
             self.arrange(stacks);
         }
         for domain in 0..self.domains.len() {
-            self.read_domain(domain, tables, stacks, now_us)?;
+            self.read_domain(domain, tables, stacks, &mut held, now_us)?;
         }
         self.name_threads(stacks, now_us);
         for (thread, stack) in self.threads.iter().zip(&mut stacks.threads) {

@@ -12,7 +12,7 @@ use std::sync::Once;
 use py_spy::config::{Config, LineNo, LockingStrategy};
 use py_spy::stack_trace::{Frame as SpyFrame, StackTrace};
 use py_spy::{Pid as SpyPid, PythonSpy};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{Fault, FrameSample, Locals, StackReader, ThreadStack, ThreadStacks};
 use crate::error::{Error, ErrorKind, Result};
@@ -21,10 +21,14 @@ use crate::target::access;
 use crate::target::locate::{self, Version};
 use crate::target::memory::{Stopped, Stopper};
 use crate::target::process;
-use crate::units::Pid;
+use crate::target::threads::{self, Threads};
+use crate::units::{Pid, Tid};
 
 /// How often stacks are read again to learn first lines before an estimate is used.
 const LEARNING_READS: usize = 3;
+
+/// How often new threads are stopped too before all of the process are.
+const HOLDS: usize = 8;
 
 /// Longest name or path that is kept, in characters; longer ones are cut.
 const NAME_LIMIT: usize = 1024;
@@ -52,6 +56,9 @@ pub struct PySpyReader {
     pid: Pid,
     /// Stops the target for each read, when that was asked for.
     stopper: Option<Stopper>,
+    /// The threads that the last read found, by ident: those that are stopped for the next one.
+    known: FxHashMap<u64, Tid>,
+    os_threads: Threads,
     locals: bool,
     first_lines: FirstLines,
     /// py-spy names 3.11's functions by their qualified names, older ones' by `co_name`.
@@ -127,13 +134,25 @@ impl PySpyReader {
             spy,
             pid,
             stopper,
+            known: FxHashMap::default(),
+            os_threads: Threads::new(pid),
             locals: options.locals,
             first_lines: FirstLines::default(),
             qualified,
         };
+        if reader.stopper.is_some() && !options.native {
+            // A first look at who there is. It may be wrong, as they run.
+            for _ in 0..HOLDS {
+                let traces = reader.read_lines(LineNo::LastInstruction);
+                reader.learn_threads(&traces.unwrap_or_default());
+                if !reader.known.is_empty() {
+                    break;
+                }
+            }
+        }
         // py-spy finds interpreters in ones that are still starting; a first read proves it. Native frames
         // can be read only of a target that stands still.
-        let held = reader.hold();
+        let held = reader.hold(false);
         let first_read = held.and_then(|_held| reader.read_lines(LineNo::First));
         first_read.map_err(|fault| match fault {
             Fault::Denied => access::refused(pid),
@@ -156,11 +175,18 @@ impl PySpyReader {
         }
     }
 
-    /// Stops the target until the answer is dropped, when samples are to stop it.
-    fn hold(&self) -> Result<Option<Stopped>, Fault> {
+    /// Stops the known threads, or `all` that there are, until the answer is dropped, when samples are to do so.
+    fn hold(&self, all: bool) -> Result<Option<Stopped>, Fault> {
         let Some(stopper) = &self.stopper else {
             return Ok(None);
         };
+        // To find out which is which py-spy may look at the registers of any thread, for native frames.
+        if !all && !self.known.is_empty() && !self.spy.config.native {
+            let known: Vec<Tid> = self.known.values().copied().collect();
+            if let Some(stopped) = stopper.stop_some(&known) {
+                return Ok(Some(stopped));
+            }
+        }
         match stopper.stop() {
             Some(stopped) => Ok(Some(stopped)),
             None if process::is_alive(self.pid) => Err(Fault::Denied),
@@ -168,10 +194,60 @@ impl PySpyReader {
         }
     }
 
+    /// Takes note of which threads there are.
+    fn learn_threads(&mut self, traces: &[StackTrace]) {
+        self.known.clear();
+        for trace in traces {
+            let inner = trace.os_thread_id.and_then(|id| i32::try_from(id).ok());
+            let inner = inner.or_else(|| threads::pthread_tid(self.pid, trace.thread_id));
+            if let Some(tid) = inner.and_then(|inner| self.os_threads.resolve(inner)) {
+                self.known.insert(trace.thread_id, tid);
+            }
+        }
+    }
+
+    /// Whether all threads of `traces` stood still while they were read.
+    fn all_stood(&self, standing: &FxHashSet<Tid>, traces: &[StackTrace]) -> bool {
+        traces.iter().all(|trace| {
+            let tid = self.known.get(&trace.thread_id);
+            // One that is starting has no stack.
+            trace.frames.is_empty() || tid.is_some_and(|tid| standing.contains(tid))
+        })
+    }
+
+    /// Reads with all threads that are read at rest, where they are to be.
+    fn read_held(&mut self) -> Result<(Vec<Stopped>, Vec<StackTrace>), Fault> {
+        let mut held = Vec::from_iter(self.hold(false)?);
+        let mut traces = self.read_lines(LineNo::LastInstruction)?;
+        let by_name = |stopped: &Stopped| (!self.spy.config.native).then(|| stopped.threads());
+        let Some(mut standing) = held.first().and_then(by_name).flatten() else {
+            return Ok((held, traces));
+        };
+        for _ in 0..HOLDS {
+            if self.all_stood(&standing, &traces) {
+                return Ok((held, traces));
+            }
+            self.learn_threads(&traces);
+            let known = self.known.values().copied();
+            let new: Vec<Tid> = known.filter(|tid| !standing.contains(tid)).collect();
+            let stopper = self.stopper.as_ref().filter(|_| !new.is_empty());
+            if let Some(stopped) = stopper.and_then(|stopper| stopper.stop_some(&new)) {
+                standing.extend(stopped.threads().unwrap_or_default());
+                held.push(stopped);
+            }
+            // A thread that cannot be found has ended, in all likelihood.
+            traces = self.read_lines(LineNo::LastInstruction)?;
+        }
+        // Their ids cannot be found. None can be stopped twice.
+        held.clear();
+        held.extend(self.hold(true)?);
+        traces = self.read_lines(LineNo::LastInstruction)?;
+        Ok((held, traces))
+    }
+
     /// Reads once, and again for first lines where a frame is new.
     fn read_traces(&mut self) -> Result<Vec<StackTrace>, Fault> {
-        let _held = self.hold()?;
-        let traces = self.read_lines(LineNo::LastInstruction)?;
+        let (_held, traces) = self.read_held()?;
         for _ in 0..LEARNING_READS {
             if !self.first_lines.any_unknown(&traces) {
                 break;

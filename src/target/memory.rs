@@ -15,6 +15,8 @@ pub mod stopped;
 
 use std::time::Duration;
 
+use rustc_hash::FxHashSet;
+
 use super::process;
 use crate::units::{Pid, Tid};
 use stopped::{Guard, Refusal};
@@ -137,7 +139,15 @@ impl Memory for Live {
 /// Keeps threads of a process stopped until it is dropped.
 #[derive(Debug)]
 pub struct Stopped {
-    _guard: Option<Guard>,
+    guard: Option<Guard>,
+}
+
+impl Stopped {
+    /// The threads that stand still; `None` where all of them do, by somebody else's doing.
+    pub fn threads(&self) -> Option<FxHashSet<Tid>> {
+        let guard = self.guard.as_ref()?;
+        Some(guard.threads().collect())
+    }
 }
 
 /// How often it is tried to stop a process before that counts as forbidden, and the pause between tries.
@@ -174,12 +184,10 @@ impl Stopper {
                 std::thread::sleep(HOLD_PAUSE);
             }
             if process::stat(self.pid)?.state == 'T' {
-                return Some(Stopped { _guard: None });
+                return Some(Stopped { guard: None });
             }
             if let Ok(guard) = stop(self.pid) {
-                return Some(Stopped {
-                    _guard: Some(guard),
-                });
+                return Some(Stopped { guard: Some(guard) });
             }
         }
         None

@@ -527,6 +527,11 @@ impl Running {
         self.child.id() as i32
     }
 
+    /// Whether it runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Kills it and it alone, at once.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

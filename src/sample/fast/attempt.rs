@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use super::decode::Decoder;
+use super::hold::Held;
 use super::thread::Walk;
 use super::window::Beside;
 use super::{Domain, FastReader, Stillness, fault, locals};
@@ -39,6 +40,8 @@ enum Attempt {
     Interrupted,
     /// The list of threads has changed.
     Stale,
+    /// The last holder of the lock is to be stopped, and is not.
+    Loose(u64),
     /// A stack in the making.
     Unfinished,
     /// A thread that is ending holds the lock.
@@ -52,11 +55,12 @@ impl<M: Memory> FastReader<M> {
         domain: usize,
         tables: &mut Tables,
         stacks: &mut ThreadStacks,
+        held: &mut Held,
         now_us: u64,
     ) -> Result<(), Fault> {
         let (mut moves, mut unfinished) = (0, 0);
         for _ in 0..ATTEMPTS {
-            match self.attempt(domain, tables, stacks, now_us)? {
+            match self.attempt(domain, tables, stacks, held, now_us)? {
                 Attempt::Done => return Ok(()),
                 Attempt::Again => {}
                 Attempt::Interrupted => self.careful = true,
@@ -78,6 +82,7 @@ impl<M: Memory> FastReader<M> {
                         return Ok(());
                     }
                 }
+                Attempt::Loose(holder) => self.hold_holder(held, holder, stacks)?,
                 Attempt::Ending => std::thread::sleep(UNFINISHED),
                 Attempt::Unfinished => {
                     unfinished += 1;
@@ -141,6 +146,7 @@ impl<M: Memory> FastReader<M> {
         domain: usize,
         tables: &mut Tables,
         stacks: &mut ThreadStacks,
+        held: &Held,
         now_us: u64,
     ) -> Result<Attempt, Fault> {
         let Some(lock) = self.domains.get(domain).copied() else {
@@ -159,6 +165,10 @@ impl<M: Memory> FastReader<M> {
             thread.dirty = true;
             thread.ident
         });
+        let stopped = self.stillness == Stillness::Stopped;
+        if stopped && holder_ident.is_some() && !held.has(lock.holder) {
+            return Ok(Attempt::Loose(lock.holder));
+        }
         let replan = self
             .threads
             .iter()
@@ -211,6 +221,10 @@ impl<M: Memory> FastReader<M> {
                     _ => return Ok(Attempt::Interrupted),
                 }
             }
+        }
+        // Threads that are not stopped may have gone on since the copy.
+        if stopped && beside && !held.is_all() && !self.same_lock(domain)? {
+            return Ok(Attempt::Again);
         }
         // The holder goes on running; all others stand still until the lock is given away.
         let holder = self.domains.get(domain).map_or(0, |lock| lock.holder);

@@ -3,10 +3,11 @@
 
 use super::thread::Thread;
 use super::{Domain, FastReader, Interpreter, fault, names, thread};
-use crate::layout::{self, GcPlace, GilPlace, at};
+use crate::layout::{self, GcPlace, GilPlace, Offsets, at};
 use crate::sample::{Fault, ThreadStack, ThreadStacks};
 use crate::target::memory::Memory;
 use crate::target::threads;
+use crate::units::Pid;
 
 /// Most interpreters and threads that are believed.
 const MOST_INTERPRETERS: usize = 256;
@@ -123,6 +124,16 @@ impl<M: Memory> FastReader<M> {
         Ok(expected == 0)
     }
 
+    /// Whether a lock has not changed hands since it was read.
+    pub(super) fn same_lock(&self, domain: usize) -> Result<bool, Fault> {
+        let Some(lock) = self.domains.get(domain) else {
+            return Ok(false);
+        };
+        let gil = &self.offsets.gil;
+        Ok(self.word(lock.address, gil.switch_number)? == lock.switches
+            && self.word(lock.address, gil.last_holder)? == lock.holder)
+    }
+
     /// Puts one entry a thread into `stacks`, in our order.
     pub(super) fn arrange(&mut self, stacks: &mut ThreadStacks) {
         let mut old = std::mem::take(&mut stacks.threads);
@@ -138,16 +149,7 @@ impl<M: Memory> FastReader<M> {
             };
             if stack.python_id != thread.ident || stack.os_id == 0 {
                 stack.python_id = thread.ident;
-                stack.os_id = match self.offsets.thread.native_id {
-                    Some(offset) => thread
-                        .address
-                        .checked_add(u64::from(offset))
-                        .and_then(|address| self.memory.read_word(address).ok())
-                        .unwrap_or(0),
-                    None => threads::pthread_tid(self.pid, thread.ident)
-                        .and_then(|tid| u64::try_from(tid).ok())
-                        .unwrap_or(0),
-                };
+                stack.os_id = os_id(self.pid, &self.memory, &self.offsets, thread);
             }
             let gil = self.domains.get(thread.domain);
             stack.gil = gil.map_or(0..0, |gil| {
@@ -160,7 +162,7 @@ impl<M: Memory> FastReader<M> {
             thread.was = Some(index);
         }
         stacks.locals.clear();
-        self.rearrange = false;
+        (self.rearrange, self.tids) = (false, None);
         self.unnamed = stacks.threads.iter().any(|stack| stack.name.is_none());
     }
 
@@ -184,5 +186,19 @@ impl<M: Memory> FastReader<M> {
             }
         }
         self.unnamed = stacks.threads.iter().any(|stack| stack.name.is_none());
+    }
+}
+
+/// The kernel's id of a thread, as the target has it; 0 when it is not known.
+pub(super) fn os_id(pid: Pid, memory: &impl Memory, offsets: &Offsets, thread: &Thread) -> u64 {
+    match offsets.thread.native_id {
+        Some(offset) => thread
+            .address
+            .checked_add(u64::from(offset))
+            .and_then(|address| memory.read_word(address).ok())
+            .unwrap_or(0),
+        None => threads::pthread_tid(pid, thread.ident)
+            .and_then(|tid| u64::try_from(tid).ok())
+            .unwrap_or(0),
     }
 }

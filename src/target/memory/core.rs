@@ -251,12 +251,18 @@ impl Core<'_> {
     /// All memory that is in the file.
     fn memory(&self, loads: &[Segment]) -> Result<Places> {
         let mut pieces = Vec::new();
+        let mut held = 0u64;
         for load in loads.iter().filter(|load| load.file_size > 0) {
             let end = load.offset.checked_add(load.file_size);
             let end =
                 end.ok_or_else(|| self.bad(load.offset, "a segment's size makes no sense"))?;
             if end > self.length {
                 return Err(self.truncated(end));
+            }
+            // Each byte of the file is in one segment at most.
+            held = held.saturating_add(load.file_size);
+            if held > self.length {
+                return Err(self.bad(load.offset, "its segments hold more than the file"));
             }
             append(
                 &mut pieces,

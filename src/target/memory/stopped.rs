@@ -13,6 +13,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::marker::PhantomData;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashSet;
@@ -116,7 +117,10 @@ impl Guard {
     /// Stops those of `tids` that are threads of `pid` still.
     pub fn some(pid: Pid, tids: &[Tid]) -> Result<Guard, Refusal> {
         let mut guard = Guard::none();
-        let tids: Vec<i32> = tids.iter().map(|tid| tid.0).collect();
+        // The id of one that has ended may be that of a thread of another process by now.
+        let is_there = |tid: &i32| Path::new(&format!("/proc/{pid}/task/{tid}")).exists();
+        let tids: FxHashSet<i32> = tids.iter().map(|tid| tid.0).filter(is_there).collect();
+        let tids = Vec::from_iter(tids);
         guard.take(pid, &tids)?;
         guard.checked()
     }
