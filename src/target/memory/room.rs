@@ -3,6 +3,7 @@
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::constants::open_mapped;
 use super::headroom;
@@ -166,6 +167,42 @@ pub struct Room {
     scarce: bool,
 }
 
+/// Memory that one thread populates at a time.
+const POPULATED: u64 = 32 << 20;
+
+/// The parts of a run between multiples of [`POPULATED`], which huge pages do not straddle.
+fn parts(run: Run) -> impl Iterator<Item = Run> {
+    let mut start = run.start;
+    std::iter::from_fn(move || {
+        let end = run.end.min((start / POPULATED + 1) * POPULATED);
+        let part = Run { start, end };
+        start = end;
+        (part.start < part.end).then_some(part)
+    })
+}
+
+/// Populates with two threads where there are two processors: clearing pages is most of what a copy costs us.
+fn populate(jobs: &[(&Reservation, Run, bool)]) -> io::Result<()> {
+    let next = AtomicUsize::new(0);
+    let work = || -> io::Result<()> {
+        while let Some((reservation, run, huge)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            reservation.populate(*run, *huge)?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let two = std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1);
+        let other = (two && jobs.len() > 1).then(|| scope.spawn(work));
+        let own = work();
+        let other = other.map_or(Ok(()), |other| {
+            other
+                .join()
+                .unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
+        });
+        own.and(other)
+    })
+}
+
 impl Room {
     /// Makes it; fails when there is not enough memory.
     pub fn prepare(pid: Pid, layout: &Layout) -> Result<Room> {
@@ -198,6 +235,7 @@ impl Room {
             .map(reserve)
             .collect::<io::Result<Vec<_>>>()
             .map_err(short)?;
+        let mut jobs: Vec<(&Reservation, Run, bool)> = Vec::new();
         for reservation in &reservations {
             let inside: Vec<Run> = layout
                 .present
@@ -205,9 +243,11 @@ impl Room {
                 .filter_map(|run| reservation.part(*run))
                 .collect();
             for (run, huge) in population(&inside) {
-                reservation.populate(run, huge).map_err(short)?;
+                let parts = parts(run).map(|part| (&**reservation, part, huge));
+                jobs.extend(parts);
             }
         }
+        populate(&jobs).map_err(short)?;
         Ok(Room {
             reservations,
             scarce,
