@@ -358,7 +358,7 @@ fn three_thousand_frames_are_all_seen() {
             .find(|row| row.function.ends_with("(down)"))
             .unwrap_or_else(|| panic!("{python}: no row{table}"));
         // Cumulative time counts once for each stack, however often the function is in it.
-        assert!(down.cumtime < 0.6, "{python}: {down:?}");
+        assert!(down.cumtime < 3.0, "{python}: {down:?}");
         assert!(down.ncalls.ends_with("/1"), "{python}: {down:?}");
         target.assert_free();
     }
