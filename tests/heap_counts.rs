@@ -182,7 +182,7 @@ fn objects_in_hidden_places_are_found() {
             Some(graph.name(graph.texts[found].1))
         };
         for number in 0..3 {
-            let wanted = format!("\"only in thread {number}\"");
+            let wanted = format!("only in thread {number}");
             let held = graph.roots.iter().any(|(object, root)| {
                 let Root::Frame {
                     function,

@@ -10,7 +10,7 @@ use biopsy::heap::census::Counting;
 use biopsy::target::image::Captured;
 use biopsy::target::memory::copy::{CaptureOptions, capture};
 use biopsy::units::Pid;
-use common::{Python, not_here, say};
+use common::{Python, say};
 
 /// The first version of Python 3 whose heap is read.
 const FIRST_MINOR: u32 = 8;
@@ -211,33 +211,11 @@ fn difference(a: &[u64], b: &[u64]) -> Vec<u64> {
     a.iter().filter(missing).copied().collect()
 }
 
-/// The test venv's interpreter, if it can import numpy.
-fn with_numpy() -> Option<Python> {
-    let python = common::venv().map(|venv| venv.join("bin/python"))?;
-    let words = "import sys, numpy; print('%d.%d.%d' % sys.version_info[:3])";
-    let output = std::process::Command::new(&python)
-        .args(["-c", words])
-        .output()
-        .ok()?;
-    if !output.status.success() {
-        not_here("numpy in the test venv");
-        return None;
-    }
-    let version = String::from_utf8(output.stdout).ok()?.trim().to_string();
-    let minor = version.split('.').nth(1)?.parse().ok()?;
-    Some(Python {
-        version: format!("{version} with numpy"),
-        minor,
-        command: vec![python.to_str()?.to_string()],
-        root: None,
-    })
-}
-
 #[test]
 fn every_object_is_as_the_process_says() {
     let text = common::fixture_text("heap_kinds.py");
     let mut wrong = Vec::new();
-    let with_numpy = with_numpy();
+    let with_numpy = Python::with_numpy();
     for python in Python::all()
         .iter()
         .chain(&with_numpy)

@@ -64,6 +64,8 @@ pub mod flags {
     pub const TORN: u8 = 8;
     /// It lives as long as the interpreter (3.12 and newer): its reference count says nothing.
     pub const IMMORTAL: u8 = 16;
+    /// Only roots of the kind [`super::Root::Tracked`] lead to it.
+    pub const LOST: u8 = 32;
 }
 
 /// What keeps an object alive from outside of the graph.

@@ -6,6 +6,7 @@
 mod build;
 pub mod caches;
 pub mod census;
+pub mod containers;
 mod decode;
 pub mod diff;
 pub mod dominators;
@@ -18,7 +19,7 @@ mod names;
 mod objects;
 mod open;
 pub mod paths;
-pub mod pymalloc;
+mod pymalloc;
 pub mod referrers;
 pub mod retained;
 mod roots;
@@ -27,6 +28,7 @@ pub mod run;
 pub mod steps;
 pub mod store;
 mod types;
+mod uses;
 mod walk;
 pub mod why;
 

@@ -5,6 +5,7 @@
 //! `maxnextoffset` u32 44. Blocks of `(szidx + 1) * 16` bytes follow. The arenas' own table is not used: up to 3.11
 //! it has no exported symbol. Measured against `sys._debugmallocstats`: no used pool is missed, 0 to 7 are false.
 
+use super::memory::Memory;
 use crate::layout;
 use crate::target::image::Span;
 
@@ -35,6 +36,17 @@ impl Pool {
             return None;
         }
         u32::try_from(offset / u64::from(self.block)).ok()
+    }
+
+    /// How many of its blocks were ever in use: those before `nextoffset`.
+    pub fn handed_out(&self, memory: &Memory<'_>) -> u64 {
+        let next = memory.place(self.start).map_or(0, |place| place.int(40));
+        u64::from(next).saturating_sub(HEADER) / u64::from(self.block.max(1))
+    }
+
+    /// The first block of its list of free ones, each of which begins with the address of the next; 0 for none.
+    pub fn first_free(&self, memory: &Memory<'_>) -> u64 {
+        memory.word(self.start + 8).unwrap_or(0)
     }
 }
 

@@ -1,22 +1,29 @@
 //! Where the resident memory of a process is: Python objects, the allocators' slack, C's heap, files, stacks.
 //!
 //! Every mapping's resident bytes (`Rss` of `/proc/PID/smaps`) go to exactly one row, so the rows add up to what the
-//! kernel says. Mappings with pools of pymalloc are split: blocks that hold a reachable object, other blocks in use (the storage
-//! of dicts, lists and sets up to 512 bytes, what C code asked for, and objects that nothing reaches), free blocks of pools
-//! in use, free pools. What was never touched is taken to be in free pools first, then in what is no arena.
+//! kernel says. Mappings with pools of pymalloc are split by what the blocks are used for (`heap/uses.rs`), free blocks of
+//! pools in use, free pools. What was never touched is taken to be in free pools first, then in what is no arena; the
+//! data of numpy arrays is taken to be touched as far as its mapping is.
 
 use super::Heap;
 use super::graph::Graph;
 use super::pymalloc::{self, Pool};
 use super::roots;
+use super::uses::{Use, Uses};
 use crate::error::{Error, ErrorKind, Result};
-use crate::target::image::{Captured, Mapping, Span};
+use crate::target::image::Mapping;
 
 /// What a row is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Part {
-    /// Blocks of pymalloc that hold a reachable object.
+    /// Blocks of pymalloc that hold an object that a root leads to.
     Objects,
+    /// Those that hold an object that only the collector's lists know.
+    Garbage,
+    /// Those that objects keep their contents in.
+    Storage,
+    /// Those that look like objects that nothing known refers to.
+    Unreferenced,
     /// Other blocks of pymalloc in use.
     OtherBlocks,
     /// Free blocks in pools that are in use.
@@ -27,7 +34,9 @@ pub enum Part {
     MainHeap,
     /// malloc's arenas of other threads.
     ThreadHeaps,
-    /// Anonymous memory else: blocks that malloc mapped (large lists, dicts, strings, numpy's data), and C's own.
+    /// Data of numpy arrays.
+    Numpy,
+    /// Anonymous memory else: blocks that malloc mapped (large lists, dicts, strings), and C's own.
     LargeBlocks,
     /// Stacks.
     Stacks,
@@ -43,11 +52,15 @@ pub enum Part {
 
 impl Part {
     /// All parts, in the order in which they are shown.
-    pub const ALL: [Part; 12] = [
+    pub const ALL: [Part; 16] = [
         Part::Objects,
+        Part::Garbage,
+        Part::Storage,
+        Part::Unreferenced,
         Part::OtherBlocks,
         Part::FreeBlocks,
         Part::FreePools,
+        Part::Numpy,
         Part::MainHeap,
         Part::ThreadHeaps,
         Part::LargeBlocks,
@@ -62,9 +75,13 @@ impl Part {
     pub fn name(self) -> &'static str {
         match self {
             Part::Objects => "pymalloc-objects",
+            Part::Garbage => "pymalloc-garbage",
+            Part::Storage => "pymalloc-storage",
+            Part::Unreferenced => "pymalloc-unreferenced",
             Part::OtherBlocks => "pymalloc-other",
             Part::FreeBlocks => "pymalloc-free-blocks",
             Part::FreePools => "pymalloc-free-pools",
+            Part::Numpy => "numpy-data",
             Part::MainHeap => "malloc-heap",
             Part::ThreadHeaps => "malloc-thread-heaps",
             Part::LargeBlocks => "large-blocks",
@@ -80,15 +97,21 @@ impl Part {
     pub fn description(self) -> &'static str {
         match self {
             Part::Objects => "reachable Python objects in pymalloc's blocks",
-            Part::OtherBlocks => {
-                "other pymalloc blocks in use: small storage of dicts, lists and sets; C code; unreachable objects"
+            Part::Garbage => {
+                "Python objects that only the collector knows: not collected yet, or held by C code"
             }
+            Part::Storage => "storage of objects in pymalloc's blocks: small dicts, lists and sets",
+            Part::Unreferenced => {
+                "pymalloc blocks like objects that nothing known refers to: references lost by C code, or held by it"
+            }
+            Part::OtherBlocks => "other pymalloc blocks in use: C code",
             Part::FreeBlocks => "free blocks in pymalloc's pools",
             Part::FreePools => "free pools in pymalloc's arenas",
+            Part::Numpy => "data of numpy arrays",
             Part::MainHeap => "malloc's heap",
             Part::ThreadHeaps => "malloc's heaps of other threads",
             Part::LargeBlocks => {
-                "other anonymous memory: large blocks of Python (over 512 bytes) and C, numpy data"
+                "other anonymous memory: large blocks of Python (over 512 bytes) and C"
             }
             Part::Stacks => "stacks",
             Part::ProgramData => "data of the program and its libraries",
@@ -134,13 +157,6 @@ impl Account {
     }
 }
 
-/// How pymalloc cuts memory up (Objects/obmalloc.c; pycore_obmalloc.h from 3.10 on with `WITH_PYMALLOC_RADIX_TREE`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Sizes {
-    arena: u64,
-    pool: u64,
-}
-
 /// Part of a mapping that belongs to pymalloc.
 #[derive(Debug, Clone, Copy, Default)]
 struct Share {
@@ -148,11 +164,24 @@ struct Share {
     arenas: u64,
     /// Bytes of its pools in use, their heads included.
     used_pools: u64,
-    /// Bytes of blocks that hold reachable objects.
-    objects: u64,
     /// Bytes of all blocks in use.
     blocks: u64,
+    /// Of those, by use: [`IN_USE`].
+    uses: [u64; IN_USE.len()],
+    /// Bytes of data of numpy arrays.
+    numpy: u64,
 }
+
+/// Uses of blocks that have a row of their own; blocks in use that have none of these are the rest.
+const IN_USE: [(Use, Part); 4] = [
+    (Use::Object, Part::Objects),
+    (Use::Garbage, Part::Garbage),
+    (Use::Storage, Part::Storage),
+    (Use::Unreferenced, Part::Unreferenced),
+];
+
+/// `PyArrayObject.data` (numpy/core/include/numpy/ndarraytypes.h).
+const NUMPY_DATA: u32 = 16;
 
 impl Heap<'_> {
     /// Where the resident memory is. Fails for images without sizes of mappings, such as core files.
@@ -166,52 +195,113 @@ impl Heap<'_> {
             )
             .hint("ask about the living process, or a snapshot of it"));
         }
-        let sizes = Sizes {
-            arena: self.layout.arena_size,
-            pool: self.layout.pool_size,
+        let pools = pymalloc::pools(
+            captured.image.spans().iter().filter(|span| {
+                captured.mappings.iter().any(|mapping| {
+                    may_have_pools(mapping)
+                        && mapping.start < span.end()
+                        && span.start() < mapping.end
+                })
+            }),
+            self.layout.pool_size,
+        );
+        let uses = Uses::of(self, graph, &pools);
+        let arrays = self.arrays(graph);
+        let idents = roots::idents(self);
+        let mut account = Account {
+            rss: captured.rss,
+            objects_bytes: graph
+                .sizes
+                .iter()
+                .fold(0, |sum, size| sum.saturating_add(*size)),
+            numpy_bytes: arrays.iter().map(|(_, size)| size).sum(),
+            ..Account::default()
         };
-        Ok(account(captured, graph, sizes, &roots::idents(self)))
+        let mut before: Option<&Mapping> = None;
+        for mapping in &captured.mappings {
+            account.swap = account.swap.saturating_add(mapping.swap);
+            let guard = before.is_some_and(|before| {
+                before.end == mapping.start && before.permissions.starts_with("---")
+            });
+            let part = kind(mapping, guard, &idents);
+            if matches!(part, Part::LargeBlocks | Part::MainHeap | Part::ThreadHeaps) {
+                let mut share = self.share(mapping, &pools, &uses);
+                share.numpy = bytes_within(&arrays, mapping);
+                split(&mut account, mapping, part, share);
+            } else {
+                account.add(part, mapping.rss);
+            }
+            before = Some(mapping);
+        }
+        Ok(account)
+    }
+
+    /// Address and bytes of the data of each numpy array that owns some, by address.
+    fn arrays(&self, graph: &Graph) -> Vec<(u64, u64)> {
+        let is_array: Vec<bool> = graph
+            .types
+            .iter()
+            .map(|kind| graph.name(kind.name) == "numpy.ndarray")
+            .collect();
+        let mut found: Vec<(u64, u64)> = Vec::new();
+        for ((address, type_id), size) in graph
+            .addresses
+            .iter()
+            .zip(&graph.type_ids)
+            .zip(&graph.sizes)
+        {
+            if is_array.get(*type_id as usize).copied().unwrap_or(false) {
+                let place = self.memory.place(*address);
+                found.extend(
+                    place
+                        .and_then(|place| place.word(NUMPY_DATA))
+                        .zip(Some(*size)),
+                );
+            }
+        }
+        found.sort_unstable();
+        found
+    }
+
+    /// What of a mapping is pymalloc's.
+    fn share(&self, mapping: &Mapping, pools: &[Pool], uses: &Uses<'_>) -> Share {
+        let from = pools.partition_point(|pool| pool.start < mapping.start);
+        let to = pools.partition_point(|pool| pool.start < mapping.end);
+        let mut share = Share::default();
+        let mut arena_end = 0;
+        for (index, pool) in pools.iter().enumerate().take(to).skip(from) {
+            share.used_pools += self.layout.pool_size;
+            if pool.start >= arena_end {
+                // The first pool in use of an arena, or of what is left of one.
+                arena_end = (pool.start + self.layout.arena_size).min(mapping.end);
+                share.arenas += arena_end - pool.start;
+            }
+            let block = u64::from(pool.block);
+            for known in uses
+                .of_pool(index)
+                .iter()
+                .filter(|known| **known != Use::Free)
+            {
+                share.blocks += block;
+                let row = IN_USE.iter().position(|(row, _)| row == known);
+                if let Some(bytes) = row.and_then(|row| share.uses.get_mut(row)) {
+                    *bytes += block;
+                }
+            }
+        }
+        share
     }
 }
 
-fn account(captured: &Captured, graph: &Graph, sizes: Sizes, idents: &[u64]) -> Account {
-    let anonymous = |span: &&Span| {
-        captured.mappings.iter().any(|mapping| {
-            may_have_pools(mapping) && mapping.start < span.end() && span.start() < mapping.end
-        })
-    };
-    let pools = pymalloc::pools(captured.image.spans().iter().filter(anonymous), sizes.pool);
-    let mut account = Account {
-        rss: captured.rss,
-        ..Account::default()
-    };
-    let mut before: Option<&Mapping> = None;
-    for mapping in &captured.mappings {
-        account.swap = account.swap.saturating_add(mapping.swap);
-        let guard = before.is_some_and(|before| {
-            before.end == mapping.start && before.permissions.starts_with("---")
-        });
-        let part = kind(mapping, guard, idents);
-        if part == Part::LargeBlocks || part == Part::MainHeap {
-            let share = share(mapping, &pools, graph, sizes);
-            split(&mut account, mapping, part, share);
-        } else {
-            account.add(part, mapping.rss);
-        }
-        before = Some(mapping);
-    }
-    let numpy: Vec<bool> = graph
-        .types
-        .iter()
-        .map(|found| graph.name(found.name) == "numpy.ndarray")
-        .collect();
-    for (size, type_id) in graph.sizes.iter().zip(&graph.type_ids) {
-        account.objects_bytes = account.objects_bytes.saturating_add(*size);
-        if numpy.get(*type_id as usize).copied().unwrap_or(false) {
-            account.numpy_bytes = account.numpy_bytes.saturating_add(*size);
-        }
-    }
-    account
+/// Bytes of the arrays within `mapping`: large ones lie in several, as numpy asks for huge pages from the first full one on.
+fn bytes_within(arrays: &[(u64, u64)], mapping: &Mapping) -> u64 {
+    let end = |(data, size): &(u64, u64)| data.saturating_add(*size);
+    let from = arrays.partition_point(|array| end(array) <= mapping.start);
+    let within = arrays.get(from..).unwrap_or_default().iter();
+    within
+        .take_while(|(data, _)| *data < mapping.end)
+        .map(|array| end(array).min(mapping.end) - array.0.max(mapping.start))
+        .sum()
 }
 
 fn may_have_pools(mapping: &Mapping) -> bool {
@@ -260,47 +350,6 @@ fn kind(mapping: &Mapping, guard: bool, idents: &[u64]) -> Part {
     }
 }
 
-/// What of a mapping is pymalloc's.
-fn share(mapping: &Mapping, pools: &[Pool], graph: &Graph, sizes: Sizes) -> Share {
-    let from = pools.partition_point(|pool| pool.start < mapping.start);
-    let to = pools.partition_point(|pool| pool.start < mapping.end);
-    let inside = pools.get(from..to).unwrap_or_default();
-    let mut share = Share::default();
-    let mut arena_end = 0;
-    for pool in inside {
-        let end = (pool.start + sizes.pool).min(mapping.end);
-        share.used_pools += sizes.pool;
-        share.blocks += u64::from(pool.used) * u64::from(pool.block);
-        if pool.start >= arena_end {
-            // The first pool in use of an arena, or of what is left of one.
-            arena_end = (pool.start + sizes.arena).min(mapping.end);
-            share.arenas += arena_end - pool.start;
-        }
-        share.objects += objects_in(pool, end, graph, sizes);
-    }
-    share
-}
-
-/// Bytes of the blocks of a pool in which a reachable object begins.
-fn objects_in(pool: &Pool, end: u64, graph: &Graph, sizes: Sizes) -> u64 {
-    let from = graph
-        .addresses
-        .partition_point(|address| *address < pool.start);
-    let mut blocks = 0u64;
-    let mut last = None;
-    for address in graph.addresses.get(from..).unwrap_or_default() {
-        if *address >= end {
-            break;
-        }
-        let block = pool.block_of(*address, sizes.pool);
-        if block.is_some() && block != last {
-            blocks += 1;
-            last = block;
-        }
-    }
-    blocks.min(u64::from(pool.used)) * u64::from(pool.block)
-}
-
 /// Gives the resident bytes of a mapping to its parts.
 fn split(account: &mut Account, mapping: &Mapping, part: Part, share: Share) {
     let mut left = mapping.rss;
@@ -309,17 +358,21 @@ fn split(account: &mut Account, mapping: &Mapping, part: Part, share: Share) {
         left -= bytes;
         account.add(part, bytes);
     };
-    give(Part::Objects, share.objects);
+    for ((_, part), bytes) in IN_USE.iter().zip(share.uses) {
+        give(*part, bytes);
+    }
     give(
         Part::OtherBlocks,
-        share.blocks.saturating_sub(share.objects),
+        share.blocks.saturating_sub(share.uses.iter().sum()),
     );
     give(
         Part::FreeBlocks,
         share.used_pools.saturating_sub(share.blocks),
     );
+    give(Part::Numpy, share.numpy);
     let size = mapping.end.saturating_sub(mapping.start);
-    give(part, size.saturating_sub(share.arenas));
+    let rest = size.saturating_sub(share.arenas);
+    give(part, rest.saturating_sub(share.numpy));
     give(Part::FreePools, u64::MAX);
 }
 
@@ -369,16 +422,19 @@ mod tests {
         let share = Share {
             arenas: 1 << 20,
             used_pools: 400_000,
-            objects: 100_000,
+            uses: [100_000, 0, 50_000, 0],
             blocks: 300_000,
+            numpy: 5000,
         };
         let whole = mapping(0, 2 << 20, "rw-p", "", 2 << 20);
         split(&mut account, &whole, Part::LargeBlocks, share);
         assert_eq!(account.total(), 2 << 20);
         assert_eq!(account.of(Part::Objects), 100_000);
-        assert_eq!(account.of(Part::OtherBlocks), 200_000);
+        assert_eq!(account.of(Part::Storage), 50_000);
+        assert_eq!(account.of(Part::OtherBlocks), 150_000);
+        assert_eq!(account.of(Part::Numpy), 5000);
         assert_eq!(account.of(Part::FreeBlocks), 100_000);
-        assert_eq!(account.of(Part::LargeBlocks), 1 << 20);
+        assert_eq!(account.of(Part::LargeBlocks), (1 << 20) - 5000);
         assert_eq!(account.of(Part::FreePools), (1 << 20) - 400_000);
         // Hardly anything of it was ever touched.
         let mut account = Account::default();

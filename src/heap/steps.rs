@@ -16,8 +16,10 @@ pub enum Step {
     Local(NameId),
     /// `[3]`.
     Item(u32),
-    /// `['key']`: the value of a key whose text is known.
+    /// `['key']`: the value of a string whose text is known.
     Value(NameId),
+    /// `[812]`, `[module.Class]`: the value of another key whose text is known.
+    ValueAt(NameId),
     /// The value of a key whose text is not kept: the key.
     ValueOf(ObjectId),
     /// It is a key of the mapping.
@@ -66,7 +68,8 @@ pub fn step(graph: &Graph, fold: &Fold, owner: ObjectId, position: usize) -> Ste
             };
             match text(graph, *key) {
                 Some(name) if fold.is_part(owner) => Step::Attribute(name),
-                Some(name) => Step::Value(name),
+                Some(name) if type_name(graph, *key) == "str" => Step::Value(name),
+                Some(name) => Step::ValueAt(name),
                 None => Step::ValueOf(*key),
             }
         }
@@ -79,7 +82,7 @@ impl Step {
     pub fn general(self) -> Step {
         match self {
             Step::Item(_) => Step::Item(u32::MAX),
-            Step::Value(_) | Step::ValueOf(_) => Step::ValueOf(ObjectId::MAX),
+            Step::Value(_) | Step::ValueAt(_) | Step::ValueOf(_) => Step::ValueOf(ObjectId::MAX),
             other => other,
         }
     }
@@ -95,6 +98,7 @@ impl Step {
             Step::Item(u32::MAX) | Step::ValueOf(ObjectId::MAX) => write!(path, "[*]"),
             Step::Item(index) => write!(path, "[{index}]"),
             Step::Value(name) => write!(path, "[{}]", quoted(graph.name(name))),
+            Step::ValueAt(name) => write!(path, "[{}]", graph.name(name)),
             Step::ValueOf(key) => write!(path, "[<{}>]", type_name(graph, key)),
             Step::Key => write!(path, ".<key>"),
             Step::Member => write!(path, ".<member>"),

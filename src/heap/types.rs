@@ -216,6 +216,8 @@ pub struct TypeInfo {
     pub holding: Holding,
     /// Bytes of a base whose layout is known, from which on one that is not known starts.
     pub scan: Option<(u32, u32)>,
+    /// What words of a struct that is scanned are called.
+    pub inner: &'static [Field],
     /// Slots: offset and address of the name.
     pub slots: Vec<(u32, u64)>,
     /// Where attributes are.
@@ -377,6 +379,7 @@ pub fn resolve(heap: &Heap, address: u64) -> Option<TypeInfo> {
         sizing,
         holding,
         scan,
+        inner: inner(heap, &native),
         slots,
         attributes,
         cached_keys,
@@ -484,6 +487,17 @@ fn native_kind(heap: &Heap, native: &Head) -> (Sizing, Holding, Option<(u32, u32
         Holding::Unknown,
         Some((16, native.basic as u32)),
     )
+}
+
+/// What is known of the words of a struct that is scanned.
+fn inner(heap: &Heap, native: &Head) -> &'static [Field] {
+    let name = heap.memory.c_string(native.name, NAME_LIMIT);
+    let known = heap.layout.inner.iter();
+    known
+        .filter(|(known, _)| name.as_deref() == Some(known))
+        .map(|(_, fields)| *fields)
+        .next()
+        .unwrap_or_default()
 }
 
 /// `n_fields` in a structseq's dict.

@@ -3,7 +3,7 @@
 use super::{Filter, Profile, Run, RunState};
 
 /// A thread that waits for more than its time divided by this is in want of the GIL: others wait now and then.
-const GOOD_PART: u64 = 20;
+const GOOD_PART: u64 = 10;
 
 /// Wall time of one thread by state, microseconds. A moment may count in several of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

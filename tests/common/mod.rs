@@ -162,6 +162,25 @@ impl Python {
             .unwrap_or(&all[0])
     }
 
+    /// The test venv's interpreter, if it can import numpy.
+    pub fn with_numpy() -> Option<Python> {
+        let python = venv().map(|venv| venv.join("bin/python"))?;
+        let words = "import sys, numpy; print('%d.%d.%d' % sys.version_info[:3])";
+        let output = Command::new(&python).args(["-c", words]).output().ok()?;
+        if !output.status.success() {
+            not_here("numpy in the test venv");
+            return None;
+        }
+        let version = String::from_utf8(output.stdout).ok()?.trim().to_string();
+        let minor = version.split('.').nth(1)?.parse().ok()?;
+        Some(Python {
+            version: format!("{version} with numpy"),
+            minor,
+            command: vec![python.to_str()?.to_string()],
+            root: None,
+        })
+    }
+
     /// A folder that this interpreter can see.
     pub fn stage(&self) -> Stage {
         let folder = match &self.root {

@@ -5,21 +5,29 @@ use std::io::Write;
 use clap::Args;
 
 use super::holders_json as json;
-use super::input::HeapTargetArgs;
+use super::input::{GraphArgs, Subject};
 use super::put;
 use crate::error::Result;
-use crate::heap::caches;
 use crate::heap::fold::Fold;
 use crate::heap::retained::Retained;
+use crate::heap::{caches, containers};
 use crate::view::heap::holders;
 
 /// List every functools.lru_cache and functools.cache: hits, misses, size, limit and the memory that it keeps;
-/// those without a limit first, then by memory.
+/// those without a limit first, then by memory. With --since, also the lists, dicts and other containers of modules and
+/// classes that grew.
 #[derive(Debug, Args)]
 pub struct CachesArgs {
     #[command(flatten)]
-    target: HeapTargetArgs,
-    /// At most this many rows
+    target: GraphArgs,
+    /// Also list containers that modules and classes hold by name (app.CACHE, app.Class.kept, app.server.sessions) and
+    /// that grew since this older heap: a snapshot, a core file or a process id
+    #[arg(long, value_name = "OLD")]
+    since: Option<String>,
+    /// Of these only those with more than so many items
+    #[arg(long, value_name = "N", default_value_t = 100, requires = "since")]
+    items: u64,
+    /// At most this many rows in each list
     #[arg(short, long, value_name = "N")]
     limit: Option<usize>,
     /// Print JSON
@@ -28,15 +36,33 @@ pub struct CachesArgs {
 }
 
 pub fn run(args: &CachesArgs, out: &mut dyn Write) -> Result<()> {
-    let graph = args.target.open()?.into_graph()?;
+    let since = args.since.as_deref();
+    let old = since
+        .map(|old| Subject::open(old, args.target.pause()))
+        .transpose()?;
+    let new = args.target.open()?;
+    let same_process = old.as_ref().is_some_and(|old| old.is_same_process(&new));
+    let old = old.map(|old| old.graph(false)).transpose()?;
+    let graph = args.target.graph_of(new)?;
     let fold = Fold::of(&graph);
     let retained = Retained::of(&graph, &fold);
+    let limit = args.limit.unwrap_or(usize::MAX);
     let mut rows = caches::sorted(&graph, &retained);
-    rows.truncate(args.limit.unwrap_or(usize::MAX));
+    rows.truncate(limit);
+    let grown = old.map(|old| {
+        let mut grown = containers::grown(&old, &graph, &retained, same_process, args.items);
+        grown.truncate(limit);
+        grown
+    });
     let text = if args.json {
-        json::caches(&graph, &rows)?
+        json::caches(&graph, &rows, grown.as_deref())?
     } else {
-        holders::caches(&graph, &rows)
+        let mut text = holders::caches(&graph, &rows);
+        if let (Some(grown), Some(since)) = (grown, since) {
+            text.push('\n');
+            text.push_str(&holders::containers(&graph, &grown, since, args.items));
+        }
+        text
     };
     put(out, &text)
 }

@@ -92,10 +92,10 @@ pub fn run(args: &DiffArgs, out: &mut dyn Write) -> Result<u8> {
     if args.why {
         let grown = verdict.grown(&args.rows);
         let same = old.is_same_process(&new);
-        let old = same.then(|| old.into_graph()).transpose()?;
+        let old = same.then(|| old.graph(false)).transpose()?;
         verdict.reasons = why::reasons(
             old.as_ref(),
-            &new.into_graph()?,
+            &new.graph(false)?,
             grown.iter().map(String::as_str),
         );
     }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::caches::CacheRow;
+use crate::heap::containers::Grown;
 use crate::heap::graph::{Graph, ObjectId};
 use crate::heap::paths::{Form, Paths};
 use crate::heap::referrers::{Group, Referrer};
@@ -144,8 +145,9 @@ pub fn paths(graph: &Graph, rows: &[Form], hidden: usize) -> Result<String> {
     text(&json!({"schema": "biopsy.heap-path/1", "paths": rows, "hidden": hidden}))
 }
 
-/// `biopsy.heap-caches/1`. No limit is null.
-pub fn caches(graph: &Graph, rows: &[CacheRow]) -> Result<String> {
+/// `biopsy.heap-caches/1`. No limit is null; so are `containers` when they were not asked for, and a count that there was
+/// not.
+pub fn caches(graph: &Graph, rows: &[CacheRow], grown: Option<&[Grown]>) -> Result<String> {
     let rows: Vec<Value> = rows
         .iter()
         .map(|(cache, retained)| {
@@ -162,7 +164,24 @@ pub fn caches(graph: &Graph, rows: &[CacheRow]) -> Result<String> {
             })
         })
         .collect();
-    text(&json!({"schema": "biopsy.heap-caches/1", "caches": rows}))
+    let containers: Option<Vec<Value>> = grown.map(|grown| {
+        let row = |row: &Grown| {
+            json!({
+                "path": row.path,
+                "type": steps::type_name(graph, row.object),
+                "items": row.items,
+                "items_before": row.before,
+                "retained_bytes": row.retained,
+                "address": address(graph, row.object),
+            })
+        };
+        grown.iter().map(row).collect()
+    });
+    text(&json!({
+        "schema": "biopsy.heap-caches/1",
+        "caches": rows,
+        "containers": containers,
+    }))
 }
 
 /// `biopsy.heap-rss/1`. Resident bytes by part; the parts add up to the total.

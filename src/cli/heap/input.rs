@@ -120,6 +120,45 @@ impl HeapTargetArgs {
     }
 }
 
+/// Whose object graph.
+#[derive(Debug, Clone, Args)]
+pub struct GraphArgs {
+    #[command(flatten)]
+    target: HeapTargetArgs,
+    /// Show the text of keys that are no names, too, cut after 60 letters: they may be secrets. A snapshot has them when it
+    /// was taken with --values
+    #[arg(long)]
+    values: bool,
+}
+
+impl GraphArgs {
+    /// Opens it.
+    pub fn open(&self) -> Result<Subject> {
+        self.target.open()
+    }
+
+    /// The graph of what was opened.
+    pub fn graph_of(&self, subject: Subject) -> Result<Graph> {
+        if let Subject::Snapshot(reader) = &subject
+            && self.values
+            && !reader.head().values
+        {
+            eprintln!("biopsy: note: this snapshot has no values: it was taken without --values");
+        }
+        subject.graph(self.values)
+    }
+
+    /// Opens it and reads its graph.
+    pub fn graph(&self) -> Result<Graph> {
+        self.graph_of(self.open()?)
+    }
+
+    /// How a process is held.
+    pub fn pause(&self) -> &PauseArgs {
+        &self.target.pause
+    }
+}
+
 /// A heap that can be asked.
 #[derive(Debug)]
 pub enum Subject {
@@ -293,7 +332,7 @@ impl Subject {
         };
         match self {
             Subject::Image(captured) => {
-                let heap = Heap::open(&captured)?;
+                let heap = open_heap(&captured)?;
                 heap.account(&heap.graph(false)?)
             }
             Subject::Snapshot(reader) => {
@@ -304,10 +343,10 @@ impl Subject {
         }
     }
 
-    /// Its object graph; the copy of a process is let go.
-    pub fn into_graph(self) -> Result<Graph> {
+    /// Its object graph, with the texts of values if these are wanted; the copy of a process is let go.
+    pub fn graph(self, values: bool) -> Result<Graph> {
         match self {
-            Subject::Image(captured) => Heap::open(&captured)?.graph(false),
+            Subject::Image(captured) => open_heap(&captured)?.graph(values),
             Subject::Snapshot(mut reader) => reader.graph(),
             Subject::Summary(_) => Err(Error::new(
                 ErrorKind::NotAvailable,

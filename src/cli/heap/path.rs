@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::Args;
 
 use super::holders_json as json;
-use super::input::HeapTargetArgs;
+use super::input::GraphArgs;
 use super::put;
 use super::referrers::{Asked, SubjectArgs};
 use crate::error::Result;
@@ -19,7 +19,7 @@ use crate::view::heap::holders;
 #[derive(Debug, Args)]
 pub struct PathArgs {
     #[command(flatten)]
-    target: HeapTargetArgs,
+    target: GraphArgs,
     #[command(flatten)]
     subject: SubjectArgs,
     /// At most this many different paths
@@ -31,7 +31,7 @@ pub struct PathArgs {
 }
 
 pub fn run(args: &PathArgs, out: &mut dyn Write) -> Result<()> {
-    let graph = args.target.open()?.into_graph()?;
+    let graph = args.target.graph()?;
     let fold = Fold::of(&graph);
     let paths = Paths::of(&graph, &fold);
     let asked = args.subject.find(&graph)?;

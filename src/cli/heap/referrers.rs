@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::Args;
 
 use super::holders_json as json;
-use super::input::HeapTargetArgs;
+use super::input::GraphArgs;
 use super::put;
 use super::retained::{instances, kind_of};
 use crate::error::{Error, ErrorKind, Result};
@@ -22,7 +22,7 @@ const DEEPEST: usize = 100;
 #[derive(Debug, Args)]
 pub struct ReferrersArgs {
     #[command(flatten)]
-    target: HeapTargetArgs,
+    target: GraphArgs,
     #[command(flatten)]
     subject: SubjectArgs,
     /// Levels
@@ -103,7 +103,7 @@ pub fn run(args: &ReferrersArgs, out: &mut dyn Write) -> Result<()> {
             "--dot draws the referrers of one object: give its --address",
         ));
     }
-    let graph = args.target.open()?.into_graph()?;
+    let graph = args.target.graph()?;
     let fold = Fold::of(&graph);
     let referrers = Referrers::new(&graph, &fold);
     let limits = Limits {

@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::{Args, ValueEnum};
 
 use super::holders_json as json;
-use super::input::HeapTargetArgs;
+use super::input::GraphArgs;
 use super::put;
 use crate::error::Result;
 use crate::glob;
@@ -31,7 +31,7 @@ enum ByArg {
 #[derive(Debug, Args)]
 pub struct RetainedArgs {
     #[command(flatten)]
-    target: HeapTargetArgs,
+    target: GraphArgs,
     /// What a row is
     #[arg(long, value_enum, value_name = "WHAT", default_value = "object")]
     by: ByArg,
@@ -56,7 +56,7 @@ pub struct RetainedArgs {
 }
 
 pub fn run(args: &RetainedArgs, out: &mut dyn Write) -> Result<()> {
-    let graph = args.target.open()?.into_graph()?;
+    let graph = args.target.graph()?;
     let fold = Fold::of(&graph);
     let retained = Retained::of(&graph, &fold);
     let whole = retained.whole();

@@ -68,7 +68,7 @@ pub fn run(args: &WatchArgs, out: &mut dyn Write) -> Result<()> {
     let (first, source, first_graph) = {
         let mut subject = Subject::of_process(pid, &args.pause)?;
         let (census, source) = (subject.census(args.counting.counting())?, subject.source());
-        let graph = args.why.then(|| subject.into_graph()).transpose()?;
+        let graph = args.why.then(|| subject.graph(false)).transpose()?;
         (census, source, graph)
     };
     let mut screen = Screen {
@@ -113,7 +113,7 @@ pub fn run(args: &WatchArgs, out: &mut dyn Write) -> Result<()> {
     screen.end(&growing)?;
     if let Some(old) = first_graph.filter(|_| ended.is_none() && growing.steps() > 0) {
         // The process may end just now: then there is nothing to look at any more.
-        match Subject::of_process(pid, &args.pause).and_then(Subject::into_graph) {
+        match Subject::of_process(pid, &args.pause).and_then(|subject| subject.graph(false)) {
             Ok(new) => screen.why(&growing, &old, &new)?,
             Err(error) => ended = Some(error),
         }

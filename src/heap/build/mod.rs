@@ -67,11 +67,14 @@ impl Heap<'_> {
                 object: self.id(&ids, info.address),
             })
             .collect();
+        // What names something is kept whole; it goes before what `values` cut.
+        let values = std::mem::take(&mut graph.texts);
         texts::add_keys(self, &types, &mut graph, &mut names);
+        graph.texts.extend(values);
         caches::add(self, &types, &mut graph, &mut names);
         graph.roots = self.roots(&ids, &types, &mut names);
         reach::add_tracked(&mut graph);
-        graph.texts.sort_unstable();
+        graph.texts.sort_by_key(|(object, _)| *object);
         graph.texts.dedup_by_key(|(object, _)| *object);
         graph.names = names.into_list();
         Ok(graph)

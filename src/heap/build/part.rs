@@ -7,7 +7,7 @@ use super::labels::{self, Names, Shapes};
 use super::texts;
 use crate::heap::Heap;
 use crate::heap::decode::sinks::{Named, Targets};
-use crate::heap::decode::{references, size};
+use crate::heap::decode::{Name, Torn, references, size};
 use crate::heap::graph::{Label, NameId, ObjectId, Rest, Shape, flags};
 use crate::heap::memory::Place;
 use crate::heap::muppy;
@@ -84,7 +84,9 @@ impl Builder<'_, '_> {
         let index = self.types.find(self.heap, kind).unwrap_or(0);
         let mut bits = self.marks(place, index);
         let (bytes, whole) = self.size(place, index);
-        let mut torn = !whole;
+        if !whole {
+            bits |= flags::TORN;
+        }
         let is_leaf = self
             .types
             .all()
@@ -93,13 +95,7 @@ impl Builder<'_, '_> {
         self.shape.labels.clear();
         self.shape.rest = Rest::Nothing;
         if !is_leaf {
-            torn |= !self.references(place, index);
-            if self.shape.labels.contains(&Label::Found) {
-                bits |= flags::CONSERVATIVE;
-            }
-        }
-        if torn {
-            bits |= flags::TORN;
+            bits |= self.references(place, index);
         }
         let part = &mut self.part;
         let last = self.last_shapes.get_mut(index as usize);
@@ -171,12 +167,15 @@ impl Builder<'_, '_> {
         bits
     }
 
-    /// Puts the references of an object into the part and their labels into the shape; whether it was whole.
-    fn references(&mut self, place: &Place, index: TypeIndex) -> bool {
+    /// Puts the references of an object into the part and their labels into the shape; gives the flags that follow.
+    fn references(&mut self, place: &Place, index: TypeIndex) -> u8 {
         let heap = self.heap;
         self.sink.clear();
         let info: &TypeInfo = self.types.get(index);
-        let whole = references(heap, info, place, true, &mut self.sink).is_ok();
+        let mut bits = match references(heap, info, place, true, &mut self.sink) {
+            Ok(()) => 0,
+            Err(Torn) => flags::TORN,
+        };
         let id = |address: u64| {
             let place = heap.memory.place(address)?;
             self.ids.seen.rank(self.ids.ranks, place.bit())
@@ -187,12 +186,16 @@ impl Builder<'_, '_> {
                 self.shape.labels.push(self.part.names.label(heap, *name));
             }
         }
-        for word in &self.sink.found {
+        for (word, name) in &self.sink.found {
             if plausible(heap, &mut self.types, *word).is_some()
                 && let Some(id) = id(*word)
             {
+                bits |= flags::CONSERVATIVE;
                 self.part.targets.push(id);
-                self.shape.labels.push(Label::Found);
+                self.shape.labels.push(match name {
+                    Some(name) => self.part.names.label(heap, Name::Field(name)),
+                    None => Label::Found,
+                });
             }
         }
         self.shape.rest = self.sink.rest;
@@ -210,7 +213,7 @@ impl Builder<'_, '_> {
                 .targets
                 .extend(self.sink.targets.iter().filter_map(|target| id(*target)));
         }
-        whole
+        bits
     }
 }
 

@@ -70,4 +70,9 @@ pub fn add_tracked(graph: &mut Graph) {
         }
     }
     graph.roots.extend(found);
+    for id in lost {
+        if let Some(bits) = graph.flags.get_mut(id as usize) {
+            *bits |= flags::LOST;
+        }
+    }
 }

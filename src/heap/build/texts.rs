@@ -30,7 +30,7 @@ pub fn of(heap: &Heap, info: &TypeInfo, place: &Place, values: bool) -> Option<S
     }
 }
 
-/// A short repr of an int, float, string or bytes.
+/// A short repr of an int, float or bytes, and the first letters of a string.
 fn value(heap: &Heap, info: &TypeInfo, place: &Place) -> Option<String> {
     match info.sizing {
         Sizing::Int => int(heap, place),
@@ -40,14 +40,14 @@ fn value(heap: &Heap, info: &TypeInfo, place: &Place) -> Option<String> {
             if text.chars().count() > SHORT {
                 short.push('…');
             }
-            Some(format!("{short:?}"))
+            Some(short)
         }
         _ if info.tp_name == "float" => Some(f64::from_bits(place.word(16)?).to_string()),
         _ if info.tp_name == "bytes" => {
             let length = place.word(16)?;
             let bytes = place.bytes(object::BYTES_DATA, length.min(SHORT as u64))?;
             let more = if length > SHORT as u64 { "…" } else { "" };
-            Some(format!("b\"{}{more}\"", bytes.escape_ascii()))
+            Some(format!("b'{}{more}'", bytes.escape_ascii()))
         }
         _ => None,
     }

@@ -78,7 +78,7 @@ pub fn unknown(info: &TypeInfo, place: &Place, sink: &mut impl Sink) -> Result<(
         return Ok(());
     }
     let (from, to) = info.scan.unwrap_or((16, info.basic as u32));
-    scan(place, from, to, sink)?;
+    scan(info, place, from, to, sink)?;
     if info.item == 8 {
         let count = (place.word(16).ok_or(Torn)? as i64).unsigned_abs();
         let bytes = count.checked_mul(8).ok_or(Torn)?;
@@ -86,19 +86,32 @@ pub fn unknown(info: &TypeInfo, place: &Place, sink: &mut impl Sink) -> Result<(
         if !sink.afford(count) {
             return Err(Torn);
         }
-        each_word(items).for_each(|word| sink.found(word));
+        each_word(items).for_each(|word| sink.found(word, None));
     }
     Ok(())
 }
 
 /// The words from `from` to `to`.
-pub fn scan(place: &Place, from: u32, to: u32, sink: &mut impl Sink) -> Result<(), Torn> {
+pub fn scan(
+    info: &TypeInfo,
+    place: &Place,
+    from: u32,
+    to: u32,
+    sink: &mut impl Sink,
+) -> Result<(), Torn> {
     let length = u64::from(to.saturating_sub(from)) / 8 * 8;
     let words = place.bytes(from.into(), length).ok_or(Torn)?;
     if !sink.afford(length / 8) {
         return Err(Torn);
     }
-    each_word(words).for_each(|word| sink.found(word));
+    if sink.wants_names() && !info.inner.is_empty() {
+        for (word, at) in each_word(words).zip((from..).step_by(8)) {
+            let known = info.inner.iter().find(|(_, offset)| *offset == at);
+            sink.found(word, known.map(|(name, _)| *name));
+        }
+    } else {
+        each_word(words).for_each(|word| sink.found(word, None));
+    }
     Ok(())
 }
 
@@ -330,7 +343,7 @@ fn module(heap: &Heap, place: &Place, full: bool, sink: &mut impl Sink) -> Resul
         if !sink.afford(size / 8) {
             return Err(Torn);
         }
-        each_word(words).for_each(|word| sink.found(word));
+        each_word(words).for_each(|word| sink.found(word, None));
     }
     Ok(())
 }

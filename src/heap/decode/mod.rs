@@ -47,8 +47,8 @@ pub trait Sink {
     /// Many, as words.
     fn items(&mut self, words: &[u8]);
 
-    /// A word of a struct that is not known; may be anything.
-    fn found(&mut self, word: u64);
+    /// A word of a struct that is not known; may be anything. Of some it is known what they are called.
+    fn found(&mut self, word: u64, name: Option<&'static str>);
 
     /// What items are, when there can be any.
     fn rest(&mut self, rest: Rest);
@@ -129,7 +129,7 @@ fn native_references(
         _ => items::others(heap, info, place, full, sink)?,
     }
     if let Some((from, to)) = info.scan.filter(|_| info.holding != Holding::Unknown) {
-        items::scan(place, from, to, sink)?;
+        items::scan(info, place, from, to, sink)?;
     }
     Ok(())
 }

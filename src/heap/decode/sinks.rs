@@ -61,7 +61,7 @@ impl Sink for Targets {
     }
 
     #[inline]
-    fn found(&mut self, word: u64) {
+    fn found(&mut self, word: u64, _: Option<&'static str>) {
         if word >= 1 << 16 && word & 7 == 0 {
             self.found.push(word);
         }
@@ -87,8 +87,8 @@ pub struct Named {
     pub targets: Vec<u64>,
     /// What those are.
     pub rest: Rest,
-    /// Words that may be references.
-    pub found: Vec<u64>,
+    /// Words that may be references, and what they are called where that is known.
+    pub found: Vec<(u64, Option<&'static str>)>,
     left: u64,
 }
 
@@ -131,9 +131,9 @@ impl Sink for Named {
             .extend(each_word(words).filter(|word| *word != 0));
     }
 
-    fn found(&mut self, word: u64) {
+    fn found(&mut self, word: u64, name: Option<&'static str>) {
         if word >= 1 << 16 && word & 7 == 0 {
-            self.found.push(word);
+            self.found.push((word, name));
         }
     }
 

@@ -3,6 +3,7 @@
 //!
 //! One [`HeapOffsets`] a minor version. What differs between versions in kind is an enum in it. No I/O here.
 
+mod inner;
 mod v3_10;
 mod v3_11;
 mod v3_12;
@@ -272,6 +273,8 @@ pub struct HeapOffsets {
     pub fields: &'static [TypeFields],
     /// Exceptions, each with the fields of its bases.
     pub exceptions: &'static [TypeFields],
+    /// Words with a name in types whose references are found by looking.
+    pub inner: &'static [TypeFields],
     /// Bytes of an arena and of a pool of pymalloc (Objects/obmalloc.c; pycore_obmalloc.h from 3.10 on).
     pub arena_size: u64,
     /// See there.

@@ -101,6 +101,7 @@ pub const OFFSETS: HeapOffsets = HeapOffsets {
     structseq: StructSeqLength::Dict,
     fields: FIELDS,
     exceptions: EXCEPTIONS,
+    inner: super::inner::V3_11,
     arena_size: 1_048_576,
     pool_size: 16_384,
     known_sizes: &[

@@ -107,6 +107,7 @@ pub const OFFSETS: HeapOffsets = HeapOffsets {
     structseq: StructSeqLength::BasicSize,
     fields: FIELDS,
     exceptions: EXCEPTIONS,
+    inner: super::inner::V3_14,
     arena_size: 1_048_576,
     pool_size: 16_384,
     known_sizes: &[

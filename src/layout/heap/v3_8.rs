@@ -100,6 +100,7 @@ pub const OFFSETS: HeapOffsets = HeapOffsets {
     structseq: StructSeqLength::Dict,
     fields: FIELDS,
     exceptions: EXCEPTIONS,
+    inner: super::inner::V3_8,
     arena_size: 262_144,
     pool_size: 4_096,
     known_sizes: &[

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::heap::caches::CacheRow;
+use crate::heap::containers::Grown;
 use crate::heap::graph::{Graph, ObjectId};
 use crate::heap::paths::{Form, Paths};
 use crate::heap::referrers::{Group, Referrer};
@@ -284,6 +285,30 @@ pub fn caches(graph: &Graph, rows: &[CacheRow]) -> String {
         ]
     });
     table::columns(&header, &[0, 1, 2, 3, 4], rows)
+}
+
+/// The table of containers that grew since the heap `old`, each with more than `least` items.
+pub fn containers(graph: &Graph, rows: &[Grown], old: &str, least: u64) -> String {
+    let what = format!(
+        "containers of modules and classes with more than {least} items that grew since {}",
+        shown(old)
+    );
+    if rows.is_empty() {
+        return format!("no {what}\n");
+    }
+    let header = ["items", "before", "retained", "type", "path"];
+    let rows = rows.iter().map(|row| {
+        vec![
+            row.items.to_string(),
+            row.before
+                .map_or("-".to_string(), |before| before.to_string()),
+            format_bytes(row.retained),
+            shown(steps::type_name(graph, row.object)),
+            shown(&row.path),
+        ]
+    });
+    let table = table::columns(&header, &[0, 1, 2], rows);
+    format!("{what}:\n{table}")
 }
 
 /// The tree of referrers in Graphviz's language: arrows from the referrer to what it refers to, as objgraph draws them.

@@ -59,7 +59,7 @@ mod tests {
             ..Account::default()
         };
         account.parts[0] = 3072;
-        account.parts[4] = 1024;
+        account.parts[8] = 1024;
         let expected = "\
 resident     %  what
  3.0 KiB  75.0  reachable Python objects in pymalloc's blocks
