@@ -152,6 +152,32 @@ pub fn format_bytes(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// What stands at the end of a text of which so many characters are left out.
+pub fn cut_mark(left_out: u64) -> String {
+    format!("… (+{left_out} characters)")
+}
+
+/// At most `most` characters of `text`, and a [`cut_mark`] where some are left out. What marks in the part that is left out
+/// say is counted too.
+pub fn shortened(text: &str, most: usize) -> Cow<'_, str> {
+    let Some((end, _)) = text.char_indices().nth(most) else {
+        return Cow::Borrowed(text);
+    };
+    let mut left_out = 0u64;
+    for (at, part) in text[end..].split("… (+").enumerate() {
+        let marked = part.split_once(" characters)").filter(|_| at > 0);
+        let counted = marked.and_then(|(count, rest)| Some((count.parse::<u64>().ok()?, rest)));
+        let (before, rest) = match counted {
+            Some(counted) => counted,
+            // Letters that only look like the beginning of a mark.
+            None => (if at > 0 { 4 } else { 0 }, part),
+        };
+        left_out = left_out.saturating_add(before);
+        left_out = left_out.saturating_add(rest.chars().count() as u64);
+    }
+    Cow::Owned(format!("{}{}", &text[..end], cut_mark(left_out)))
+}
+
 /// Text from the target with control characters written as escapes (`\x1b`, `\n`, `\u{202e}`), so that it
 /// cannot move a terminal's cursor or break a line-based format.
 pub fn printable(text: &str) -> Cow<'_, str> {
@@ -188,6 +214,16 @@ fn needs_escape(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_cut_is_counted() {
+        assert_eq!(shortened("früh", 4), "früh");
+        assert_eq!(shortened("früher", 4), "früh… (+2 characters)");
+        let cut = format!("früher{}[0]", cut_mark(1000));
+        assert_eq!(shortened(&cut, 100), cut.as_str());
+        assert_eq!(shortened(&cut, 4), "früh… (+1005 characters)");
+        assert_eq!(shortened("a… (+x characters)", 1), "a… (+17 characters)");
+    }
 
     #[test]
     fn rates_as_people_type_them() {

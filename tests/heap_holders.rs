@@ -483,6 +483,8 @@ fn keys_are_shown_as_python_writes_them_only_when_values_are_asked_for() {
 import sys
 class Thing: pass
 things = {'it\\'s \\x1b[31m': [Thing()], 12: [Thing()], -5 << 70: [Thing()], b'\\xff': [Thing()], 'x' * 1000000: [Thing()]}
+setattr(Thing, 'y' * 1000000, [Thing()])
+setattr(Thing, 'lone \\udc80', [Thing()])
 print('ready', flush=True)
 sys.stdin.readline()
 ";
@@ -513,12 +515,17 @@ sys.stdin.readline()
         .collect()
     };
     let plain = forms(&[]);
-    assert!(
-        plain
-            .iter()
-            .all(|path| path.starts_with("__main__.things[<")),
-        "{plain:?}"
+    let names = plain
+        .iter()
+        .filter(|path| !path.starts_with("__main__.things[<"));
+    // Of the path 15 characters are our own and 3 the index; 200 are shown.
+    let long = format!(
+        "__main__.Thing.{}… (+{} characters)",
+        "y".repeat(185),
+        1_000_000 - 185 + 3
     );
+    let expected = ["__main__.Thing.lone \u{fffd}[0]", long.as_str()];
+    assert_eq!(names.collect::<Vec<_>>(), expected, "{plain:?}");
     let shown = forms(&["--values"]);
     for wanted in [
         "things['it\\'s \\x1b[31m'][0]",
@@ -531,7 +538,7 @@ sys.stdin.readline()
     assert!(
         shown
             .iter()
-            .all(|path| path.len() < 200 && !path.contains('\u{1b}')),
+            .all(|path| path.len() < 240 && !path.contains('\u{1b}')),
         "{shown:?}"
     );
     assert!(shown.iter().any(|path| path.contains("xxx…'")), "{shown:?}");

@@ -59,6 +59,6 @@ impl Heap<'_> {
         let text = object::text(&padded, self.offsets.text)?;
         let length = u64::from(text.length) * u64::from(text.width);
         let data = place.bytes(text.data.into(), length)?;
-        Some(object::decode_text(data, text.width))
+        Some(object::decode_text(data, text))
     }
 }

@@ -1,6 +1,7 @@
 //! Object heads, strings and bytes objects from their bytes (Include/cpython/unicodeobject.h).
 
 use super::{TextOffsets, int, word};
+use crate::units::cut_mark;
 
 /// The lower half of `ob_refcnt` of every object: 0 while it is taken apart, and after it in what is left of it.
 pub const REFERENCES: usize = 0;
@@ -32,6 +33,8 @@ pub struct Text {
     pub width: u8,
     /// Characters, at most [`TEXT_LIMIT`].
     pub length: u32,
+    /// Characters beyond those.
+    pub cut: u64,
 }
 
 /// Decodes the head of a compact string; `None` when it is none.
@@ -51,11 +54,21 @@ pub fn text(head: &[u8], offsets: TextOffsets) -> Option<Text> {
         },
         width: kind as u8,
         length: length.min(TEXT_LIMIT) as u32,
+        cut: length.saturating_sub(TEXT_LIMIT),
     })
 }
 
-/// The characters; lone surrogates and impossible code points are replaced.
-pub fn decode_text(data: &[u8], width: u8) -> String {
+/// The characters in `data`; lone surrogates and impossible code points are replaced. Of a text that was cut it is said
+/// how much, as [`crate::units::cut_mark`] says it.
+pub fn decode_text(data: &[u8], text: Text) -> String {
+    let mut letters = decode(data, text.width);
+    if text.cut > 0 {
+        letters.push_str(&cut_mark(text.cut));
+    }
+    letters
+}
+
+fn decode(data: &[u8], width: u8) -> String {
     let replaced = |code: u32| char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
     match width {
         1 => data.iter().map(|byte| char::from(*byte)).collect(),
@@ -76,13 +89,10 @@ mod tests {
 
     #[test]
     fn all_widths_are_decoded() {
-        assert_eq!(decode_text(b"caf\xe9", 1), "café");
+        assert_eq!(decode(b"caf\xe9", 1), "café");
+        assert_eq!(decode(&[0x34, 0x12, 0x00, 0xd8], 2), "\u{1234}\u{fffd}");
         assert_eq!(
-            decode_text(&[0x34, 0x12, 0x00, 0xd8], 2),
-            "\u{1234}\u{fffd}"
-        );
-        assert_eq!(
-            decode_text(&[0, 0xf6, 1, 0, 0, 0, 0x7f, 0], 4),
+            decode(&[0, 0xf6, 1, 0, 0, 0, 0x7f, 0], 4),
             "\u{1f600}\u{fffd}"
         );
     }

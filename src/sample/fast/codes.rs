@@ -403,7 +403,7 @@ pub fn read_text(offsets: &Offsets, memory: &impl Memory, address: u64) -> Optio
     memory
         .read(address.checked_add(u64::from(text.data))?, &mut data)
         .ok()?;
-    Some(object::decode_text(&data, text.width))
+    Some(object::decode_text(&data, text))
 }
 
 /// The contents of the bytes object at `address`.

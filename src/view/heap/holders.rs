@@ -9,7 +9,7 @@ use crate::heap::paths::{Form, Paths};
 use crate::heap::referrers::{Group, Referrer};
 use crate::heap::retained::{GroupRetained, Holder, Retained};
 use crate::heap::steps;
-use crate::units::{format_bytes, printable};
+use crate::units::{format_bytes, printable, shortened};
 use crate::view::table;
 
 /// Steps of a path that are shown.
@@ -20,14 +20,7 @@ const LETTERS: usize = 200;
 
 /// `text` safe to print, and how much of it is left out said.
 pub fn shown(text: &str) -> String {
-    let mut letters = text.char_indices();
-    match letters.nth(LETTERS) {
-        None => printable(text).into_owned(),
-        Some((end, _)) => {
-            let left = 1 + letters.count();
-            format!("{}… (+{left} characters)", printable(&text[..end]))
-        }
-    }
+    printable(&shortened(text, LETTERS)).into_owned()
 }
 
 fn share(part: u64, whole: u64) -> String {
