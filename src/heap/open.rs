@@ -9,7 +9,9 @@ use super::memory::{Memory, each_word};
 use super::types::{self, field, flag};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::debug_offsets::{self, Mismatch};
-use crate::layout::heap::{self as layout, GC_HEAD, GENERATION_STRIDE, HeapOffsets, StaticTypes};
+use crate::layout::heap::{
+    self as layout, GC_HEAD, GENERATION_STRIDE, HeapOffsets, StaticTypes, fields,
+};
 use crate::layout::{GcOffsets, GcPlace};
 use crate::layout::{Offsets, tables};
 use crate::target::image::{Captured, Held};
@@ -302,12 +304,7 @@ impl<'a> Heap<'a> {
             self.memory
                 .c_string(self.memory.word(kind.wrapping_add(field::NAME.into()))?, 32)
         };
-        let Some((_, fields)) = self
-            .layout
-            .fields
-            .iter()
-            .find(|(name, _)| *name == "function")
-        else {
+        let Some(fields) = fields::of(self.layout.minor, "function") else {
             return Ok(());
         };
         let function = sample

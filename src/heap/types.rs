@@ -5,7 +5,7 @@ use rustc_hash::FxHashMap;
 
 use super::Heap;
 use crate::layout::InstanceDict;
-use crate::layout::heap::{Embedded, Field, Prehead, StructSeqLength};
+use crate::layout::heap::{Embedded, Field, Prehead, StructSeqLength, fields};
 
 /// Bits of `tp_flags` (Include/object.h).
 pub mod flag {
@@ -550,10 +550,7 @@ fn known_kind(heap: &Heap, name: &str) -> Option<(Sizing, Holding)> {
         // Everything is an object: that alone says nothing of a layout.
         "object" => return None,
         _ => {
-            let find = |list: &'static [(&'static str, &'static [Field])]| {
-                list.iter().find(|(known, _)| *known == name)
-            };
-            let fields = find(layout.fields).or_else(|| find(layout.exceptions))?.1;
+            let fields = fields::of(layout.minor, name)?;
             (Sizing::Default, Holding::Fields(fields))
         }
     })

@@ -1,0 +1,356 @@
+//! Fields that hold references, by type and version (the struct of each type in Include/ and Objects/ of CPython 3.8 to
+//! 3.15; from the headers and debug information of the versions that the tables of each version name).
+
+use super::Field;
+use super::exceptions::EXCEPTIONS;
+
+/// First and last minor version, the type's `tp_name`, its fields.
+pub(super) type Row = (u32, u32, &'static str, &'static [Field]);
+
+/// The fields of instances of the type called `name`; `None` for one that is not listed. `[]` means that it holds no
+/// references.
+pub fn of(minor: u32, name: &str) -> Option<&'static [Field]> {
+    let mut rows = FIELDS.iter().chain(EXCEPTIONS);
+    rows.find(|(from, to, known, _)| *known == name && (*from..=*to).contains(&minor))
+        .map(|(.., fields)| *fields)
+}
+
+/// Types whose references are all in fields.
+const FIELDS: &[Row] = &[
+    (8, 15, "Context", &[("ctx_prev", 16), ("ctx_vars", 24)]),
+    (8, 15, "ContextVar", &[("name", 16), ("default", 24)]),
+    (8, 15, "NoneType", &[]),
+    (8, 15, "NotImplementedType", &[]),
+    (8, 15, "PyCapsule", &[]),
+    (
+        8,
+        15,
+        "Token",
+        &[("context", 16), ("var", 24), ("old_value", 32)],
+    ),
+    (
+        8,
+        9,
+        "async_generator",
+        &[
+            ("gi_frame", 16),
+            ("gi_code", 32),
+            ("__name__", 48),
+            ("__qualname__", 56),
+            ("exc_type", 64),
+            ("exc_value", 72),
+            ("exc_traceback", 80),
+            ("ag_finalizer", 96),
+        ],
+    ),
+    (
+        10,
+        10,
+        "async_generator",
+        &[
+            ("gi_frame", 16),
+            ("gi_code", 24),
+            ("__name__", 40),
+            ("__qualname__", 48),
+            ("exc_type", 56),
+            ("exc_value", 64),
+            ("exc_traceback", 72),
+            ("ag_finalizer", 88),
+        ],
+    ),
+    (8, 15, "bytearray_iterator", &[("sequence", 24)]),
+    (8, 15, "bytes", &[]),
+    (8, 15, "bytes_iterator", &[("sequence", 24)]),
+    (
+        8,
+        15,
+        "callable_iterator",
+        &[("callable", 16), ("sentinel", 24)],
+    ),
+    (8, 15, "cell", &[("cell_contents", 16)]),
+    (8, 15, "classmethod", &[("__func__", 16), ("__dict__", 24)]),
+    (8, 15, "classmethod_descriptor", &[("__objclass__", 16)]),
+    (8, 15, "complex", &[]),
+    (
+        8,
+        9,
+        "coroutine",
+        &[
+            ("gi_frame", 16),
+            ("gi_code", 32),
+            ("__name__", 48),
+            ("__qualname__", 56),
+            ("exc_type", 64),
+            ("exc_value", 72),
+            ("exc_traceback", 80),
+        ],
+    ),
+    (
+        10,
+        10,
+        "coroutine",
+        &[
+            ("gi_frame", 16),
+            ("gi_code", 24),
+            ("__name__", 40),
+            ("__qualname__", 48),
+            ("exc_type", 56),
+            ("exc_value", 64),
+            ("exc_traceback", 72),
+        ],
+    ),
+    (8, 15, "dict_itemiterator", &[("dict", 16), ("result", 40)]),
+    (8, 15, "dict_items", &[("mapping", 16)]),
+    (8, 15, "dict_keyiterator", &[("dict", 16), ("result", 40)]),
+    (8, 15, "dict_keys", &[("mapping", 16)]),
+    (
+        8,
+        15,
+        "dict_reverseitemiterator",
+        &[("dict", 16), ("result", 40)],
+    ),
+    (
+        8,
+        15,
+        "dict_reversekeyiterator",
+        &[("dict", 16), ("result", 40)],
+    ),
+    (
+        8,
+        15,
+        "dict_reversevalueiterator",
+        &[("dict", 16), ("result", 40)],
+    ),
+    (8, 15, "dict_valueiterator", &[("dict", 16), ("result", 40)]),
+    (8, 15, "dict_values", &[("mapping", 16)]),
+    (8, 15, "ellipsis", &[]),
+    (
+        8,
+        15,
+        "enumerate",
+        &[("iterator", 24), ("result", 32), ("index", 40)],
+    ),
+    (8, 15, "filter", &[("function", 16), ("iterator", 24)]),
+    (8, 15, "float", &[]),
+    (
+        8,
+        9,
+        "function",
+        &[
+            ("__code__", 16),
+            ("__globals__", 24),
+            ("__module__", 88),
+            ("__defaults__", 32),
+            ("__kwdefaults__", 40),
+            ("__doc__", 56),
+            ("__name__", 64),
+            ("__dict__", 72),
+            ("__closure__", 48),
+            ("__annotations__", 96),
+            ("__qualname__", 104),
+        ],
+    ),
+    (
+        10,
+        11,
+        "function",
+        &[
+            ("__code__", 48),
+            ("__globals__", 16),
+            ("__builtins__", 24),
+            ("__module__", 104),
+            ("__defaults__", 56),
+            ("__kwdefaults__", 64),
+            ("__doc__", 80),
+            ("__name__", 32),
+            ("__dict__", 88),
+            ("__closure__", 72),
+            ("__annotations__", 112),
+            ("__qualname__", 40),
+        ],
+    ),
+    (
+        12,
+        13,
+        "function",
+        &[
+            ("__code__", 48),
+            ("__globals__", 16),
+            ("__builtins__", 24),
+            ("__module__", 104),
+            ("__defaults__", 56),
+            ("__kwdefaults__", 64),
+            ("__doc__", 80),
+            ("__name__", 32),
+            ("__dict__", 88),
+            ("__closure__", 72),
+            ("__annotations__", 112),
+            ("__type_params__", 120),
+            ("__qualname__", 40),
+        ],
+    ),
+    (
+        14,
+        15,
+        "function",
+        &[
+            ("__code__", 48),
+            ("__globals__", 16),
+            ("__builtins__", 24),
+            ("__module__", 104),
+            ("__defaults__", 56),
+            ("__kwdefaults__", 64),
+            ("__doc__", 80),
+            ("__name__", 32),
+            ("__dict__", 88),
+            ("__closure__", 72),
+            ("__annotations__", 112),
+            ("__annotate__", 120),
+            ("__type_params__", 128),
+            ("__qualname__", 40),
+        ],
+    ),
+    (
+        8,
+        15,
+        "functools.partial",
+        &[
+            ("func", 16),
+            ("args", 24),
+            ("keywords", 32),
+            ("__dict__", 40),
+        ],
+    ),
+    (
+        8,
+        9,
+        "generator",
+        &[
+            ("gi_frame", 16),
+            ("gi_code", 32),
+            ("__name__", 48),
+            ("__qualname__", 56),
+            ("exc_type", 64),
+            ("exc_value", 72),
+            ("exc_traceback", 80),
+        ],
+    ),
+    (
+        10,
+        10,
+        "generator",
+        &[
+            ("gi_frame", 16),
+            ("gi_code", 24),
+            ("__name__", 40),
+            ("__qualname__", 48),
+            ("exc_type", 56),
+            ("exc_value", 64),
+            ("exc_traceback", 72),
+        ],
+    ),
+    (8, 15, "getset_descriptor", &[("__objclass__", 16)]),
+    (8, 15, "instancemethod", &[("__func__", 16)]),
+    (8, 15, "iterator", &[("sequence", 24)]),
+    (8, 15, "list_iterator", &[("sequence", 24)]),
+    (8, 15, "list_reverseiterator", &[("sequence", 24)]),
+    (8, 15, "managedbuffer", &[("obj", 40)]),
+    (8, 15, "map", &[("iterators", 16), ("function", 24)]),
+    (8, 15, "mappingproxy", &[("mapping", 16)]),
+    (8, 15, "member_descriptor", &[("__objclass__", 16)]),
+    (8, 15, "memoryview", &[("_mbuf", 24)]),
+    (8, 15, "method", &[("__func__", 16), ("__self__", 24)]),
+    (8, 15, "method-wrapper", &[("descr", 16), ("__self__", 24)]),
+    (8, 15, "method_descriptor", &[("__objclass__", 16)]),
+    (8, 15, "object", &[]),
+    (8, 15, "operator.attrgetter", &[("attr", 24)]),
+    (8, 15, "operator.itemgetter", &[("item", 24)]),
+    (8, 9, "operator.methodcaller", &[("name", 24), ("args", 32)]),
+    (
+        10,
+        13,
+        "operator.methodcaller",
+        &[("name", 16), ("args", 24), ("kwargs", 32)],
+    ),
+    (
+        14,
+        15,
+        "operator.methodcaller",
+        &[
+            ("name", 16),
+            ("args", 24),
+            ("kwargs", 32),
+            ("vectorcall_args", 40),
+            ("vectorcall_kwnames", 48),
+        ],
+    ),
+    (
+        8,
+        9,
+        "property",
+        &[("fget", 16), ("fset", 24), ("fdel", 32), ("__doc__", 40)],
+    ),
+    (
+        10,
+        15,
+        "property",
+        &[
+            ("fget", 16),
+            ("fset", 24),
+            ("fdel", 32),
+            ("__doc__", 40),
+            ("__name__", 48),
+        ],
+    ),
+    (8, 15, "range_iterator", &[]),
+    (8, 15, "reversed", &[("sequence", 24)]),
+    (8, 15, "set_iterator", &[("set", 16)]),
+    (8, 15, "slice", &[("start", 16), ("stop", 24), ("step", 32)]),
+    (8, 15, "staticmethod", &[("__func__", 16), ("__dict__", 24)]),
+    (8, 15, "str_ascii_iterator", &[("sequence", 24)]),
+    (8, 15, "str_iterator", &[("sequence", 24)]),
+    (
+        8,
+        15,
+        "super",
+        &[
+            ("__thisclass__", 16),
+            ("__self__", 24),
+            ("__self_class__", 32),
+        ],
+    ),
+    (8, 15, "traceback", &[("tb_next", 16), ("tb_frame", 24)]),
+    (8, 15, "tuple_iterator", &[("sequence", 24)]),
+    (
+        8,
+        15,
+        "types.GenericAlias",
+        &[("__origin__", 16), ("__args__", 24), ("__parameters__", 32)],
+    ),
+    (8, 15, "types.SimpleNamespace", &[("__dict__", 16)]),
+    (8, 15, "weakcallableproxy", &[("__callback__", 24)]),
+    (8, 15, "weakproxy", &[("__callback__", 24)]),
+    (8, 15, "weakref", &[("__callback__", 24)]),
+    (8, 15, "weakref.CallableProxyType", &[("__callback__", 24)]),
+    (8, 15, "weakref.ProxyType", &[("__callback__", 24)]),
+    (8, 15, "weakref.ReferenceType", &[("__callback__", 24)]),
+    (8, 15, "wrapper_descriptor", &[("__objclass__", 16)]),
+    (8, 15, "zip", &[("iterators", 24), ("result", 32)]),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_has_one_row_in_each_version() {
+        let rows: Vec<&Row> = FIELDS.iter().chain(EXCEPTIONS).collect();
+        for (at, (from, to, name, _)) in rows.iter().enumerate() {
+            assert!(from <= to, "{name}");
+            let again = rows[..at]
+                .iter()
+                .any(|row| row.2 == *name && row.0 <= *to && *from <= row.1);
+            assert!(!again, "{name} {from}..={to}");
+        }
+    }
+}
