@@ -576,3 +576,55 @@ sys.stdin.readline()
     assert!(document["numpy_bytes"].as_u64() > Some(touched + 8 * 50_000_000));
     target.assert_free();
 }
+
+#[test]
+fn a_core_file_and_a_snapshot_answer_as_the_process_does() {
+    let _company = common::in_company();
+    let Some(gcore) = common::find_program("gcore") else {
+        common::not_here("gcore");
+        return;
+    };
+    let Some(python) = readable().find(|python| python.root.is_none()) else {
+        common::not_here("an interpreter whose heap can be read");
+        return;
+    };
+    let (mut target, pid) = leaks(python);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let made = std::process::Command::new(gcore)
+        .args(["-o", &file("core"), &pid])
+        .output()
+        .expect("started");
+    let core = file(&format!("core.{pid}"));
+    assert!(std::path::Path::new(&core).is_file(), "{made:?}");
+    let snapshot = file("a.heap");
+    biopsy(&["heap", "snapshot", &pid, "-q", "-o", &snapshot]).ok();
+    let kept = ["--type", "__main__.In*"];
+    let asked: [&[&str]; 6] = [
+        &["caches"],
+        &["path", kept[0], kept[1]],
+        &["referrers", kept[0], kept[1], "--depth", "3"],
+        &["retained", "--limit", "50"],
+        &["retained", "--by", "type"],
+        &["objects", kept[0], kept[1], "--json"],
+    ];
+    for words in asked {
+        let of = |target: &str| {
+            let [command, rest @ ..] = words else {
+                unreachable!("each has a command");
+            };
+            biopsy(&[&["heap", command, target][..], rest].concat())
+                .ok()
+                .stdout
+        };
+        let expected = of(&pid);
+        assert!(expected.lines().count() > 2, "{words:?}: {expected}");
+        assert_eq!(of(&core), expected, "{words:?}");
+        assert_eq!(of(&snapshot), expected, "{words:?}");
+    }
+    let types =
+        |target: &str| biopsy(&["heap", "summary", target, "--json"]).ok().json()["types"].take();
+    assert_eq!(types(&core), types(&pid));
+    biopsy(&["heap", "rss", &core]).refused(1, "a core file does not say what was resident");
+    target.assert_free();
+}
