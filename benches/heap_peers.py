@@ -91,7 +91,7 @@ def one_size(args, python, users):
              "peak %.2f x" % (peak / memory))
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "users.heap")
-            seconds, peak, _, _ = best([args.biopsy, "heap", "snapshot", str(pid), "-o", path])
+            seconds, peak, _, _ = best([args.biopsy, "heap", "snapshot", str(pid), "-q", "-o", path])
             size = os.path.getsize(path)
             line("biopsy heap snapshot", seconds, document["total"]["objects"], "%.1f bytes an object, peak %.2f x" % (
                 size / document["total"]["objects"], peak / memory))
