@@ -106,6 +106,7 @@ fn json_keeps_the_contract() {
         "duration_s",
         "samples",
         "given_up",
+        "retried",
         "calls_exact",
         "approximate_stacks",
         "functions",

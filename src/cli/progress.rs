@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::sample::session::Progress;
 
-/// Shows elapsed time, samples, given up and the rate really reached until it is dropped.
+/// Shows elapsed time, samples, given up, reads made again and the rate really reached until it is dropped.
 pub struct ProgressLine {
     bar: ProgressBar,
     done: Arc<std::sync::atomic::AtomicBool>,
@@ -36,6 +36,7 @@ impl ProgressLine {
                 while !stop.load(Ordering::Relaxed) {
                     let samples = progress.samples.load(Ordering::Relaxed);
                     let given_up = progress.given_up.load(Ordering::Relaxed);
+                    let retried = progress.retried.load(Ordering::Relaxed);
                     let now = Instant::now();
                     let since = now.duration_since(last.0).as_secs_f64();
                     let rate = if since > 0.0 {
@@ -45,7 +46,7 @@ impl ProgressLine {
                     };
                     last = (now, samples);
                     shown.set_message(format!(
-                    "{:.0} s, {samples} samples, {given_up} given up, {rate:.0}/s (Ctrl-C ends it)",
+                    "{:.0} s, {samples} samples, {given_up} given up, {retried} retried, {rate:.0}/s (Ctrl-C ends it)",
                     started.elapsed().as_secs_f64()
                 ));
                     shown.tick();

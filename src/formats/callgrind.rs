@@ -498,10 +498,15 @@ impl<W: Write> File<'_, W> {
         match meta.origin {
             Origin::Sampled => writeln!(
                 out,
-                "desc: Sampled: {} samples in {:.2} s, {} given up; call counts are estimates",
+                "desc: Sampled: {} samples in {:.2} s, {} given up; call counts are estimates{}",
                 meta.samples,
                 meta.duration_us as f64 / 1e6,
-                meta.given_up
+                meta.given_up,
+                if meta.approximate_stacks {
+                    "; approximate stacks"
+                } else {
+                    ""
+                }
             )?,
             Origin::Exact => writeln!(out, "desc: Traced: costs stand at first lines")?,
             Origin::Collapsed => writeln!(out, "desc: From collapsed stacks: units unknown")?,

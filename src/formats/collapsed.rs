@@ -10,7 +10,7 @@ use std::io::{BufWriter, Write};
 
 use rustc_hash::FxHashMap;
 
-use super::{ExportOptions, Exporter, Importer, Loss};
+use super::{ExportOptions, Exporter, Importer, Loss, unsaid};
 use crate::error::{Error, Result};
 use crate::profile::{
     CallTree, FunctionId, FunctionKind, Meta, Origin, ProcessId, ProcessInfo, Profile, Run,
@@ -54,10 +54,12 @@ impl Exporter for Collapsed {
             out.flush()
         };
         write().map_err(|error| Error::write("collapsed stacks", &error))?;
-        Ok(estimated
-            .then(|| "stacks are estimated from caller edges".to_string())
-            .into_iter()
-            .collect())
+        let mut losses = Vec::new();
+        if estimated {
+            losses.push("stacks are estimated from caller edges".to_string());
+        }
+        losses.extend(unsaid(profile));
+        Ok(losses)
     }
 }
 

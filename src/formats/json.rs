@@ -140,6 +140,7 @@ impl Serialize for Document<'_> {
         map.serialize_entry("duration_s", &duration_s)?;
         map.serialize_entry("samples", &meta.samples)?;
         map.serialize_entry("given_up", &meta.given_up)?;
+        map.serialize_entry("retried", &meta.retried)?;
         map.serialize_entry("calls_exact", &self.stats.exact)?;
         map.serialize_entry("approximate_stacks", &meta.approximate_stacks)?;
         map.serialize_entry("origin", origin(meta.origin))?;

@@ -42,6 +42,12 @@ impl ExportOptions {
 /// Something that the format could not carry and left out; said to the user once.
 pub type Loss = String;
 
+/// What formats leave out that have no place for words about the numbers.
+fn unsaid(profile: &Profile) -> Option<Loss> {
+    let approximate = profile.meta.approximate_stacks;
+    approximate.then(|| "approximate stacks, which the file has no place to say".to_string())
+}
+
 /// Writes a profile.
 pub trait Exporter: Sync {
     /// Writes `profile` to `out` and says what was left out. Fails only when `out` fails or the profile

@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 
 use self::dict::{Key, StatsDict};
 use super::marshal::{self, Document, Encoder, Item, Value, unexpected};
-use super::{ExportOptions, Exporter, Importer, Loss};
+use super::{ExportOptions, Exporter, Importer, Loss, unsaid};
 use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{
     CallStats, EdgeStats, FunctionId, FunctionKind, FunctionStats, Meta, Origin, Profile, Tables,
@@ -45,15 +45,16 @@ impl Exporter for Pstats {
             ));
         }
         write_dict(&dict, out).map_err(|error| Error::write("the pstats file", &error))?;
-        Ok(if stats.groups.len() > 1 {
-            vec![
+        let mut losses = Vec::new();
+        if stats.groups.len() > 1 {
+            losses.push(
                 "pstats has no threads or processes: each function has a row for each of them, with \
                  the label in its name"
                     .to_string(),
-            ]
-        } else {
-            Vec::new()
-        })
+            );
+        }
+        losses.extend(unsaid(profile));
+        Ok(losses)
     }
 }
 

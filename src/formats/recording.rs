@@ -17,7 +17,7 @@
 //! 1 META       first, once: origin u8 (0 sampled, 1 exact, 2 collapsed), mode u8 (0 wall, 1 cpu, 2 gil),
 //!              flags u8 (1 approximate_stacks, 2 blocking, 4 split_threads, 8 has_cpu_time, 16 has_states),
 //!              pid zigzag, rate_hz f64, mean_lateness_us f64, varints started_at_ms, duration_us,
-//!              samples, given_up; texts command, python, reader
+//!              samples, given_up; texts command, python, reader; varint retried (none in older files)
 //! 2 PROCESSES  varint n, n times: pid zigzag, parent zigzag, text python, text command
 //! 3 THREADS    varint n, n times: varints process, os_id, python_id, started_us;
 //!              name: u8 0 for none, or u8 1 and text

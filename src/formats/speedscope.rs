@@ -236,7 +236,11 @@ fn write(
         "\"exporter\":\"biopsy {}\",\"name\":",
         env!("CARGO_PKG_VERSION")
     )?;
-    string(out, command)?;
+    if profile.meta.approximate_stacks {
+        string(out, &format!("{command} (approximate stacks)"))?;
+    } else {
+        string(out, command)?;
+    }
     out.write_all(b",\"activeProfileIndex\":0,\"profiles\":[")?;
     let mut frames = Frames {
         tables: &profile.tables,

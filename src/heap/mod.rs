@@ -5,6 +5,7 @@
 
 mod build;
 pub mod caches;
+mod candidates;
 pub mod census;
 pub mod containers;
 mod decode;
@@ -38,6 +39,7 @@ use crate::target::image::Captured;
 
 pub use objects::{Object, Referents};
 
+use census::Doubts;
 use memory::{Memory, Place};
 
 /// Python's heap in an image.
@@ -60,6 +62,8 @@ pub struct Heap<'a> {
     general_lookup: u64,
     /// Dicts of static types that belong to an interpreter (3.12 and newer), by type.
     static_dicts: Vec<(u64, u64)>,
+    /// What was not sure when it was opened.
+    doubts: Doubts,
     threads: usize,
 }
 

@@ -25,7 +25,7 @@ pub struct Seen {
 pub fn find(heap: &Heap, types: &mut Types) -> Seen {
     let tracked = Bits::new(&heap.memory);
     let objects = Bits::new(&heap.memory);
-    let mut doubts = Doubts::default();
+    let mut doubts = heap.doubts;
     let mut sink = Targets::new(heap);
     for head in heap.young.iter().rev() {
         let whole = follow(heap, *head, &tracked, |object| {

@@ -4,14 +4,14 @@
 use rustc_hash::FxHashMap;
 
 use super::Heap;
+use super::candidates::{self, Candidates};
+use super::census::Doubts;
 use super::decode::dict::{self, Keys};
 use super::memory::{Memory, each_word};
 use super::types::{self, field, flag};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::debug_offsets::{self, Mismatch};
-use crate::layout::heap::{
-    self as layout, GC_HEAD, GENERATION_STRIDE, HeapOffsets, StaticTypes, fields,
-};
+use crate::layout::heap::{self as layout, GENERATION_STRIDE, HeapOffsets, StaticTypes, fields};
 use crate::layout::{GcOffsets, GcPlace};
 use crate::layout::{Offsets, tables};
 use crate::target::image::{Captured, Held};
@@ -19,8 +19,14 @@ use crate::target::runtime::Runtime;
 
 /// Most interpreters of one process.
 const INTERPRETERS: usize = 4096;
-/// Objects of the collector's lists that are looked at for the checks.
-const SAMPLE: usize = 60_000;
+/// Of a collector's four lists, how many may have lost their neighbours.
+const MOST_BROKEN: usize = 1;
+/// Types whose sizes are known that have to be there, and at least so many right ones for each wrong one: where the
+/// table is not that of this Python, about as many are wrong as right.
+const LEAST_TYPES: u64 = 8;
+const MOST_WRONG: u64 = 10;
+/// Functions that are checked.
+const FUNCTIONS: usize = 64;
 /// Most entries of an interpreter's static types, and bytes of its state that are searched for them.
 const STATIC_TYPES: u64 = 512;
 const STATE: u64 = 512 << 10;
@@ -46,17 +52,19 @@ impl<'a> Heap<'a> {
             subtype_traverse: 0,
             general_lookup: 0,
             static_dicts: Vec::new(),
+            doubts: Doubts::default(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
         };
         heap.interpreters = heap.find_interpreters()?;
         heap.find_lists()?;
-        let sample = heap.sample();
+        let Candidates { objects, lost } = candidates::find(&heap);
         heap.type_type = heap
-            .find_type_type(&sample)
-            .ok_or_else(|| heap.misfit("no object on the collector's lists has a type"))?;
-        heap.find_subtype_functions(&sample)?;
-        heap.find_general_lookup()?;
-        heap.check_sizes(&sample)?;
+            .find_type_type(&objects)
+            .ok_or_else(|| heap.misfit("no object that was found has a type"))?;
+        heap.find_subtype_functions(&objects)?;
+        heap.find_general_lookup(&objects)?;
+        heap.doubts.torn += heap.check_sizes(&objects)?;
+        heap.doubts.unreadable += lost;
         heap.find_static_dicts();
         Ok(heap)
     }
@@ -112,7 +120,13 @@ impl<'a> Heap<'a> {
                 .chain([gc.permanent])
                 .map(|at| base.wrapping_add(at.into()))
                 .collect();
-            if let Some(broken) = heads.iter().position(|head| !self.is_ring(*head)) {
+            let mut broken = heads.iter().map(|head| !self.is_ring(*head));
+            let (first, count) = (
+                broken.clone().position(|broken| broken),
+                broken.by_ref().filter(|broken| *broken).count(),
+            );
+            // Of a heap that is damaged one or the other may be; in a place that is wrong all are.
+            if let Some(first) = first.filter(|_| count > MOST_BROKEN) {
                 // An interpreter that is being made or taken down has none yet or no more.
                 if index + 1 < collectors.len() {
                     continue;
@@ -125,7 +139,7 @@ impl<'a> Heap<'a> {
                 ];
                 return Err(self.misfit(format!(
                     "the collector's list {} is no ring",
-                    name.get(broken).unwrap_or(&"?")
+                    name.get(first).unwrap_or(&"?")
                 )));
             }
             self.young.extend(heads.iter().take(3));
@@ -152,153 +166,120 @@ impl<'a> Heap<'a> {
         }
     }
 
-    /// Objects from both ends of the lists, oldest generation first.
-    fn sample(&self) -> Vec<u64> {
-        let mut found = Vec::new();
-        for head in self.permanent.iter().chain(self.young.iter().rev()) {
-            for end in [0, 8] {
-                let mut link = *head;
-                for _ in 0..SAMPLE / 8 {
-                    let next = self.memory.word(link + end).unwrap_or(0) & LINK_MASK;
-                    if next == *head || self.memory.place(next).is_none() {
-                        break;
-                    }
-                    found.push(next + GC_HEAD);
-                    link = next;
-                }
-            }
-        }
-        found.sort_unstable();
-        found.dedup();
-        found
-    }
-
-    /// `type`: the type of types, and its own.
-    fn find_type_type(&self, sample: &[u64]) -> Option<u64> {
+    /// `type`: what most types of objects have for a type.
+    fn find_type_type(&self, objects: &[u64]) -> Option<u64> {
         let type_of = |object: u64| self.memory.word(object.wrapping_add(8));
-        sample.iter().find_map(|object| {
-            let mut at = type_of(*object)?;
-            for _ in 0..8 {
-                let next = type_of(at)?;
-                if next == at {
-                    let name = self.memory.word(at.wrapping_add(field::NAME.into()))?;
-                    return (self.memory.c_string(name, 8)? == "type").then_some(at);
-                }
-                at = next;
-            }
-            None
-        })
+        let metas = objects
+            .iter()
+            .filter_map(|object| type_of(type_of(*object)?));
+        let is_type = |meta: &u64| {
+            let name = self.memory.word(meta.wrapping_add(field::NAME.into()));
+            let name = name.and_then(|name| self.memory.c_string(name, 8));
+            type_of(*meta) == Some(*meta) && name.as_deref() == Some("type")
+        };
+        by_count(metas).into_iter().find(is_type)
     }
 
     /// What most types made at run time have as `tp_dealloc`: the classes that a class statement makes.
-    fn find_subtype_functions(&mut self, sample: &[u64]) -> Result<()> {
-        let mut seen: FxHashMap<(u64, u64), u32> = FxHashMap::default();
-        // Types of what is on the lists count too, should they not be on them themselves.
-        let kinds = sample
-            .iter()
-            .filter_map(|object| self.memory.word(object.wrapping_add(8)));
-        let mut objects: Vec<u64> = sample.iter().copied().chain(kinds).collect();
-        objects.sort_unstable();
-        objects.dedup();
-        for object in &objects {
-            let Some(place) = self.memory.place(*object) else {
-                continue;
-            };
-            let meta = place.word_or_0(8);
-            let Some(flags) = self.memory.word(meta.wrapping_add(field::FLAGS.into())) else {
-                continue;
-            };
-            let traverse = place.word_or_0(field::TRAVERSE);
-            if flags & flag::TYPE != 0
+    fn find_subtype_functions(&mut self, objects: &[u64]) -> Result<()> {
+        let functions = objects.iter().filter_map(|object| {
+            let place = self.memory.place(*object)?;
+            let flags = self
+                .memory
+                .word(place.word(8)?.wrapping_add(field::FLAGS.into()))?;
+            let (dealloc, traverse) = (place.word(field::DEALLOC)?, place.word(field::TRAVERSE)?);
+            let is_class = flags & flag::TYPE != 0
                 && place.word_or_0(field::FLAGS) & flag::HEAP != 0
-                && traverse != 0
-            {
-                *seen
-                    .entry((place.word_or_0(field::DEALLOC), traverse))
-                    .or_default() += 1;
-            }
-        }
-        let most = seen.into_iter().max_by_key(|(_, count)| *count);
-        let ((dealloc, traverse), _) =
-            most.ok_or_else(|| self.misfit("no class is on the collector's lists"))?;
+                && traverse != 0;
+            is_class.then_some((dealloc, traverse))
+        });
+        let mut most = by_count(functions).into_iter();
+        let (dealloc, traverse) = most
+            .next()
+            .ok_or_else(|| self.misfit("no class was found"))?;
         self.subtype_dealloc = dealloc;
         self.subtype_traverse = traverse;
         Ok(())
     }
 
-    /// The lookup function of a dict with keys that are not strings: `object.__subclasses__` has addresses for keys.
-    fn find_general_lookup(&mut self) -> Result<()> {
+    /// The lookup function of a dict with keys that are not strings: `__subclasses__` of a type has addresses for keys.
+    fn find_general_lookup(&mut self, objects: &[u64]) -> Result<()> {
         if self.offsets.dict.keys == crate::layout::DictKeys::Log2 {
             return Ok(());
         }
-        let found = (|| {
-            let object = self.memory.word(self.type_type + u64::from(field::BASE))?;
-            let subclasses = self.memory.word(object + u64::from(field::SUBCLASSES))?;
-            let place = self.memory.place(subclasses)?;
-            let keys_at = place.word(dict::KEYS)?;
-            let lookup = self.memory.word(keys_at.checked_add(16)?)?;
-            let keys = Keys::read(self, keys_at)?;
-            let mut is_int = false;
-            keys.each(self, 0, |key, _| {
-                let kind = self.memory.word(key.wrapping_add(8)).unwrap_or(0);
-                let flags = self
-                    .memory
-                    .word(kind.wrapping_add(field::FLAGS.into()))
-                    .unwrap_or(0);
-                is_int = flags & flag::LONG != 0;
-                !is_int
-            });
-            is_int.then_some(lookup)
-        })();
+        let lookups = objects
+            .iter()
+            .filter_map(|object| self.lookup_of_subclasses(*object));
+        let found = by_count(lookups).into_iter().next();
         self.general_lookup = found
-            .ok_or_else(|| self.misfit("object.__subclasses__ is no dict with ints for keys"))?;
+            .ok_or_else(|| self.misfit("__subclasses__ of no type is a dict with ints for keys"))?;
         Ok(())
     }
 
-    /// Types that every program has must be as big as the table says.
-    fn check_sizes(&self, sample: &[u64]) -> Result<()> {
-        let mut seen: FxHashMap<u64, ()> = FxHashMap::default();
-        let mut types: Vec<u64> = vec![self.type_type];
-        let mut add = |address: u64| {
-            if seen.insert(address, ()).is_none() {
-                types.push(address);
-            }
-        };
-        let type_of = |object: u64| self.memory.word(object.wrapping_add(8));
-        for object in sample {
-            let Some(kind) = type_of(*object) else {
-                continue;
-            };
-            add(kind);
+    /// The lookup function of a type's `__subclasses__`; `None` for what is no type, or has none.
+    fn lookup_of_subclasses(&self, object: u64) -> Option<u64> {
+        let place = self.memory.place(object)?;
+        if place.word(8)? != self.type_type {
+            return None;
         }
-        let mut checked = 0;
+        let subclasses = self.memory.place(place.word(field::SUBCLASSES)?)?;
+        let keys_at = subclasses.word(dict::KEYS)?;
+        let lookup = self.memory.word(keys_at.checked_add(16)?)?;
+        let keys = Keys::read(self, keys_at)?;
+        let mut is_int = false;
+        keys.each(self, 0, |key, _| {
+            let kind = self.memory.word(key.wrapping_add(8)).unwrap_or(0);
+            let flags = self.memory.word(kind.wrapping_add(field::FLAGS.into()));
+            is_int = flags.is_some_and(|flags| flags & flag::LONG != 0);
+            // A key that is gone leaves a hole.
+            key == 0
+        })?;
+        is_int.then_some(lookup)
+    }
+
+    /// Types that every program has must be as big as the table says, but for a few that are damaged; how many those
+    /// are.
+    fn check_sizes(&self, objects: &[u64]) -> Result<u64> {
+        let mut types: Vec<u64> = objects
+            .iter()
+            .filter_map(|object| self.memory.word(object.wrapping_add(8)))
+            .chain([self.type_type])
+            .collect();
+        types.sort_unstable();
+        types.dedup();
+        let (mut checked, mut wrong) = (0, Vec::new());
         for address in types {
             let Some(info) = types::resolve(self, address).filter(|info| !info.is_heap()) else {
                 continue;
             };
-            let known = self
-                .layout
-                .known_sizes
-                .iter()
-                .find(|(name, _)| *name == info.tp_name);
-            if let Some((name, expected)) = known {
-                if info.basic != *expected {
-                    return Err(self.misfit(format!(
-                        "tp_basicsize of {name} is {}, {expected} expected",
-                        info.basic
-                    )));
-                }
+            let mut known = self.layout.known_sizes.iter();
+            let Some((name, expected)) = known.find(|(name, _)| *name == info.tp_name) else {
+                continue;
+            };
+            if info.basic == *expected {
                 checked += 1;
+            } else {
+                wrong.push(format!(
+                    "tp_basicsize of {name} is {}, {expected} expected",
+                    info.basic
+                ));
             }
         }
-        if checked < 8 {
+        let lost = wrong.len() as u64;
+        if let Some(first) = wrong.into_iter().next()
+            && lost * MOST_WRONG > checked
+        {
+            return Err(self.misfit(first));
+        }
+        if checked < LEAST_TYPES {
             return Err(self.misfit("the types of the interpreter were not found"));
         }
-        self.check_function(sample)
+        self.check_functions(objects)?;
+        Ok(lost)
     }
 
-    /// The fields of a function lead to a code object and a string.
-    fn check_function(&self, sample: &[u64]) -> Result<()> {
+    /// The fields of functions lead to a code object, a string and a dict; most of them, as some may be damaged.
+    fn check_functions(&self, objects: &[u64]) -> Result<()> {
         let name_of = |object: u64| {
             let kind = self.memory.word(object.wrapping_add(8))?;
             self.memory
@@ -307,23 +288,25 @@ impl<'a> Heap<'a> {
         let Some(fields) = fields::of(self.layout.minor, "function") else {
             return Ok(());
         };
-        let function = sample
+        let functions: Vec<u64> = objects
             .iter()
-            .find(|object| name_of(**object).as_deref() == Some("function"));
-        let Some(function) = function else {
-            return Ok(());
-        };
+            .copied()
+            .filter(|object| name_of(*object).as_deref() == Some("function"))
+            .take(FUNCTIONS)
+            .collect();
         for (field, expected) in [
             ("__code__", "code"),
             ("__name__", "str"),
             ("__globals__", "dict"),
         ] {
-            let offset = fields
-                .iter()
-                .find(|(name, _)| *name == field)
-                .map_or(0, |(_, offset)| *offset);
-            let target = self.memory.word(function.wrapping_add(offset.into()));
-            if target.and_then(name_of).as_deref() != Some(expected) {
+            let mut fields = fields.iter();
+            let offset = fields.find(|(name, _)| *name == field);
+            let offset = offset.map_or(0, |(_, offset)| *offset);
+            let fits = |function: &&u64| {
+                let target = self.memory.word(function.wrapping_add(offset.into()));
+                target.and_then(name_of).as_deref() == Some(expected)
+            };
+            if functions.iter().filter(fits).count() * 2 < functions.len() {
                 return Err(self.misfit(format!("{field} of a function is no {expected}")));
             }
         }
@@ -384,6 +367,17 @@ impl<'a> Heap<'a> {
             (word == self.type_type && fits(start)).then_some(start)
         })
     }
+}
+
+/// Each once, what stands there most often first.
+fn by_count<T: Ord + Copy + std::hash::Hash>(all: impl Iterator<Item = T>) -> Vec<T> {
+    let mut seen: FxHashMap<T, u32> = FxHashMap::default();
+    for one in all {
+        *seen.entry(one).or_default() += 1;
+    }
+    let mut order: Vec<(T, u32)> = seen.into_iter().collect();
+    order.sort_unstable_by_key(|(one, count)| (std::cmp::Reverse(*count), *one));
+    order.into_iter().map(|(one, _)| one).collect()
 }
 
 fn misfit(captured: &Captured, why: impl Into<String>) -> Error {

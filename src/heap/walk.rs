@@ -144,7 +144,8 @@ pub fn walk(heap: &Heap) -> Walked {
         let mut walker = Walker::new(heap, &seen, &shared);
         walker.start(&young);
         walker.work();
-        let (counts, mut doubts) = walker.finish();
+        let (counts, doubts) = walker.finish();
+        let mut doubts = sum(doubts, heap.doubts);
         let mut all = vec![counts];
         for helper in helpers {
             // A helper that failed has nothing to give; it cannot fail on what it reads.

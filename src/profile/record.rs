@@ -43,6 +43,8 @@ pub struct Meta {
     pub samples: u64,
     /// Sampling instants (times processes) at which nothing usable could be read.
     pub given_up: u64,
+    /// Reads beyond the first of a sample: something had to be learnt first, or the target moved on meanwhile.
+    pub retried: u64,
     /// Mean lateness of a sampling instant, microseconds.
     pub mean_lateness_us: f64,
     /// Whether stacks were read without a guarantee that each existed as a whole.

@@ -50,6 +50,9 @@ use crate::units::{Pid, Tid};
 /// A sample this long after the last thorough one is thorough too: it looks at code objects again.
 const THOROUGH_US: u64 = 950;
 
+/// Why a target is not read on its own CPU, where that was not asked for.
+const CLOSED_CPUS: &str = "the target's CPUs are not open to us";
+
 /// How the target is kept from changing while it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stillness {
@@ -138,6 +141,10 @@ pub struct FastReader<M: Memory = Live> {
     careful: bool,
     /// Whether the last sample read something beside its copy.
     reads_beside: bool,
+    /// Reads beyond the first of a sample that nobody has asked for yet.
+    retried: u64,
+    /// Copies made for the sample so far.
+    copies: u32,
 }
 
 impl FastReader<Live> {
@@ -233,10 +240,7 @@ impl<M: Memory> FastReader<M> {
                 Some("the rate is too high to share the target's CPU"),
             )
         } else if !pin.may_follow(pid) {
-            (
-                Stillness::None,
-                Some("the target's CPUs are not open to us"),
-            )
+            (Stillness::None, Some(CLOSED_CPUS))
         } else {
             (Stillness::SameCpu, None)
         };
@@ -272,6 +276,8 @@ impl<M: Memory> FastReader<M> {
             relisted_us: None,
             careful: true,
             reads_beside: false,
+            retried: 0,
+            copies: 0,
         }
     }
 
@@ -301,6 +307,7 @@ impl<M: Memory> FastReader<M> {
         self.threads.clear();
         (self.stale, self.rearrange, self.planned) = (true, true, None);
         self.named_us = None;
+        self.retried = 0;
         if found {
             return Ok(());
         }
@@ -392,6 +399,20 @@ impl<M: Memory> StackReader for FastReader<M> {
                 why.unwrap_or("the target's CPU may not be shared")
             ),
         }
+    }
+
+    fn caveat(&self) -> Option<String> {
+        let why = self.why_approximate?;
+        (why == CLOSED_CPUS).then(|| {
+            format!(
+                "stacks are approximate: {why}, so process {} goes on while it is read",
+                self.pid
+            )
+        })
+    }
+
+    fn take_retried(&mut self) -> u64 {
+        std::mem::take(&mut self.retried)
     }
 
     fn is_exact(&self) -> bool {

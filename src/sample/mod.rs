@@ -101,6 +101,16 @@ pub trait StackReader {
     /// Which reader this is and why it was chosen, for people.
     fn describe(&self) -> String;
 
+    /// What cannot be promised of its stacks, and why, where that was not asked for.
+    fn caveat(&self) -> Option<String> {
+        None
+    }
+
+    /// Reads that samples took beyond their first since this was asked last; 0 where the reader cannot say.
+    fn take_retried(&mut self) -> u64 {
+        0
+    }
+
     /// Whether a stack that was read is known to have existed as a whole.
     fn is_exact(&self) -> bool;
 

@@ -57,6 +57,8 @@ pub struct Progress {
     pub samples: AtomicU64,
     /// Samples given up.
     pub given_up: AtomicU64,
+    /// Reads beyond the first of a sample.
+    pub retried: AtomicU64,
     /// Processes that are or were sampled.
     pub processes: AtomicU64,
 }
@@ -140,6 +142,7 @@ struct Part {
     has_states: bool,
     samples: u64,
     given_up: u64,
+    retried: u64,
     lateness_us: f64,
     notes: Vec<String>,
 }
@@ -226,6 +229,7 @@ fn assemble(
                 meta.has_states |= part.has_states;
                 meta.samples += part.samples;
                 meta.given_up += part.given_up;
+                meta.retried += part.retried;
                 lateness += part.lateness_us * part.samples as f64;
                 notes.extend(part.notes);
                 profile.absorb(&part.recorder.profile);
@@ -280,7 +284,9 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
                 break;
             }
         }
-        match sampler.sample(clock.ahead()) {
+        let outcome = sampler.sample(clock.ahead());
+        sampler.count_retried();
+        match outcome {
             Ok(()) => {
                 faults_in_a_row = 0;
                 clock.stretch(sampler.rest.periods(sampler.last_us, clock.period()));
@@ -381,6 +387,7 @@ impl<'a> ProcessSampler<'a> {
             has_states: false,
             samples: 0,
             given_up: 0,
+            retried: 0,
             lateness_us: 0.0,
             notes: Vec::new(),
         };
@@ -401,6 +408,14 @@ impl<'a> ProcessSampler<'a> {
         }
     }
 
+    /// Counts the reads that the last sample took beyond its first.
+    fn count_retried(&mut self) {
+        let retried = self.opened.reader.take_retried();
+        self.part.retried += retried;
+        let all = &self.shared.progress.retried;
+        all.fetch_add(retried, Ordering::Relaxed);
+    }
+
     /// Ends the bursts and keeps what they brought.
     fn end_bursts(&mut self) {
         let harvest = self.bursting.take().and_then(Bursting::finish);
@@ -413,6 +428,7 @@ impl<'a> ProcessSampler<'a> {
     fn note_reader(&mut self) {
         self.part.exact_stacks &= self.opened.reader.is_exact();
         self.part.reader = self.opened.reader.describe();
+        self.part.notes.extend(self.opened.reader.caveat());
     }
 
     /// Notes what is worth telling of the threads' states.

@@ -38,14 +38,21 @@ impl Pin {
         }
     }
 
-    /// Where we are pinned.
-    pub fn cpu(&self) -> Option<u32> {
-        self.cpu
+    /// Whether we are pinned to `cpu`, and are there: who manages cpusets may have moved us, mask and all.
+    pub fn is_on(&self, cpu: u32) -> bool {
+        self.cpu == Some(cpu) && current() == Some(cpu)
+    }
+
+    /// Lets the thread run where it could before.
+    pub fn let_go(&mut self) {
+        if let (Some(old), Some(_)) = (self.old, self.cpu.take()) {
+            set_affinity(&old);
+        }
     }
 
     /// Moves to `cpu` and stays there; false where that is not allowed.
     pub fn move_to(&mut self, cpu: u32) -> bool {
-        if self.cpu == Some(cpu) {
+        if self.is_on(cpu) {
             return true;
         }
         if cpu >= MOST_CPUS || self.old.is_none() {
@@ -58,7 +65,7 @@ impl Pin {
         if moved {
             self.cpu = Some(cpu);
         }
-        moved
+        moved && current() == Some(cpu)
     }
 
     /// Moves to any CPU of ours but `cpu` and stays there; false where there is no other.
@@ -90,9 +97,7 @@ impl Pin {
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        if let (Some(old), Some(_)) = (self.old, self.cpu) {
-            set_affinity(&old);
-        }
+        self.let_go();
     }
 }
 
@@ -102,6 +107,12 @@ pub fn unpin() {
     if let Some(mask) = affinity(std::process::id() as i32) {
         set_affinity(&mask);
     }
+}
+
+/// Where the calling thread is.
+fn current() -> Option<u32> {
+    // SAFETY: takes nothing, and reads what the kernel keeps for the calling thread.
+    u32::try_from(unsafe { libc::sched_getcpu() }).ok()
 }
 
 fn empty() -> Mask {
@@ -159,7 +170,10 @@ mod tests {
             assert!(pin.may_follow(me));
             assert!(!pin.move_to(MOST_CPUS));
             if pin.move_to(cpu) {
-                assert_eq!(pin.cpu(), Some(cpu));
+                assert!(pin.is_on(cpu));
+                assert!(!pin.is_on(cpu + 1));
+                pin.let_go();
+                assert!(!pin.is_on(cpu));
             }
         }
         assert!(equal(&before, &affinity(0).expect("a mask")));

@@ -48,6 +48,7 @@ pub fn rich() -> Profile {
         duration_us: 2_500_000,
         samples: 2480,
         given_up: 20,
+        retried: 31,
         mean_lateness_us: 12.25,
         approximate_stacks: true,
         blocking: false,

@@ -393,6 +393,10 @@ fn meta(cursor: &mut Cursor<'_>) -> Result<Meta> {
         command: cursor.text()?.to_string(),
         python: cursor.text()?.to_string(),
         reader: cursor.text()?.to_string(),
+        retried: match cursor.end() {
+            Ok(()) => 0,
+            Err(_) => cursor.varint()?,
+        },
     })
 }
 

@@ -89,6 +89,7 @@ fn put_meta(out: &mut Vec<u8>, meta: &Meta) {
     for text in [&meta.command, &meta.python, &meta.reader] {
         put_text(out, text);
     }
+    put_varint(out, meta.retried);
 }
 
 struct Writer<'a> {

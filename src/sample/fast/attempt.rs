@@ -8,7 +8,7 @@ use super::decode::Decoder;
 use super::hold::Held;
 use super::thread::Walk;
 use super::window::Beside;
-use super::{Domain, FastReader, Stillness, fault, locals};
+use super::{CLOSED_CPUS, Domain, FastReader, Stillness, fault, locals};
 use crate::layout::{self, at};
 use crate::profile::Tables;
 use crate::sample::{Fault, ThreadStacks};
@@ -59,6 +59,7 @@ impl<M: Memory> FastReader<M> {
         now_us: u64,
     ) -> Result<(), Fault> {
         let (mut moves, mut unfinished) = (0, 0);
+        self.copies = 0;
         for _ in 0..ATTEMPTS {
             match self.attempt(domain, tables, stacks, held, now_us)? {
                 Attempt::Done => return Ok(()),
@@ -179,6 +180,8 @@ impl<M: Memory> FastReader<M> {
         let pauses = self.careful.then(cpu::pauses);
         let started = Instant::now();
         self.window.fill(&self.memory).map_err(fault)?;
+        self.retried += u64::from(self.copies > 0);
+        self.copies += 1;
         let took = started.elapsed();
 
         if let Some(attempt) = self.check_lock(domain, lock)? {
@@ -198,12 +201,13 @@ impl<M: Memory> FastReader<M> {
             let Some(cpu) = self.holder_cpu(ident, stacks) else {
                 return Ok(Attempt::Stale);
             };
-            if self.pin.cpu() != Some(cpu) {
+            if !self.pin.is_on(cpu) {
                 if self.pin.move_to(cpu) {
                     return Ok(Attempt::Moved);
                 }
+                self.pin.let_go();
                 self.stillness = Stillness::None;
-                self.why_approximate = Some("the target's CPUs are not open to us");
+                self.why_approximate = Some(CLOSED_CPUS);
                 self.planned = None;
             }
         }

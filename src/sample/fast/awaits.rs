@@ -111,6 +111,16 @@ impl Awaits {
         self.window.plan(&[]);
     }
 
+    /// Whether the copy has `length` bytes at `address`.
+    pub fn has(&self, address: u64, length: usize) -> bool {
+        self.window.get(address, length, &mut 0).is_some()
+    }
+
+    /// Whether the copy has a coroutine.
+    pub fn has_coroutine(&self, address: u64) -> bool {
+        self.has(address, COROUTINE_BYTES / 2)
+    }
+
     /// Reads from the copy, or from the target.
     pub fn read(&mut self, memory: &impl Memory, address: u64, into: &mut [u8]) -> Option<()> {
         match self.window.get(address, into.len(), &mut 0) {

@@ -4,7 +4,7 @@
 //! the time allows; which task a thread runs is told from the thread's own stack in every sample. One look reads
 //! all that the look before it has read in one go, and the rest piece by piece.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::FastReader;
 use super::awaits::{Awaits, State};
@@ -36,6 +36,30 @@ const MOST_SLOTS: u64 = 1 << 20;
 
 /// Most names of tasks that are told apart.
 const MOST_NAMES: usize = 10_000;
+
+/// From the link to the next task of a ring to that to the one before (Include/internal/pycore_llist.h).
+const LINK_BACK: u64 = 8;
+
+/// After so many tasks in a row that a ring had at the last look, no new ones are expected.
+const OLD_IN_A_ROW: usize = 64;
+
+/// Whether the copy of what the last look read has a task too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Age {
+    Old,
+    New,
+}
+
+/// A look at all tasks.
+struct Look<'a> {
+    place: &'a Place,
+    now_us: u64,
+    found: Vec<Found>,
+    /// All tasks so far.
+    met: FxHashSet<u64>,
+    /// Tasks that are in the copy.
+    later: Vec<u64>,
+}
 
 /// Where the tasks are.
 #[derive(Debug, Clone, PartialEq)]
@@ -236,36 +260,92 @@ impl<M: Memory> FastReader<M> {
             return Ok(());
         };
         tasks.awaits.begin(&self.memory)?;
-        let mut addresses = Vec::new();
+        let mut look = Look {
+            place: &place,
+            now_us,
+            found: Vec::new(),
+            later: Vec::new(),
+            met: FxHashSet::default(),
+        };
         match &place {
-            Place::Rings(debug) => self.rings(&mut tasks.awaits, debug, &mut addresses)?,
+            Place::Rings(debug) => self.rings(tasks, tables, debug, &mut look)?,
             Place::Sets { weak, plain, .. } => {
                 for set in weak {
                     for reference in self.members(&mut tasks.awaits, *set)? {
                         let target = reference.saturating_add(asyncio::WEAK_OBJECT);
-                        addresses.extend(tasks.awaits.word(&self.memory, target));
+                        if let Some(task) = tasks.awaits.word(&self.memory, target) {
+                            self.meet(tasks, tables, &mut look, task);
+                        }
                     }
                 }
                 for set in plain {
-                    addresses.extend(self.members(&mut tasks.awaits, *set)?);
+                    for task in self.members(&mut tasks.awaits, *set)? {
+                        self.meet(tasks, tables, &mut look, task);
+                    }
                 }
             }
         }
-        let all = addresses.len();
-        addresses.truncate(MOST_TASKS);
-        stacks.cut |= all > MOST_TASKS;
-        let mut all_found = Vec::with_capacity(addresses.len());
-        for address in addresses {
-            let Some(found) = self.read_task(tasks, tables, &place, address, now_us) else {
-                continue;
-            };
-            if found.state != State::Ended {
-                tasks.name(self, &found, tables);
-                all_found.push(found);
-            }
+        stacks.cut |= look.met.len() > MOST_TASKS;
+        // Those that are shown already stay.
+        let mut later = std::mem::take(&mut look.later);
+        later.truncate(MOST_TASKS);
+        look.found.truncate(MOST_TASKS - later.len());
+        for address in later {
+            self.take_task(tasks, tables, &mut look, address);
         }
-        compose(tasks, &all_found, stacks);
+        compose(tasks, &look.found, stacks);
         Ok(())
+    }
+
+    /// Reads a task at once when there is no copy of it: what is new may be gone soon, and while the old ones are read
+    /// the program may go on. Tasks that live for milliseconds would be missed beside thousands of others.
+    fn meet(
+        &mut self,
+        tasks: &mut Tasks,
+        tables: &mut Tables,
+        look: &mut Look<'_>,
+        address: u64,
+    ) -> Age {
+        if !look.met.insert(address) {
+            return Age::Old;
+        }
+        let (size, coro) = match look.place {
+            Place::Rings(debug) => (debug.task_size, Some(debug.coro)),
+            Place::Sets { .. } => (TASK_BYTES as u64, tasks.coro.map(|at| at as u64)),
+        };
+        let has_task = usize::try_from(size).is_ok_and(|size| tasks.awaits.has(address, size));
+        let is_old = has_task
+            && coro.is_none_or(|offset| {
+                let coro = tasks
+                    .awaits
+                    .word(&self.memory, address.saturating_add(offset));
+                coro.is_some_and(|coro| tasks.awaits.has_coroutine(coro))
+            });
+        if is_old {
+            look.later.push(address);
+            return Age::Old;
+        }
+        if look.found.len() < MOST_TASKS {
+            self.take_task(tasks, tables, look, address);
+        }
+        Age::New
+    }
+
+    /// Reads a task, and keeps it unless it has ended.
+    fn take_task(
+        &mut self,
+        tasks: &mut Tasks,
+        tables: &mut Tables,
+        look: &mut Look<'_>,
+        address: u64,
+    ) {
+        let Some(found) = self.read_task(tasks, tables, look.place, address, look.now_us) else {
+            return;
+        };
+        if found.state != State::Ended {
+            tasks.name(self, &found, tables);
+            look.found.push(found);
+        }
     }
 
     /// Where the lists of tasks are; `None` while asyncio is not there.
@@ -303,12 +383,13 @@ impl<M: Memory> FastReader<M> {
         }
     }
 
-    /// The tasks of all rings.
+    /// The tasks of all rings: the newest ones, which stand last, then all from the first on.
     fn rings(
-        &self,
-        awaits: &mut Awaits,
+        &mut self,
+        tasks: &mut Tasks,
+        tables: &mut Tables,
         debug: &AsyncioDebug,
-        addresses: &mut Vec<u64>,
+        look: &mut Look<'_>,
     ) -> Result<(), Fault> {
         let threads = self
             .threads
@@ -318,31 +399,42 @@ impl<M: Memory> FastReader<M> {
             .interpreters
             .iter()
             .map(|interpreter| interpreter.address.saturating_add(debug.interpreter_ring));
-        for ring in threads.chain(interpreters) {
-            let mut node = awaits.word(&self.memory, ring).ok_or(Fault::Torn)?;
+        let rings: Vec<u64> = threads.chain(interpreters).collect();
+        for (ring, back) in rings
+            .iter()
+            .flat_map(|ring| [(*ring, true), (*ring, false)])
+        {
+            let step = if back { LINK_BACK } else { 0 };
+            let mut link = ring.saturating_add(step);
+            let mut node = tasks.awaits.word(&self.memory, link).ok_or(Fault::Torn)?;
             // A thread without asyncio has none. The ring may change while we walk: what is a task counts all the
             // same, for to look again until it stands still would show the quiet moments only.
-            let mut milestone = 0;
-            let start = addresses.len();
-            while node != 0 && node != ring && node != milestone && addresses.len() <= MOST_TASKS {
-                if (addresses.len() - start).is_power_of_two() {
+            let (mut milestone, mut steps, mut old) = (0, 0usize, 0);
+            while node != 0 && node != ring && node != milestone && steps <= MOST_TASKS {
+                if steps.is_power_of_two() {
                     milestone = node;
                 }
+                steps += 1;
                 let Some(task) = node.checked_sub(debug.node) else {
                     break;
                 };
-                if !awaits.is_task(&self.memory, task) {
+                if !tasks.awaits.is_task(&self.memory, task) {
                     break;
                 }
-                addresses.push(task);
-                match awaits.word(&self.memory, node) {
+                match self.meet(tasks, tables, look, task) {
+                    Age::Old => old += 1,
+                    Age::New => old = 0,
+                }
+                if back && old > OLD_IN_A_ROW {
+                    break;
+                }
+                link = node.saturating_add(step);
+                match tasks.awaits.word(&self.memory, link) {
                     Some(next) => node = next,
                     None => break,
                 }
             }
         }
-        addresses.sort_unstable();
-        addresses.dedup();
         Ok(())
     }
 
