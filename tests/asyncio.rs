@@ -312,6 +312,55 @@ fn tasks_that_begin_and_end_between_rests_have_their_time() {
     }
 }
 
+const BRIEF: &str = "
+import asyncio, time
+waited = 0.0
+async def idle():
+    await asyncio.sleep(100000)
+async def brief():
+    global waited
+    started = time.perf_counter()
+    await asyncio.sleep(0.004)
+    waited += time.perf_counter() - started
+async def one_by_one(end):
+    while time.perf_counter() < end:
+        await asyncio.create_task(brief())
+async def main():
+    tasks = [asyncio.create_task(idle()) for _ in range(3000)]
+    await asyncio.sleep(0.01)
+    print('ready', flush=True)
+    end = time.perf_counter() + 4
+    await asyncio.gather(*(one_by_one(end) for _ in range(20)))
+    print(waited, flush=True)
+    for task in tasks:
+        task.cancel()
+asyncio.run(main())
+";
+
+/// A first look at thousands of tasks takes a tenth of a second: those that live for milliseconds must not be gone by
+/// then, nor may the next look wait for seconds.
+#[test]
+fn brief_tasks_beside_thousands_have_their_time() {
+    let _alone = alone();
+    for python in pythons() {
+        let stage = python.stage();
+        let mut target = python.start(&[&stage.put("brief.py", BRIEF)]);
+        let pid = target.pid.to_string();
+        let document = biopsy(&["attach", &pid, "--async", "-q", "-f", "json"])
+            .ok()
+            .json();
+        let own: f64 = target.line().parse().expect("seconds");
+        let functions = document["functions"].as_array().expect("functions");
+        let row = functions.iter().find(|row| row["name"] == "brief");
+        let seconds = row.map_or(0.0, |row| row["cumtime_s"].as_f64().expect("number"));
+        eprintln!("{python}: brief {seconds:.2} s of {own:.2} s");
+        assert!(
+            (0.75..1.25).contains(&(seconds / own)),
+            "{python}: {seconds} s of {own} s, from looks every 50 to 200 ms; a busy machine makes them fewer"
+        );
+    }
+}
+
 #[test]
 fn versions_without_it_are_refused_by_name() {
     let _shared = in_company();

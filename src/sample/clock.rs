@@ -89,6 +89,14 @@ impl Clock {
         self.period
     }
 
+    /// How many periods `time` is; none where there are no periods.
+    pub fn periods(&self, time: Duration) -> u64 {
+        if self.period.is_zero() {
+            return 0;
+        }
+        (time.as_secs_f64() / self.period.as_secs_f64()) as u64
+    }
+
     /// Draws the next instant from the next `periods` together, for which its sample stands then, whatever it shows.
     /// (Were it to stand for the time since the one before, what begins after a long gap would get too much.)
     pub fn stretch(&mut self, periods: u32) {
@@ -176,6 +184,8 @@ mod tests {
         let periods = started.elapsed().as_millis() as u64 + 1;
         assert!(instants <= periods, "{instants} in {periods} periods");
         assert!(clock.mean_lateness_us() >= 0.0);
+        assert_eq!(clock.periods(Duration::from_micros(2500)), 2);
+        assert_eq!(Clock::new(Rate::Max).periods(Duration::from_secs(1)), 0);
     }
 
     #[test]

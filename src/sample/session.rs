@@ -297,8 +297,7 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
                 if !process::is_alive(pid) {
                     break;
                 }
-                sampler.part.given_up += 1;
-                shared.progress.given_up.fetch_add(1, Ordering::Relaxed);
+                sampler.give_up(1);
                 faults_in_a_row += 1;
                 // A debugger or another profiler may hold the target for a moment; that passes.
                 let forbidden = |error: Error| error.kind() == ErrorKind::NotPermitted;
@@ -311,7 +310,10 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
                 }
                 if faults_in_a_row == FAULTS_BEFORE_REOPEN {
                     faults_in_a_row = 0;
-                    match open_again(pid, shared) {
+                    let since = Instant::now();
+                    let opened = open_again(pid, shared);
+                    sampler.give_up(clock.periods(since.elapsed()));
+                    match opened {
                         Ok(opened) => sampler.reopen(opened),
                         Err(_) if !process::is_alive(pid) => break,
                         Err(error) => {
@@ -406,6 +408,13 @@ impl<'a> ProcessSampler<'a> {
             generation: 0,
             bursting: shared.start_bursts(pid),
         }
+    }
+
+    /// Counts samples at which nothing could be read.
+    fn give_up(&mut self, samples: u64) {
+        self.part.given_up += samples;
+        let all = &self.shared.progress.given_up;
+        all.fetch_add(samples, Ordering::Relaxed);
     }
 
     /// Counts the reads that the last sample took beyond its first.

@@ -12,6 +12,7 @@ use crate::layout::asyncio::{self, StackTop, YieldFrom};
 use crate::layout::{self, CoroutineOffsets, Offsets, at, object};
 use crate::profile::Tables;
 use crate::sample::{Fault, FrameSample};
+use crate::target::cpu;
 use crate::target::memory::{Memory, read_c_string};
 
 /// Most coroutines and wrappers of one chain.
@@ -20,6 +21,9 @@ const LONGEST: usize = 2000;
 /// Most bytes that one look copies ahead, and most ranges of them.
 const MOST_BYTES: usize = 16 << 20;
 const MOST_RANGES: usize = 200_000;
+
+/// Copies that are made of the same, should we be interrupted: they take up to milliseconds.
+const MOST_COPIES: usize = 4;
 
 /// Bytes of a coroutine and its frame that are read, up to the local variables.
 const COROUTINE_BYTES: usize = 192;
@@ -99,7 +103,15 @@ impl Awaits {
         self.window.plan(&[]);
         // Code may have come to an address where other code was.
         self.waits.clear();
-        self.window.fill(memory).map(|_| ()).map_err(fault)
+        for _ in 0..MOST_COPIES {
+            let pauses = cpu::pauses();
+            self.window.fill(memory).map_err(fault)?;
+            // On the target's CPU it has not run meanwhile then.
+            if cpu::pauses() == pauses {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Forgets all copies: what is read next is as it is now.

@@ -43,6 +43,9 @@ const LINK_BACK: u64 = 8;
 /// After so many tasks in a row that a ring had at the last look, no new ones are expected.
 const OLD_IN_A_ROW: usize = 64;
 
+/// With more tasks than that, a look at which most of them are new is made twice: each takes 20 us.
+const MANY_NEW: usize = 50;
+
 /// Whether the copy of what the last look read has a task too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Age {
@@ -59,6 +62,8 @@ struct Look<'a> {
     met: FxHashSet<u64>,
     /// Tasks that are in the copy.
     later: Vec<u64>,
+    /// How many are not.
+    new: usize,
 }
 
 /// Where the tasks are.
@@ -226,10 +231,11 @@ impl<M: Memory> FastReader<M> {
         let mut outcome = Ok(());
         tasks.at_rest &= at_rest;
         if start_us >= tasks.next_us && !tasks.at_rest {
-            outcome = self.scan(&mut tasks, tables, stacks, start_us);
+            let mut begin_us = start_us;
+            outcome = self.scan(&mut tasks, tables, stacks, &mut begin_us);
             tasks.at_rest = at_rest && outcome.is_ok() && tasks.place.is_some();
             let end_us = self.epoch.elapsed().as_micros() as u64;
-            let took_us = end_us.saturating_sub(start_us);
+            let took_us = end_us.saturating_sub(begin_us);
             tasks.next_us = end_us.saturating_add(took_us.saturating_mul(SHARE));
         }
         self.find_running(&mut tasks, tables, threads, stacks, start_us);
@@ -246,8 +252,9 @@ impl<M: Memory> FastReader<M> {
         tasks: &mut Tasks,
         tables: &mut Tables,
         stacks: &mut TaskStacks,
-        now_us: u64,
+        begin_us: &mut u64,
     ) -> Result<(), Fault> {
+        let now_us = *begin_us;
         if tasks.place.is_none() {
             let lately = |then: u64| now_us < then.saturating_add(PLACE_US);
             if tasks.placed_us.is_some_and(lately) {
@@ -259,15 +266,39 @@ impl<M: Memory> FastReader<M> {
         let Some(place) = tasks.place.clone() else {
             return Ok(());
         };
+        let is_first = tasks.ids == 0;
+        let mut look = self.gather(tasks, tables, &place, now_us)?;
+        if look.new > MANY_NEW && look.new * 2 > look.met.len() {
+            // Most of it was read piece by piece, and what lives for milliseconds was gone before its turn came. Now it
+            // can be copied in one go.
+            if is_first {
+                *begin_us = self.epoch.elapsed().as_micros() as u64;
+            }
+            look = self.gather(tasks, tables, &place, now_us)?;
+        }
+        stacks.cut |= look.met.len() > MOST_TASKS;
+        compose(tasks, &look.found, stacks);
+        Ok(())
+    }
+
+    /// Reads all tasks.
+    fn gather<'a>(
+        &mut self,
+        tasks: &mut Tasks,
+        tables: &mut Tables,
+        place: &'a Place,
+        now_us: u64,
+    ) -> Result<Look<'a>, Fault> {
         tasks.awaits.begin(&self.memory)?;
         let mut look = Look {
-            place: &place,
+            place,
             now_us,
             found: Vec::new(),
             later: Vec::new(),
             met: FxHashSet::default(),
+            new: 0,
         };
-        match &place {
+        match place {
             Place::Rings(debug) => self.rings(tasks, tables, debug, &mut look)?,
             Place::Sets { weak, plain, .. } => {
                 for set in weak {
@@ -285,7 +316,6 @@ impl<M: Memory> FastReader<M> {
                 }
             }
         }
-        stacks.cut |= look.met.len() > MOST_TASKS;
         // Those that are shown already stay.
         let mut later = std::mem::take(&mut look.later);
         later.truncate(MOST_TASKS);
@@ -293,8 +323,7 @@ impl<M: Memory> FastReader<M> {
         for address in later {
             self.take_task(tasks, tables, &mut look, address);
         }
-        compose(tasks, &look.found, stacks);
-        Ok(())
+        Ok(look)
     }
 
     /// Reads a task at once when there is no copy of it: what is new may be gone soon, and while the old ones are read
@@ -325,6 +354,7 @@ impl<M: Memory> FastReader<M> {
             look.later.push(address);
             return Age::Old;
         }
+        look.new += 1;
         if look.found.len() < MOST_TASKS {
             self.take_task(tasks, tables, look, address);
         }
