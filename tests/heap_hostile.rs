@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,10 +19,14 @@ use rand::{Rng, SeedableRng};
 /// Corrupted heaps for each interpreter.
 const ROUNDS: u64 = 40;
 
-/// `BIOPSY_ROUNDS=1250` makes 10,000 of them.
-fn rounds() -> u64 {
-    let asked = std::env::var("BIOPSY_ROUNDS").ok();
-    asked.and_then(|text| text.parse().ok()).unwrap_or(ROUNDS)
+/// `BIOPSY_ROUNDS=1250` makes 10,000 of them; with `BIOPSY_FIRST=1250` as well, the next ones.
+fn seeds() -> std::ops::Range<u64> {
+    let asked = |name: &str, default| {
+        let text = std::env::var(name).ok();
+        text.and_then(|text| text.parse().ok()).unwrap_or(default)
+    };
+    let first: u64 = asked("BIOPSY_FIRST", 0);
+    first..first + asked("BIOPSY_ROUNDS", ROUNDS)
 }
 
 /// A heap of this size takes a hundredth of that; a list that never ends takes for ever.
@@ -121,7 +126,8 @@ fn corrupted_heaps_are_read_to_the_end_or_refused() {
             .0;
         let captured = Arc::new(captured);
         let (mut read, mut refused, mut longest) = (0, 0, Duration::ZERO);
-        for seed in 0..rounds() {
+        let mut why: BTreeMap<String, u32> = BTreeMap::new();
+        for seed in seeds() {
             let broken = corrupted(&captured, &mut StdRng::seed_from_u64(seed));
             let started = Instant::now();
             match Heap::open(&broken) {
@@ -139,14 +145,21 @@ fn corrupted_heaps_are_read_to_the_end_or_refused() {
                         "{python}, seed {seed}: {error}"
                     );
                     refused += 1;
+                    let text = error.to_string();
+                    let reason = text.rsplit(": ").next().unwrap_or_default();
+                    *why.entry(reason.to_string()).or_default() += 1;
                 }
             }
             longest = longest.max(started.elapsed());
             assert!(longest < LIMIT, "{python}, seed {seed}: {longest:?}");
         }
         say(format_args!(
-            "{python}: {read} read, {refused} refused, the longest took {longest:.2?}"
+            "{python}: {read} read, {refused} refused, the longest took {longest:.2?}; {why:?}"
         ));
-        assert!(read > 0, "{python}: nothing was read at all");
+        // One broken link, or a few, must not hide everything that is whole: ten in a hundred are refused here.
+        assert!(
+            read > 2 * refused,
+            "{python}: {read} read, {refused} refused: {why:?}"
+        );
     }
 }

@@ -148,7 +148,7 @@ impl<'a> Heap<'a> {
         Ok(())
     }
 
-    /// Whether the neighbours of a list's head know it. In an image of a running process only the pointers are
+    /// Whether a neighbour of a list's head knows it; both do, but for damage. In an image of a running process only the pointers are
     /// looked at: its lists change while they are copied.
     fn is_ring(&self, head: u64) -> bool {
         let Some(place) = self.memory.place(head) else {
@@ -162,11 +162,11 @@ impl<'a> Heap<'a> {
         let (back, forth) = (word(next.wrapping_add(8)), word(previous));
         match self.captured.held {
             Held::Running => back.is_some() && forth.is_some(),
-            _ => back == Some(head) && forth == Some(head),
+            _ => back == Some(head) || forth == Some(head),
         }
     }
 
-    /// `type`: what most types of objects have for a type.
+    /// `type`: what most types of objects have for a type, its own type, and called so; one of the two may be damaged.
     fn find_type_type(&self, objects: &[u64]) -> Option<u64> {
         let type_of = |object: u64| self.memory.word(object.wrapping_add(8));
         let metas = objects
@@ -175,7 +175,7 @@ impl<'a> Heap<'a> {
         let is_type = |meta: &u64| {
             let name = self.memory.word(meta.wrapping_add(field::NAME.into()));
             let name = name.and_then(|name| self.memory.c_string(name, 8));
-            type_of(*meta) == Some(*meta) && name.as_deref() == Some("type")
+            type_of(*meta) == Some(*meta) || name.as_deref() == Some("type")
         };
         by_count(metas).into_iter().find(is_type)
     }
