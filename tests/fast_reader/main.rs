@@ -1,6 +1,7 @@
 //! Our own stack reader beside what Python says of itself, on every interpreter that is found.
 
 mod cost;
+mod random;
 mod running;
 
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use biopsy::layout::tables::for_version;
 use biopsy::profile::{FrameId, FunctionKind, Tables};
 use biopsy::sample::fast::FastOptions;
 use biopsy::sample::{Fault, StackReader, ThreadStack, ThreadStacks};
-use running::{Running, pythons};
+use running::{Running, pythons, truth_seconds};
 
 /// `co_firstlineno`, the table in hex, and first byte, byte after the last and line of each range.
 type LineTable = (i32, String, Vec<(u32, u32, Option<u32>)>);
@@ -245,10 +246,7 @@ fn is_legal(names: &[String]) -> bool {
 
 #[test]
 fn no_stack_is_made_up() {
-    let seconds: f64 = std::env::var("TRUTH_SECONDS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(2.0);
+    let seconds = truth_seconds();
     let mut failures = Vec::new();
     for python in pythons() {
         for kind in ["calls", "generators", "threads"] {

@@ -1,5 +1,6 @@
 //! The interpreters to test on, and programs that run on them.
 
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -40,6 +41,20 @@ pub fn pythons() -> Vec<Python> {
     found
 }
 
+/// Caller, line, callee.
+pub type Call = (String, u32, String);
+
+/// How long each program is sampled for the truth of its stacks: `TRUTH_SECONDS`, else 2.
+pub fn truth_seconds() -> f64 {
+    let asked = std::env::var("TRUTH_SECONDS").ok();
+    asked.and_then(|text| text.parse().ok()).unwrap_or(2.0)
+}
+
+fn program_file(program: &str) -> PathBuf {
+    let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/programs");
+    programs.join(program)
+}
+
 /// A running program; killed when it is dropped.
 pub struct Running {
     child: Child,
@@ -50,10 +65,37 @@ pub struct Running {
 impl Running {
     /// Starts a program of fixtures/programs.
     pub fn start(python: &Python, program: &str, args: &[&str]) -> Running {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("fixtures/programs")
-            .join(program);
-        let mut script = source.clone();
+        Running::start_file(python, &program_file(program), program, args)
+    }
+
+    /// Starts a random program for some seconds; gives the calls that can happen in it, too.
+    pub fn start_random(
+        python: &Python,
+        seed: u64,
+        threads: bool,
+        seconds: f64,
+    ) -> (Running, HashSet<Call>) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let source = folder.path().join("random.py");
+        let made = Command::new("python3")
+            .arg(program_file("random_calls.py"))
+            .arg(seed.to_string())
+            .arg(&source)
+            .args(threads.then_some("threads"))
+            .status()
+            .expect("python3");
+        assert!(made.success());
+        let calls = std::fs::read(folder.path().join("random.py.calls")).expect("written");
+        let calls = serde_json::from_slice(&calls).expect("JSON");
+        let seconds = seconds.to_string();
+        let mut running = Running::start_file(python, &source, "random.py", &[&seconds]);
+        // It is read before it prints; then its file may go.
+        assert!(running.line().starts_with("ready"));
+        (running, calls)
+    }
+
+    fn start_file(python: &Python, source: &Path, program: &str, args: &[&str]) -> Running {
+        let mut script = source.to_path_buf();
         let mut copy = None;
         if python.command[0] == "chroot" {
             let unique = format!(
@@ -63,7 +105,7 @@ impl Running {
             );
             let inside = Path::new(&python.command[1]).join("tmp").join(&unique);
             std::fs::create_dir_all(inside.parent().expect("a folder")).expect("a folder");
-            std::fs::copy(&source, &inside).expect("a copy in the chroot");
+            std::fs::copy(source, &inside).expect("a copy in the chroot");
             script = Path::new("/tmp").join(unique);
             copy = Some(inside);
         }
@@ -95,11 +137,8 @@ impl Running {
         let name = format!("python-{}-{}", python.minor, std::process::id());
         let copy = std::env::temp_dir().join(name);
         std::fs::copy(original, &copy).ok()?;
-        let source = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("fixtures/programs")
-            .join(program);
         let mut child = Command::new(&copy)
-            .arg(source)
+            .arg(program_file(program))
             .args(args)
             .env("PYTHONHOME", prefix)
             .stdout(Stdio::piped())
