@@ -40,6 +40,8 @@
 //! 12 BURSTS    once for a process: varints process, duration_us; for each of 4 spacings varints time_ns, pairs;
 //!              varint n, n edges: varints thread, caller, callee; for each of 4 spacings varints boundaries,
 //!              pairs, coarse
+//! 13 LOOPS     varint n, n edges: varints thread, caller, callee, sites, steady (0 or 1), turns, seen_us, whole_us,
+//!              looks, executions, mistaken, time_us
 //! 0 END        last: varints number of blocks before this one, number of runs
 //! ```
 //!
@@ -81,6 +83,7 @@ mod kind {
     pub(super) const EXACT: u32 = 10;
     pub(super) const ROWS: u32 = 11;
     pub(super) const BURSTS: u32 = 12;
+    pub(super) const LOOPS: u32 = 13;
 }
 
 /// `.biopsy` files.
@@ -190,8 +193,9 @@ mod tests {
     }
 
     #[test]
-    fn what_bursts_saw_round_trips() {
+    fn what_bursts_and_loops_saw_round_trips() {
         use crate::profile::calls::{BurstEdge, Bursts, EdgeCounts, SpacingTotals};
+        use crate::profile::loops::LoopEdge;
         use crate::profile::{FunctionKind, ProcessId, ProcessInfo, ThreadId, ThreadInfo};
         let mut profile = Profile::default();
         let caller = profile
@@ -229,9 +233,26 @@ mod tests {
             pairs: 99,
         };
         profile.bursts = vec![bursts];
+        profile.loops = (0..3)
+            .map(|number| LoopEdge {
+                thread: ThreadId(0),
+                caller,
+                callee,
+                sites: 1,
+                steady: number == 1,
+                turns: 1 << 40,
+                seen_us: 900_000,
+                whole_us: 1_000_000 + number,
+                looks: 1000,
+                executions: 3,
+                mistaken: number,
+                time_us: 800_000,
+            })
+            .collect();
         let data = written(&profile);
         let read = Recording.import(&data).expect("reads");
         assert_eq!(read.bursts, profile.bursts);
+        assert_eq!(read.loops, profile.loops);
         for end in 0..data.len() {
             assert!(Recording.import(&data[..end]).is_err(), "{end}");
         }

@@ -7,6 +7,7 @@ pub mod asyncio;
 pub mod debug_offsets;
 pub mod gc;
 pub mod heap;
+pub mod iterators;
 pub mod linetable;
 pub mod object;
 pub mod opcodes;
@@ -15,6 +16,7 @@ pub mod version;
 
 pub use asyncio::CoroutineOffsets;
 pub use gc::{GcOffsets, GcPlace};
+pub use iterators::RangeIterator;
 pub use opcodes::{Opcodes, Shape};
 
 /// Where the words of the interpreter lock are.
@@ -256,8 +258,17 @@ pub struct Offsets {
     pub dict: DictOffsets,
     /// Opcodes and the evaluation stack; `None` where C functions are not told apart.
     pub opcodes: Option<Opcodes>,
+    /// How a `range` iterates; `None` where the turns of loops are not counted.
+    pub range_iterator: Option<RangeIterator>,
     /// Coroutines and tasks; `None` where stacks along await chains are not shown.
     pub coroutine: Option<CoroutineOffsets>,
+}
+
+impl Offsets {
+    /// Whether a `for` loop may keep the position in a sequence on the evaluation stack, beside the sequence (3.15).
+    pub fn counts_beside(&self) -> bool {
+        self.opcodes.is_some_and(|opcodes| opcodes.for_values() > 1)
+    }
 }
 
 /// An offset as an index; all are small.

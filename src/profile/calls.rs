@@ -14,6 +14,7 @@
 
 use rustc_hash::FxHashMap;
 
+use super::loops::{self, LoopEdge};
 use super::{CallTree, FunctionId, ProcessId, Profile, ThreadId};
 
 /// Number of spacings of a burst, the finest first.
@@ -105,6 +106,8 @@ impl Bursts {
 /// Where a number of calls comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CallSource {
+    /// Turns of loops that make the call once in each.
+    Iterator,
     /// Ordinary samples: the calls are long enough to be seen.
     Samples,
     /// Bursts.
@@ -117,6 +120,7 @@ impl CallSource {
     /// The word in files.
     pub fn name(self) -> &'static str {
         match self {
+            CallSource::Iterator => "iterator",
             CallSource::Samples => "samples",
             CallSource::Bursts => "bursts",
             CallSource::LowerBound => "lower-bound",
@@ -335,6 +339,15 @@ pub(super) fn apply(
                 .or_insert(found);
         }
     }
+    let mut turns: FxHashMap<Edge, Vec<LoopEdge>> = FxHashMap::default();
+    for edge in &profile.loops {
+        let at = edge.thread.index();
+        if threads.get(at) == Some(&true) {
+            let group = groups.get(at).copied().unwrap_or(0);
+            let known = turns.entry((group, edge.caller, edge.callee));
+            known.or_default().push(*edge);
+        }
+    }
     let period_us = period_us(profile);
     let mut nodes: FxHashMap<Edge, Vec<u32>> = FxHashMap::default();
     let mut rows: FxHashMap<(u32, FunctionId), CallEstimate> = FxHashMap::default();
@@ -372,7 +385,10 @@ pub(super) fn apply(
         };
         let sampled = all(|node| node.calls);
         let time_us = all(|node| node.total_wall_us);
-        let chosen = choose(sampled, sums.get(&edge).copied(), time_us as f64, period_us);
+        let bursts = sums.get(&edge).copied();
+        let turns = turns.get(&edge).map(Vec::as_slice).unwrap_or_default();
+        let chosen = loops::estimate(turns, time_us as f64, bursts)
+            .unwrap_or_else(|| choose(sampled, bursts, time_us as f64, period_us));
         add_row(edge.0, edge.2, chosen);
         spread(tree, &nodes, sampled, time_us, chosen.calls);
     }

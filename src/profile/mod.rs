@@ -8,6 +8,7 @@ pub mod calls;
 pub mod diff;
 pub mod estimate;
 pub mod filter;
+pub mod loops;
 pub mod record;
 pub mod states;
 pub mod tables;

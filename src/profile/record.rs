@@ -6,6 +6,7 @@
 
 use super::aggregate::CallStats;
 use super::calls::{BurstEdge, Bursts};
+use super::loops::LoopEdge;
 use super::{FrameId, Function, FunctionId, ProcessId, StackId, StringId, Tables, ThreadId};
 
 /// Where the numbers come from.
@@ -153,6 +154,8 @@ pub struct Profile {
     pub runs: Vec<Run>,
     /// What bursts of snapshots saw of calls, by process; none where there were no bursts.
     pub bursts: Vec<Bursts>,
+    /// What samples saw of the turns of `for` loops.
+    pub loops: Vec<LoopEdge>,
     /// Exact statistics, when the origin is [`Origin::Exact`]: there are no stacks then.
     pub exact: Option<CallStats>,
 }
@@ -224,6 +227,12 @@ impl Profile {
                     .collect(),
                 ..*bursts
             }
+        }));
+        self.loops.extend(other.loops.iter().map(|edge| LoopEdge {
+            thread: ThreadId(edge.thread.0 + thread_base),
+            caller: functions[edge.caller.index()],
+            callee: functions[edge.callee.index()],
+            ..*edge
         }));
         self.runs.extend(other.runs.iter().map(|run| Run {
             thread: ThreadId(run.thread.0 + thread_base),

@@ -21,6 +21,7 @@ mod locals;
 mod names;
 mod tasks;
 mod thread;
+mod turns;
 mod window;
 
 use std::time::{Duration, Instant};
@@ -30,6 +31,7 @@ pub use codes::read_text;
 use codes::Codes;
 use tasks::Tasks;
 use thread::{RawFrame, Thread};
+use turns::Turns;
 use window::Window;
 
 use super::builtins::Builtins;
@@ -126,6 +128,7 @@ pub struct FastReader<M: Memory = Live> {
     builtins: Option<Builtins>,
     /// `None` where asyncio's tasks are not looked at.
     tasks: Option<Tasks>,
+    turns: Turns,
     window: Window,
     /// The domain and holder that `window` is planned for.
     planned: Option<(usize, u64)>,
@@ -266,6 +269,7 @@ impl<M: Memory> FastReader<M> {
             codes: Codes::new(offsets, runtime.code_type),
             tasks: offsets.coroutine.filter(|_| options.tasks).map(Tasks::new),
             builtins: (!options.no_builtins).then(|| Builtins::new(offsets)),
+            turns: Turns::default(),
             window: Window::default(),
             planned: None,
             collecting: 0,
@@ -304,6 +308,7 @@ impl<M: Memory> FastReader<M> {
         if let Some(builtins) = &mut self.builtins {
             *builtins = Builtins::new(self.offsets);
         }
+        self.turns = Turns::default();
         self.threads.clear();
         (self.stale, self.rearrange, self.planned) = (true, true, None);
         self.named_us = None;
@@ -344,12 +349,12 @@ impl<M: Memory> StackReader for FastReader<M> {
             .iter()
             .all(|thread| thread.settled || !thread.dirty);
         self.careful = !all_settled || self.reads_beside;
-        let heads = if thorough {
+        let mut heads = Vec::new();
+        if thorough {
             self.thorough_us = now_us;
-            self.codes.heads()
-        } else {
-            Vec::new()
-        };
+            heads = self.codes.heads();
+        }
+        self.turns.begin(thorough, &mut heads);
         self.window.set_extras(&heads);
         let mut held = self.hold(stacks)?;
         if self.codes.trim() {

@@ -14,6 +14,7 @@ pub mod session;
 mod slot;
 pub mod states;
 pub mod tasks;
+pub mod turns;
 
 use std::time::Duration;
 
@@ -55,6 +56,32 @@ pub struct ThreadStack {
     pub version: u64,
     /// Frames, outermost first; may be empty.
     pub frames: Vec<FrameSample>,
+    /// Loops that its innermost frames are in, innermost first, as far as they can be counted.
+    pub loops: Vec<LoopSeen>,
+    /// Whether loops were looked for.
+    pub looked: bool,
+}
+
+/// A `for` loop that a frame is in, with a call that every turn makes exactly once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoopSeen {
+    /// Place of the frame among those of the thread, 0-based.
+    pub depth: u32,
+    /// Tells it from other loops of the code object.
+    pub head: u32,
+    /// The call that the frame is in, if it is one of those.
+    pub site: Option<LoopSite>,
+    /// Which execution of the loop it is, and the number of turns from some start on; `None` when it is not known.
+    pub turns: Option<(u64, u64)>,
+}
+
+/// A call that every turn of a loop makes exactly once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoopSite {
+    /// Tells it from other calls of the code object.
+    pub unit: u32,
+    /// Whether all turns call the same function, unless somebody else assigns what is called.
+    pub steady: bool,
 }
 
 /// Local variables of one frame: name and short repr.

@@ -22,6 +22,7 @@ use super::pyspy::{self, ReaderOptions};
 use super::rest::Rest;
 use super::slot::Slot;
 use super::tasks::{MOST_TASKS, Moment, Spent, TaskStacks, Timelines};
+use super::turns::{Seen, Turning};
 use super::{Fault, SampleOptions, ThreadStack, ThreadStacks, states};
 use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{
@@ -327,6 +328,7 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
     }
     sampler.note_reader();
     sampler.end_bursts();
+    sampler.turning.add_to(&mut sampler.part.recorder.profile);
     sampler.settle();
     sampler.note_states();
     sampler.part.lateness_us = clock.mean_lateness_us();
@@ -366,6 +368,7 @@ struct ProcessSampler<'a> {
     slots: FxHashMap<u64, Slot>,
     tasks: TaskStacks,
     timelines: Timelines,
+    turning: Turning,
     last_us: u64,
     generation: u64,
     bursting: Option<Bursting>,
@@ -404,6 +407,7 @@ impl<'a> ProcessSampler<'a> {
             slots: FxHashMap::default(),
             tasks: TaskStacks::default(),
             timelines: Timelines::default(),
+            turning: Turning::default(),
             last_us: shared.now_us(),
             generation: 0,
             bursting: shared.start_bursts(pid),
@@ -463,6 +467,7 @@ impl<'a> ProcessSampler<'a> {
         self.note_reader();
         self.end_bursts();
         self.bursting = self.shared.start_bursts(self.pid);
+        std::mem::take(&mut self.turning).add_to(&mut self.part.recorder.profile);
         self.settle();
         self.opened = opened;
         self.slots.clear();
@@ -556,6 +561,7 @@ impl<'a> ProcessSampler<'a> {
     ) -> bool {
         let recorder = &mut self.part.recorder;
         let reader = &mut self.opened.reader;
+        let turning = &mut self.turning;
         let mut happened = self.shared.options.blocking;
         let mut spent: Vec<Spent> = Vec::new();
         for (at, thread) in stacks.threads.iter().enumerate() {
@@ -570,7 +576,7 @@ impl<'a> ProcessSampler<'a> {
             }
             let task = running.map(|running| running.depth);
             let mut leads = |code, from, to| reader.leads(code, from, to);
-            let added = slot.add(recorder, &mut leads, thread, task, until_us);
+            let added = slot.add(recorder, turning, &mut leads, thread, task, until_us);
             happened |= added.happened;
             spent.extend(running.map(|running| Spent {
                 running,
@@ -666,6 +672,7 @@ impl<'a> ProcessSampler<'a> {
             rests: false,
             rested: 0,
             rested_until_us: 0,
+            loops: Seen::default(),
         }
     }
 }

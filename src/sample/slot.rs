@@ -1,5 +1,6 @@
 //! What a session remembers of a thread from sample to sample.
 
+use super::turns::{Seen, Turning};
 use super::{FrameSample, ThreadStack, calls, states};
 use crate::profile::record::Sample;
 use crate::profile::{Recorder, RunState, StackId, Tables, ThreadId};
@@ -29,6 +30,7 @@ pub struct Slot {
     /// Samples of its rest that have yet to be added, and the time of the last one.
     pub rested: u32,
     pub rested_until_us: u64,
+    pub loops: Seen,
 }
 
 impl Slot {
@@ -86,6 +88,7 @@ impl Slot {
     pub fn add(
         &mut self,
         recorder: &mut Recorder,
+        turning: &mut Turning,
         leads: &mut impl FnMut(u32, u32, u32) -> bool,
         thread: &ThreadStack,
         task: Option<usize>,
@@ -99,6 +102,8 @@ impl Slot {
         let profile = &mut recorder.profile;
         let tables = &mut profile.tables;
         let fresh = calls::fresh_from(tables, leads, &self.frames, frames);
+        let shown = (self.id, thread);
+        let fresh = turning.add(tables, &mut self.loops, shown, frames, fresh, until_us);
         let stack = match self.stack {
             Some(stack) if same_frames(&self.frames, frames) => stack,
             _ => intern(tables, frames),

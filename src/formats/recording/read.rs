@@ -6,6 +6,7 @@ use crate::blocks::bytes::{Cursor, unzigzag};
 use crate::blocks::{BLOCK_HEAD, BlockHead, Unpacker, number};
 use crate::error::{Error, Result};
 use crate::profile::calls::{BurstEdge, Bursts, EdgeCounts, SPACINGS};
+use crate::profile::loops::LoopEdge;
 use crate::profile::{
     CallStats, EdgeStats, Frame, FrameId, Function, FunctionId, FunctionKind, FunctionStats, Meta,
     Mode, Origin, ProcessId, ProcessInfo, Profile, StackId, StringId, ThreadId, ThreadInfo,
@@ -103,7 +104,7 @@ impl<'a> Blocks<'a> {
             .ok_or_else(|| bad("a block is cut short"))?;
         Unpacker::check(&head, stored).map_err(bad)?;
         self.at += end;
-        if head.kind <= kind::BURSTS {
+        if head.kind <= kind::LOOPS {
             self.unpacker.unpack(&head, stored).map_err(bad)?;
         } else {
             self.unpacker.raw.clear();
@@ -160,6 +161,7 @@ impl Reader {
             kind::EXACT => self.exact(cursor)?,
             kind::ROWS => self.rows(cursor)?,
             kind::BURSTS => self.bursts(cursor)?,
+            kind::LOOPS => self.loops(cursor)?,
             _ => return Ok(()),
         }
         cursor.end()
@@ -321,6 +323,28 @@ impl Reader {
             });
         }
         profile.bursts.push(bursts);
+        Ok(())
+    }
+
+    fn loops(&mut self, cursor: &mut Cursor<'_>) -> Result<()> {
+        let profile = &mut self.profile;
+        let functions = profile.tables.functions().len();
+        for _ in 0..cursor.rows(12)? {
+            profile.loops.push(LoopEdge {
+                thread: ThreadId(cursor.index(profile.threads.len(), "thread")?),
+                caller: FunctionId(cursor.index(functions, "function")?),
+                callee: FunctionId(cursor.index(functions, "function")?),
+                sites: cursor.varint()?,
+                steady: cursor.varint()? != 0,
+                turns: cursor.varint()?,
+                seen_us: cursor.varint()?,
+                whole_us: cursor.varint()?,
+                looks: cursor.varint()?,
+                executions: cursor.varint()?,
+                mistaken: cursor.varint()?,
+                time_us: cursor.varint()?,
+            });
+        }
         Ok(())
     }
 

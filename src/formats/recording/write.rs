@@ -7,6 +7,7 @@ use crate::blocks::Packer;
 use crate::blocks::bytes::{put_f64, put_text, put_varint, zigzag};
 use crate::error::{Error, Result};
 use crate::profile::calls::Bursts;
+use crate::profile::loops::LoopEdge;
 use crate::profile::{
     CallStats, EdgeStats, FunctionKind, FunctionStats, Meta, Mode, Origin, Profile, Tables,
 };
@@ -48,6 +49,10 @@ pub(super) fn profile(profile: &Profile, out: &mut dyn Write) -> Result<()> {
     for bursts in &profile.bursts {
         put_bursts(&mut writer.packer.raw, bursts);
         writer.block(kind::BURSTS)?;
+    }
+    if !profile.loops.is_empty() {
+        put_loops(&mut writer.packer.raw, &profile.loops);
+        writer.block(kind::LOOPS)?;
     }
     if let Some(exact) = &profile.exact {
         writer.exact(exact)?;
@@ -222,6 +227,29 @@ impl Writer<'_> {
             }
         }
         Ok(())
+    }
+}
+
+fn put_loops(out: &mut Vec<u8>, loops: &[LoopEdge]) {
+    put_varint(out, loops.len() as u64);
+    for edge in loops {
+        let ids = [edge.thread.0, edge.caller.0, edge.callee.0];
+        for id in ids {
+            put_varint(out, u64::from(id));
+        }
+        for value in [
+            edge.sites,
+            u64::from(edge.steady),
+            edge.turns,
+            edge.seen_us,
+            edge.whole_us,
+            edge.looks,
+            edge.executions,
+            edge.mistaken,
+            edge.time_us,
+        ] {
+            put_varint(out, value);
+        }
     }
 }
 

@@ -56,9 +56,7 @@ impl Opcodes {
         let (mut unit, mut argument) = (0usize, 0u32);
         while unit < units {
             let (opcode, low) = (*code.get(2 * unit)?, *code.get(2 * unit + 1)?);
-            let base = *self.base.get(usize::from(opcode))?;
-            let at = self.ops.binary_search_by_key(&base, |op| op.code).ok()?;
-            let op = self.ops.get(at)?;
+            let op = self.op(opcode)?;
             argument = (argument << 8) | u32::from(low);
             let next = unit + 1 + usize::from(op.caches);
             if op.call != CallKind::None {

@@ -9,6 +9,8 @@ pub const OPCODES: Opcodes = Opcodes {
     callable: Callable::BelowArguments,
     unpacked: [2, 3],
     jump_unit: 2,
+    for_values: 1,
+    roles: &[],
 };
 
 /// Number, inline caches, effect on the stack, the same when it jumps, where it goes on, how it calls.

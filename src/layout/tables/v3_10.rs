@@ -71,5 +71,6 @@ pub const OFFSETS: Offsets = Offsets {
         cached_keys: 872,
     },
     opcodes: Some(opcodes::V3_10),
+    range_iterator: None,
     coroutine: None,
 };

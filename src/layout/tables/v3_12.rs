@@ -5,7 +5,7 @@ use crate::layout::asyncio::{StackTop, TaskList, YieldFrom};
 use crate::layout::{
     Bytecode, CodeOffsets, CoroutineOffsets, CurrentFrame, DataStackOffsets, DictKeys, DictOffsets,
     FrameOffsets, GcOffsets, GcPlace, GilOffsets, GilPlace, InstanceDict, Instruction,
-    InterpreterOffsets, LineCoding, Offsets, TextOffsets, ThreadOffsets, opcodes,
+    InterpreterOffsets, LineCoding, Offsets, RangeIterator, TextOffsets, ThreadOffsets, opcodes,
 };
 
 /// Offsets of CPython 3.12.
@@ -85,6 +85,7 @@ pub const OFFSETS: Offsets = Offsets {
         cached_keys: 880,
     },
     opcodes: Some(opcodes::V3_12),
+    range_iterator: Some(RangeIterator::Left),
     coroutine: Some(CoroutineOffsets {
         frame_state: 67,
         iframe: 72,

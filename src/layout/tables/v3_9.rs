@@ -71,5 +71,6 @@ pub const OFFSETS: Offsets = Offsets {
         cached_keys: 864,
     },
     opcodes: Some(opcodes::V3_9),
+    range_iterator: None,
     coroutine: None,
 };

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::decode::Decoder;
 use super::hold::Held;
 use super::thread::Walk;
+use super::turns::Sight;
 use super::window::Beside;
 use super::{CLOSED_CPUS, Domain, FastReader, Stillness, fault, locals};
 use crate::layout::{self, at};
@@ -340,6 +341,12 @@ impl<M: Memory> FastReader<M> {
                 return Ok((Attempt::Unfinished, any_late));
             }
             locals::mark(&self.offsets, &self.window, thread, stack);
+            let sight = Sight {
+                offsets: &self.offsets,
+                window: &self.window,
+                memory: &self.memory,
+            };
+            self.turns.look(&sight, decoder.codes, thread, stack);
         }
         let attempt = if again { Attempt::Again } else { Attempt::Done };
         Ok((attempt, any_late || memory.reads.get() > 0))

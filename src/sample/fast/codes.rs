@@ -4,7 +4,7 @@
 use rustc_hash::FxHashMap;
 
 use crate::layout::linetable::Lines;
-use crate::layout::opcodes::Calls;
+use crate::layout::opcodes::{Calls, Loops};
 use crate::layout::{self, Bytecode, Instruction, Offsets, Shape, at, object};
 use crate::profile::{FrameId, FunctionId, FunctionKind, Tables};
 use crate::target::memory::{Memory, Range, read_c_string};
@@ -61,6 +61,8 @@ pub struct Code {
     calls: Option<Option<Calls>>,
     /// Calls and jumps back; `None` inside where they cannot be told.
     shape: Option<Option<Shape>>,
+    /// `for` loops; `None` inside where they cannot be told.
+    loops: Option<Option<Loops>>,
     lines: Option<Lines>,
     /// Frame by unit, plus 1; 0 for none yet.
     frames: Vec<u32>,
@@ -229,6 +231,29 @@ impl Codes {
         code.shape.as_ref()?.as_ref()
     }
 
+    /// Its `for` loops, where they can be told; by [`CodeId::index`]. They are found if `budget` is left, and that takes one
+    /// of it.
+    pub fn loops(
+        &mut self,
+        memory: &impl Memory,
+        index: u32,
+        budget: &mut u32,
+    ) -> Option<&Loops> {
+        let opcodes = self.offsets.opcodes?;
+        let code = self.codes.get_mut(index as usize)?;
+        if code.loops.is_none() {
+            *budget = budget.checked_sub(1)?;
+            let mut bytecode = vec![0; code.units as usize * 2];
+            let exceptions = read_bytes(memory, code.exceptions).unwrap_or_default();
+            let loops = match memory.read(code.start, &mut bytecode) {
+                Ok(()) => opcodes.loops(&bytecode, &exceptions, code.stack_size),
+                Err(_) => None,
+            };
+            code.loops = Some(loops);
+        }
+        code.loops.as_ref()?.as_ref()
+    }
+
     /// Whether one invocation can get from one unit to another; `code` is [`CodeId::index`] and one. True where
     /// that cannot be told.
     pub fn leads_to(&mut self, memory: &impl Memory, code: u32, from: u32, to: u32) -> bool {
@@ -294,6 +319,7 @@ impl Codes {
                 .unwrap_or(0),
             calls: None,
             shape: None,
+            loops: None,
             lines: None,
             frames: Vec::new(),
             checked_us: 0,

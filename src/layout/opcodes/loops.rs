@@ -1,0 +1,412 @@
+//! The `for` loops of a code object (3.11 and newer): where the iterator of each is on the evaluation stack, and
+//! which calls every turn of a loop makes exactly once. The positions of the iterator then count those calls.
+//!
+//! Loops are natural ones: what leads back to the place that a jump back goes to, without passing it. A call is made
+//! once a turn when no way through the body leaves it out. Loading a variable or an attribute is taken not to raise.
+
+use super::{CallKind, Flow, Op, Opcodes, Protected};
+
+/// Code of more units than that is not looked at.
+const MOST_UNITS: usize = 1 << 15;
+
+/// Most steps of the search in one code object; calls that are left by then are not told.
+const MOST_STEPS: usize = 1 << 22;
+
+/// Code of more loops, or with more protected pieces, is not looked at.
+const MOST_LOOPS: usize = 256;
+const MOST_PROTECTED: usize = 1024;
+
+/// What an instruction does to variables, as far as it is of use here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Loads a constant or null, or does nothing.
+    Constant,
+    /// Loads a local variable.
+    Local,
+    /// Loads a variable of a cell.
+    Cell,
+    /// Loads a name.
+    Name,
+    /// Loads a name; bit 0 of the argument asks for a null.
+    Global,
+    /// Replaces an object by its attribute.
+    Attribute,
+    /// Loads two local variables.
+    TwoLocals,
+    /// Stores or deletes a local variable.
+    StoreLocal,
+    /// Stores a local variable and loads one.
+    StoreLoad,
+    /// Stores two local variables.
+    StoreTwo,
+    /// Stores or deletes a variable of a cell.
+    StoreCell,
+    /// Stores or deletes a name.
+    StoreName,
+    /// Takes the next value of an iterator.
+    ForIter,
+    /// Begins the call that the next instruction makes (3.11).
+    Precall,
+}
+
+/// What is around a loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outer {
+    /// No loop.
+    None,
+    /// The `for` loop at this position.
+    For(usize),
+    /// A loop of another kind.
+    Other,
+}
+
+/// A `for` loop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForLoop {
+    /// First unit of the instruction that takes the next value.
+    pub head: u32,
+    /// Place of the iterator, counted from the bottom of the evaluation stack.
+    pub slot: u32,
+    /// What is around it in the same code object.
+    pub outer: Outer,
+    /// Whether there is a call that every turn makes once.
+    pub counts: bool,
+}
+
+/// A call in the body of a `for` loop and in no loop within.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Site {
+    /// First unit and the one after the last inline cache.
+    pub first: u32,
+    /// See `first`.
+    pub end: u32,
+    /// Position of the loop.
+    pub of: usize,
+    /// Whether every turn makes it exactly once.
+    pub once: bool,
+    /// Whether what is called is the same in all turns, unless somebody else assigns it.
+    pub steady: bool,
+}
+
+/// The `for` loops of one code object.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Loops {
+    /// The loops.
+    pub loops: Vec<ForLoop>,
+    /// By rising unit.
+    sites: Vec<Site>,
+    /// By unit: the innermost loop, if that is a `for` loop, plus 1. Empty where there is none.
+    inside: Vec<u16>,
+}
+
+impl Loops {
+    /// The `for` loop in whose body a unit is, and in no loop within.
+    pub fn at(&self, unit: u32) -> Option<usize> {
+        let found = *self.inside.get(unit as usize)?;
+        usize::from(found).checked_sub(1)
+    }
+
+    /// The call that a unit is part of.
+    pub fn site(&self, unit: u32) -> Option<Site> {
+        let after = self.sites.partition_point(|site| site.first <= unit);
+        let site = self.sites.get(after.checked_sub(1)?)?;
+        (unit < site.end).then_some(*site)
+    }
+}
+
+/// An instruction with what extends it.
+struct Step {
+    first: usize,
+    next: usize,
+    op: Op,
+    role: Option<Role>,
+    argument: u32,
+    depth: i64,
+}
+
+/// Instructions and the ways between them, by position.
+struct Graph {
+    steps: Vec<Step>,
+    ahead: Vec<Vec<u32>>,
+    behind: Vec<Vec<u32>>,
+}
+
+impl Graph {
+    fn new(opcodes: &Opcodes, code: &[u8], protected: &[Protected], depths: &[i64]) -> Option<Graph> {
+        let units = code.len() / 2;
+        let mut steps = Vec::new();
+        let mut position = vec![u32::MAX; units];
+        let (mut unit, mut first, mut argument) = (0, 0, 0u32);
+        while unit < units {
+            let (opcode, low) = (*code.get(2 * unit)?, *code.get(2 * unit + 1)?);
+            let op = opcodes.op(opcode)?;
+            argument = (argument << 8) | u32::from(low);
+            let next = unit + 1 + usize::from(op.caches);
+            if op.flow != Flow::Extend {
+                *position.get_mut(first)? = steps.len() as u32;
+                steps.push(Step {
+                    first,
+                    next,
+                    op,
+                    role: opcodes.role(op.code),
+                    argument,
+                    depth: *depths.get(first)?,
+                });
+                (first, argument) = (next, 0);
+            }
+            unit = next;
+        }
+        let mut graph = Graph {
+            ahead: vec![Vec::new(); steps.len()],
+            behind: vec![Vec::new(); steps.len()],
+            steps,
+        };
+        for at in 0..graph.steps.len() {
+            let step = graph.steps.get(at)?;
+            let distance = step.argument as usize;
+            let jump = match step.op.flow {
+                Flow::Jump | Flow::Branch => step.next.checked_add(distance),
+                Flow::JumpBack | Flow::BranchBack => step.next.checked_sub(distance),
+                _ => None,
+            };
+            let goes_on = !matches!(step.op.flow, Flow::Stop | Flow::Jump | Flow::JumpBack);
+            // Nothing but a load is sure not to raise.
+            let raises = step.role.is_none() || step.role == Some(Role::ForIter);
+            let handler = protected.iter().find(|entry| entry.has(step.first));
+            let handler = handler.filter(|_| raises).map(|entry| entry.target);
+            let targets = [goes_on.then_some(step.next), jump, handler];
+            for target in targets.into_iter().flatten() {
+                let Some(&to) = position.get(target).filter(|to| **to != u32::MAX) else {
+                    continue;
+                };
+                graph.ahead.get_mut(at)?.push(to);
+                graph.behind.get_mut(to as usize)?.push(at as u32);
+            }
+        }
+        Some(graph)
+    }
+
+    /// Everything that leads to one of `sources` without passing `head`, with `head`.
+    fn body(&self, head: u32, sources: &[u32]) -> Vec<bool> {
+        let mut body = vec![false; self.steps.len()];
+        let mut open: Vec<u32> = sources.to_vec();
+        if let Some(place) = body.get_mut(head as usize) {
+            *place = true;
+        }
+        while let Some(at) = open.pop() {
+            let Some(place) = body.get_mut(at as usize).filter(|place| !**place) else {
+                continue;
+            };
+            *place = true;
+            open.extend(self.behind.get(at as usize).into_iter().flatten());
+        }
+        body
+    }
+
+    /// Whether a turn from `head` back to it can leave out `call`.
+    fn can_miss(&self, natural: &Natural, call: u32, budget: &mut usize) -> bool {
+        let mut seen = vec![false; self.steps.len()];
+        let mut open: Vec<u32> = self.ahead.get(natural.head as usize).cloned().unwrap_or_default();
+        while let Some(at) = open.pop() {
+            *budget = budget.saturating_sub(1);
+            if at == natural.head || *budget == 0 {
+                return true;
+            }
+            let inside = natural.body.get(at as usize) == Some(&true);
+            let Some(seen) = seen.get_mut(at as usize).filter(|seen| !**seen) else {
+                continue;
+            };
+            *seen = true;
+            if at != call && inside {
+                open.extend(self.ahead.get(at as usize).into_iter().flatten());
+            }
+        }
+        false
+    }
+}
+
+/// A natural loop.
+struct Natural {
+    head: u32,
+    body: Vec<bool>,
+    size: usize,
+    /// Position among the `for` loops.
+    is_for: Option<usize>,
+}
+
+impl Natural {
+    fn has(&self, at: usize) -> bool {
+        self.body.get(at) == Some(&true)
+    }
+}
+
+impl Opcodes {
+    /// Finds the `for` loops of a code object, as [`Opcodes::calls`] takes it. `None` when the walk does not fit the code, when
+    /// it is too long, and for versions up to 3.10.
+    pub fn loops(&self, code: &[u8], exceptions: &[u8], stack_size: u32) -> Option<Loops> {
+        if self.roles.is_empty() || code.len() / 2 > MOST_UNITS {
+            return None;
+        }
+        let has_loop = |pair: &[u8]| {
+            let op = pair.first().and_then(|code| self.op(*code));
+            op.is_some_and(|op| self.role(op.code) == Some(Role::ForIter))
+        };
+        if !code.chunks_exact(2).any(has_loop) {
+            return Some(Loops::default());
+        }
+        let protected = super::exception_table(exceptions);
+        if protected.len() > MOST_PROTECTED {
+            return None;
+        }
+        let (_, depths) = self.walk(code, &protected, stack_size)?;
+        let graph = Graph::new(self, code, &protected, &depths)?;
+        let mut found = Loops::default();
+        let mut naturals = self.naturals(&graph, &mut found)?;
+        // The innermost first.
+        naturals.sort_by_key(|natural| natural.size);
+        for at in 0..naturals.len() {
+            let natural = naturals.get(at)?;
+            let head = natural.head as usize;
+            let around = naturals.get(at + 1..)?.iter().find(|outer| outer.has(head));
+            if let Some(of) = natural.is_for.and_then(|of| found.loops.get_mut(of)) {
+                of.outer = match around.map(|outer| outer.is_for) {
+                    None => Outer::None,
+                    Some(None) => Outer::Other,
+                    Some(Some(outer)) => Outer::For(outer),
+                };
+            }
+        }
+        found.inside = vec![0; code.len() / 2];
+        let mut budget = MOST_STEPS;
+        for (at, step) in graph.steps.iter().enumerate() {
+            let innermost = naturals.iter().find(|natural| natural.has(at));
+            let Some((natural, of)) = innermost.and_then(|loop_| Some((loop_, loop_.is_for?)))
+            else {
+                continue;
+            };
+            for place in found.inside.get_mut(step.first..step.next).into_iter().flatten() {
+                *place = u16::try_from(of + 1).unwrap_or(0);
+            }
+            if step.op.call == CallKind::None {
+                continue;
+            }
+            // The two instructions of one call.
+            let begun = found.sites.last_mut().filter(|last| {
+                let before = at.checked_sub(1).and_then(|before| graph.steps.get(before));
+                last.end == step.first as u32
+                    && before.is_some_and(|before| before.role == Some(Role::Precall))
+            });
+            if let Some(site) = begun {
+                site.end = step.next as u32;
+                continue;
+            }
+            budget = budget.saturating_sub(graph.steps.len());
+            let once = !graph.can_miss(natural, at as u32, &mut budget);
+            if let Some(counted) = found.loops.get_mut(of) {
+                counted.counts |= once;
+            }
+            found.sites.push(Site {
+                first: step.first as u32,
+                end: step.next as u32,
+                of,
+                once,
+                steady: budget > 0 && self.is_steady(&graph, natural, at),
+            });
+        }
+        Some(found)
+    }
+
+    /// The loops of any kind; `for` loops are added to `found`.
+    fn naturals(&self, graph: &Graph, found: &mut Loops) -> Option<Vec<Natural>> {
+        let mut sources: std::collections::BTreeMap<u32, Vec<u32>> = Default::default();
+        for (at, step) in graph.steps.iter().enumerate() {
+            if matches!(step.op.flow, Flow::JumpBack | Flow::BranchBack) {
+                let targets = graph.ahead.get(at).into_iter().flatten();
+                for target in targets.filter(|target| **target <= at as u32) {
+                    sources.entry(*target).or_default().push(at as u32);
+                }
+            }
+        }
+        if sources.len() > MOST_LOOPS {
+            return None;
+        }
+        let mut naturals = Vec::new();
+        for (head, sources) in sources {
+            let body = graph.body(head, &sources);
+            let slot = graph.steps.get(head as usize).and_then(|step| {
+                let slot = step.depth.checked_sub(i64::from(self.for_values))?;
+                let is_for = step.role == Some(Role::ForIter);
+                Some((step.first as u32, u32::try_from(slot).ok()?)).filter(|_| is_for)
+            });
+            let is_for = slot.map(|(head, slot)| {
+                found.loops.push(ForLoop {
+                    head,
+                    slot,
+                    outer: Outer::Other,
+                    counts: false,
+                });
+                found.loops.len() - 1
+            });
+            naturals.push(Natural {
+                head,
+                size: body.iter().filter(|inside| **inside).count(),
+                body,
+                is_for,
+            });
+        }
+        Some(naturals)
+    }
+
+    /// Whether what the call at `call` calls comes from names that the loop does not assign.
+    fn is_steady(&self, graph: &Graph, natural: &Natural, call: usize) -> bool {
+        let Some(step) = graph.steps.get(call) else {
+            return false;
+        };
+        let arguments = i64::from(step.argument);
+        let below = match step.op.call {
+            CallKind::Positional => arguments + 2,
+            CallKind::Keywords => arguments + 3,
+            CallKind::None | CallKind::Method | CallKind::Unpacked => return false,
+        };
+        let base = step.depth - below;
+        // Arguments lie above the callable, and what it consists of comes before them.
+        let is_part = |step: &&Step| step.depth < base + 2;
+        let before = graph.steps.get(..call).unwrap_or_default().iter().rev();
+        for step in before.skip_while(|step| !is_part(step)) {
+            if step.depth < 0 || !self.is_unchanged(graph, natural, step) {
+                return false;
+            }
+            if step.depth <= base || step.role == Some(Role::StoreLoad) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether an instruction loads what the loop does not store.
+    fn is_unchanged(&self, graph: &Graph, natural: &Natural, load: &Step) -> bool {
+        let stores = graph.steps.iter().enumerate();
+        let stores = stores.filter(|(at, _)| natural.has(*at)).map(|(_, step)| step);
+        let index = load.argument;
+        let mut locals = stores.clone().flat_map(|step| match step.role {
+            Some(Role::StoreLocal) => [Some(step.argument), None],
+            Some(Role::StoreLoad) => [Some(step.argument >> 4), None],
+            Some(Role::StoreTwo) => [Some(step.argument >> 4), Some(step.argument & 15)],
+            _ => [None, None],
+        });
+        let others = |role: Role, index: u32| {
+            !stores
+                .clone()
+                .any(|step| step.role == Some(role) && step.argument == index)
+        };
+        match load.role {
+            Some(Role::Constant | Role::Attribute) => true,
+            Some(Role::Local) => !locals.any(|stored| stored == Some(index)),
+            Some(Role::StoreLoad) => !locals.any(|stored| stored == Some(index & 15)),
+            Some(Role::Cell) => others(Role::StoreCell, index),
+            Some(Role::Name) => others(Role::StoreName, index),
+            Some(Role::Global) => others(Role::StoreName, index >> 1),
+            _ => false,
+        }
+    }
+}
