@@ -40,8 +40,8 @@
 //! 12 BURSTS    once for a process: varints process, duration_us; for each of 4 spacings varints time_ns, pairs;
 //!              varint n, n edges: varints thread, caller, callee; for each of 4 spacings varints boundaries,
 //!              pairs, coarse
-//! 13 LOOPS     varint n, n edges: varints thread, caller, callee, sites, steady (0 or 1), turns, seen_us, whole_us,
-//!              looks, executions, mistaken, time_us
+//! 13 LOOPS     varint n, n edges: varints thread, caller, callee, every (0 turn, 1 invocation), sites, steady (0 or 1),
+//!              turns, seen_us, whole_us, looks, executions, mistaken, time_us
 //! 0 END        last: varints number of blocks before this one, number of runs
 //! ```
 //!
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn what_bursts_and_loops_saw_round_trips() {
         use crate::profile::calls::{BurstEdge, Bursts, EdgeCounts, SpacingTotals};
-        use crate::profile::loops::LoopEdge;
+        use crate::profile::loops::{Every, LoopEdge};
         use crate::profile::{FunctionKind, ProcessId, ProcessInfo, ThreadId, ThreadInfo};
         let mut profile = Profile::default();
         let caller = profile
@@ -238,6 +238,7 @@ mod tests {
                 thread: ThreadId(0),
                 caller,
                 callee,
+                every: [Every::Turn, Every::Invocation][number as usize % 2],
                 sites: 1,
                 steady: number == 1,
                 turns: 1 << 40,

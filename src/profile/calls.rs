@@ -12,10 +12,7 @@
 //!   the time than close ones. The loss by snapshot is fitted together with the rate (a grid over the loss, Poisson
 //!   counts, a weak prior), so that the answer is that of a target that nobody looks at.
 
-use rustc_hash::FxHashMap;
-
-use super::loops::{self, LoopEdge};
-use super::{CallTree, FunctionId, ProcessId, Profile, ThreadId};
+use super::{FunctionId, ProcessId, ThreadId};
 
 /// Number of spacings of a burst, the finest first.
 pub const SPACINGS: usize = 4;
@@ -309,135 +306,6 @@ pub fn choose(
         calls: seen,
         error: None,
         source: CallSource::LowerBound,
-    }
-}
-
-/// What makes an edge of a tree: group, caller, callee.
-type Edge = (u32, FunctionId, FunctionId);
-
-/// Replaces the calls of a tree's nodes, counted in samples, by the best estimate; gives it by group and function.
-/// `groups` has each thread's group.
-pub(super) fn apply(
-    profile: &Profile,
-    threads: &[bool],
-    groups: &[u32],
-    tree: &mut CallTree,
-) -> FxHashMap<(u32, FunctionId), CallEstimate> {
-    let mut sums: FxHashMap<Edge, CallEstimate> = FxHashMap::default();
-    for bursts in &profile.bursts {
-        for edge in &bursts.edges {
-            let at = edge.thread.index();
-            if threads.get(at) != Some(&true) {
-                continue;
-            }
-            let Some(found) = estimate(&bursts.totals, &edge.counts, bursts.duration_us) else {
-                continue;
-            };
-            let group = groups.get(at).copied().unwrap_or(0);
-            sums.entry((group, edge.caller, edge.callee))
-                .and_modify(|sum| *sum = added(*sum, found))
-                .or_insert(found);
-        }
-    }
-    let mut turns: FxHashMap<Edge, Vec<LoopEdge>> = FxHashMap::default();
-    for edge in &profile.loops {
-        let at = edge.thread.index();
-        if threads.get(at) == Some(&true) {
-            let group = groups.get(at).copied().unwrap_or(0);
-            let known = turns.entry((group, edge.caller, edge.callee));
-            known.or_default().push(*edge);
-        }
-    }
-    let period_us = period_us(profile);
-    let mut nodes: FxHashMap<Edge, Vec<u32>> = FxHashMap::default();
-    let mut rows: FxHashMap<(u32, FunctionId), CallEstimate> = FxHashMap::default();
-    let mut add_row = |group, function, found: CallEstimate| {
-        rows.entry((group, function))
-            .and_modify(|sum| *sum = added(*sum, found))
-            .or_insert(found);
-    };
-    for at in 0..tree.nodes.len() as u32 {
-        let node = tree.nodes[at as usize];
-        let function = tree.function(&profile.tables, at);
-        match node.parent {
-            Some(parent) => {
-                let caller = tree.function(&profile.tables, parent);
-                let edge = (node.group, caller, function);
-                nodes.entry(edge).or_default().push(at);
-            }
-            None => {
-                let calls = node.calls;
-                let time_us = node.total_wall_us as f64;
-                add_row(
-                    node.group,
-                    function,
-                    choose(calls, None, time_us, period_us),
-                );
-            }
-        }
-    }
-    for (edge, nodes) in nodes {
-        let all = |value: fn(&super::TreeNode) -> u64| {
-            nodes
-                .iter()
-                .map(|&at| value(&tree.nodes[at as usize]))
-                .sum::<u64>()
-        };
-        let sampled = all(|node| node.calls);
-        let time_us = all(|node| node.total_wall_us);
-        let bursts = sums.get(&edge).copied();
-        let turns = turns.get(&edge).map(Vec::as_slice).unwrap_or_default();
-        let chosen = loops::estimate(turns, time_us as f64, bursts)
-            .unwrap_or_else(|| choose(sampled, bursts, time_us as f64, period_us));
-        add_row(edge.0, edge.2, chosen);
-        spread(tree, &nodes, sampled, time_us, chosen.calls);
-    }
-    rows
-}
-
-/// Makes the calls of `nodes` add up to `calls`, in the proportion of the calls sampled or of the time.
-fn spread(tree: &mut CallTree, nodes: &[u32], sampled: u64, time_us: u64, calls: f64) {
-    if calls as u64 == sampled {
-        return;
-    }
-    let by_calls = sampled > 0;
-    let whole = if by_calls { sampled } else { time_us }.max(1) as f64;
-    let (mut passed, mut given) = (0.0, 0u64);
-    for &at in nodes {
-        let node = &mut tree.nodes[at as usize];
-        let part = if by_calls {
-            node.calls
-        } else {
-            node.total_wall_us
-        };
-        passed += part as f64;
-        let up_to = (calls * (passed / whole)).round() as u64;
-        node.calls = up_to.saturating_sub(given);
-        given = given.max(up_to);
-    }
-}
-
-/// The sum of two numbers of calls; it comes from where most of them come from.
-fn added(a: CallEstimate, b: CallEstimate) -> CallEstimate {
-    let source = if a.calls >= b.calls { a } else { b }.source;
-    let error = match (a.error, b.error) {
-        (Some(a), Some(b)) => Some(a.hypot(b)),
-        (one, other) if source != CallSource::LowerBound => one.or(other),
-        _ => None,
-    };
-    CallEstimate {
-        calls: a.calls + b.calls,
-        error,
-        source,
-    }
-}
-
-fn period_us(profile: &Profile) -> f64 {
-    let meta = &profile.meta;
-    if meta.rate_hz > 0.0 {
-        1e6 / meta.rate_hz
-    } else {
-        meta.duration_us as f64 / meta.samples.max(1) as f64
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The turns in intervals between two looks at one execution of a loop are exact. What is left are the turns
 //! before the first look at an execution and after the last one, half an interval each on average: they are taken to be as
-//! fast as the others.
+//! fast as the others. Calls that every invocation of a function makes once follow from its number of calls.
 
 use super::calls::{CallEstimate, CallSource};
 use super::{FunctionId, ThreadId};
@@ -14,8 +14,8 @@ const LEAST_SEEN: f64 = 0.5;
 const LEAST_TIME: f64 = 0.8;
 
 /// Intervals at whose ends two executions were taken for one and shown to be two, by looks. More of them mean that
-/// executions are too short: some of them were not shown to be two.
-const MOST_MISTAKEN: f64 = 0.05;
+/// executions are too short: two that end in one interval may look like one, which happens to half the square of it.
+const MOST_MISTAKEN: f64 = 0.2;
 
 /// Standard deviation of the part of an execution that is not seen, in intervals: that of the sum of two uniform parts.
 const UNSEEN_DEVIATION: f64 = 0.41;
@@ -26,7 +26,16 @@ const UNSEEN_SPREAD: f64 = 0.2;
 /// Bursts that say so much more or less are believed instead.
 const TOLERANCE: f64 = 1.25;
 
-/// One edge of one thread in one loop.
+/// What makes a call exactly once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Every {
+    /// Every turn of a loop.
+    Turn,
+    /// Every invocation of the caller, if it returns.
+    Invocation,
+}
+
+/// One edge of one thread in one loop, or in no loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoopEdge {
     /// The thread.
@@ -35,9 +44,11 @@ pub struct LoopEdge {
     pub caller: FunctionId,
     /// What it calls in every turn.
     pub callee: FunctionId,
-    /// How many calls there are of it in one turn.
+    /// What makes those calls; without a loop all that follows `steady` but the time in calls is 0.
+    pub every: Every,
+    /// How many calls there are of it in one turn or invocation.
     pub sites: u64,
-    /// Whether no turn can have called something else.
+    /// Whether no turn or invocation can have called something else.
     pub steady: bool,
     /// Turns that were counted.
     pub turns: u64,
@@ -64,7 +75,7 @@ pub fn estimate(
 ) -> Option<CallEstimate> {
     let (mut calls, mut variance, mut time_us) = (0.0, 0.0, 0.0);
     let mut steady = true;
-    for edge in loops {
+    for edge in loops.iter().filter(|edge| edge.every == Every::Turn) {
         let (turns, sites) = (edge.turns as f64, edge.sites as f64);
         let (seen_us, whole_us) = (edge.seen_us as f64, edge.whole_us as f64);
         let (looks, executions) = (edge.looks as f64, edge.executions as f64);
@@ -80,25 +91,56 @@ pub fn estimate(
         let ends = UNSEEN_DEVIATION * interval_us * executions.sqrt();
         let rest = UNSEEN_SPREAD * (unseen_us - executions * interval_us).max(0.0);
         calls += sites * turns * (whole_us / seen_us).max(1.0);
-        variance += (sites * rate).powi(2) * (ends.powi(2) + rest.powi(2)) + sites * executions;
+        let mistaken = (edge.mistaken as f64 / looks).powi(2) / 2.0 * sites * turns;
+        variance += (sites * rate).powi(2) * (ends.powi(2) + rest.powi(2))
+            + sites * executions
+            + mistaken.powi(2);
         time_us += edge.time_us as f64;
         steady &= edge.steady;
     }
-    if calls == 0.0 || time_us < LEAST_TIME * edge_us || !calls.is_finite() {
+    settled(calls, variance.sqrt(), time_us / edge_us, steady, bursts)
+}
+
+/// The same from the number of invocations of the caller.
+pub fn estimate_below(
+    loops: &[LoopEdge],
+    edge_us: f64,
+    bursts: Option<CallEstimate>,
+    caller: CallEstimate,
+) -> Option<CallEstimate> {
+    let (mut sites, mut time_us, mut steady) = (0.0f64, 0.0, true);
+    for edge in loops.iter().filter(|edge| edge.every == Every::Invocation) {
+        sites = sites.max(edge.sites as f64);
+        time_us += edge.time_us as f64;
+        steady &= edge.steady;
+    }
+    let error = caller.error? * sites;
+    settled(caller.calls * sites, error, time_us / edge_us, steady, bursts)
+}
+
+/// `calls` of an edge of whose time they take `share`, unless bursts object.
+fn settled(
+    calls: f64,
+    error: f64,
+    share: f64,
+    steady: bool,
+    bursts: Option<CallEstimate>,
+) -> Option<CallEstimate> {
+    if calls < 1.0 || !calls.is_finite() || share.is_nan() || share < LEAST_TIME {
         return None;
     }
     // Other calls of the same function are taken to be as long.
-    let more = (edge_us / time_us).max(1.0);
+    let more = (1.0 / share).max(1.0);
     let found = CallEstimate {
         calls: calls * more,
-        error: Some(variance.sqrt().hypot(calls * (more - 1.0))),
+        error: Some(error.hypot(calls * (more - 1.0))),
         source: CallSource::Iterator,
     };
     let objects = |bursts: CallEstimate| {
         let far = 4.0 * bursts.error.unwrap_or(f64::INFINITY);
         let fewer = bursts.calls * TOLERANCE < found.calls && bursts.calls + far < found.calls;
         let more = bursts.calls > found.calls * TOLERANCE && bursts.calls - far > found.calls;
-        // Bursts can miss calls; but where turns may have called something else, they know better.
+        // Bursts can miss calls; but where something else may have been called, they know better.
         more || (fewer && !steady)
     };
     let told = steady || bursts.is_some();

@@ -9,6 +9,7 @@ pub mod diff;
 pub mod estimate;
 pub mod filter;
 pub mod loops;
+mod ncalls;
 pub mod record;
 pub mod states;
 pub mod tables;

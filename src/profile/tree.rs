@@ -3,7 +3,8 @@
 
 use rustc_hash::FxHashMap;
 
-use super::calls::{self, CallEstimate};
+use super::calls::CallEstimate;
+use super::ncalls;
 use super::{Filter, FrameId, FunctionId, Profile, Split, StackId, Tables};
 
 /// What a part of the tree belongs to when threads or processes are kept apart.
@@ -91,7 +92,7 @@ impl CallTree {
         }
         if profile.meta.origin == super::Origin::Sampled {
             let threads = filter.threads(profile);
-            tree.estimates = calls::apply(profile, &threads, &groups, &mut tree);
+            tree.estimates = ncalls::apply(profile, &threads, &groups, &mut tree);
         }
         tree
     }

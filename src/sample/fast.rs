@@ -354,7 +354,7 @@ impl<M: Memory> StackReader for FastReader<M> {
             self.thorough_us = now_us;
             heads = self.codes.heads();
         }
-        self.turns.begin(thorough, &mut heads);
+        self.turns.begin(now_us, &mut heads);
         self.window.set_extras(&heads);
         let mut held = self.hold(stacks)?;
         if self.codes.trim() {

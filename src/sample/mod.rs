@@ -62,25 +62,26 @@ pub struct ThreadStack {
     pub looked: bool,
 }
 
-/// A `for` loop that a frame is in, with a call that every turn makes exactly once.
+/// A `for` loop that a frame is in, with a call that every turn makes exactly once; or a call in no loop that every invocation
+/// makes exactly once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoopSeen {
     /// Place of the frame among those of the thread, 0-based.
     pub depth: u32,
-    /// Tells it from other loops of the code object.
-    pub head: u32,
+    /// Tells it from other loops of the code object; `None` for no loop.
+    pub head: Option<u32>,
     /// The call that the frame is in, if it is one of those.
     pub site: Option<LoopSite>,
     /// Which execution of the loop it is, and the number of turns from some start on; `None` when it is not known.
     pub turns: Option<(u64, u64)>,
 }
 
-/// A call that every turn of a loop makes exactly once.
+/// A call that every turn of a loop, or every invocation, makes exactly once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoopSite {
     /// Tells it from other calls of the code object.
     pub unit: u32,
-    /// Whether all turns call the same function, unless somebody else assigns what is called.
+    /// Whether the same function is called each time, unless somebody else assigns what is called.
     pub steady: bool,
 }
 

@@ -7,7 +7,7 @@
 use rustc_hash::FxHashMap;
 
 use super::{FrameSample, LoopSeen, ThreadStack};
-use crate::profile::loops::LoopEdge;
+use crate::profile::loops::{Every, LoopEdge};
 use crate::profile::{FunctionId, Profile, Tables, ThreadId};
 
 /// Most loops that are counted.
@@ -21,6 +21,8 @@ const MOST_SITES: usize = 32;
 #[derive(Debug, Default)]
 pub struct Seen {
     loops: Vec<LoopSeen>,
+    /// The time from the look before that one.
+    passed_us: u64,
     /// When that was, and whether samples without a look have followed; `None` before the first look.
     at_us: Option<u64>,
     skipped: bool,
@@ -28,8 +30,8 @@ pub struct Seen {
     fresh_from: Option<usize>,
 }
 
-/// A loop: thread, function, code object, head.
-type Key = (ThreadId, FunctionId, u32, u32);
+/// A loop: thread, function, code object, head; without a head what is in no loop.
+type Key = (ThreadId, FunctionId, u32, Option<u32>);
 
 #[derive(Debug, Default)]
 struct Counted {
@@ -90,13 +92,24 @@ impl Turning {
                 continue;
             }
             let counted = self.counted.entry(key).or_default();
+            if let Some((site, callee)) = now.site.zip(frames.get(depth + 1)) {
+                let function = tables.get_frame(callee.frame).function;
+                counted.called(function, site.unit, site.steady, passed_us);
+            }
+            if now.head.is_none() {
+                continue;
+            }
             counted.looks += 1;
-            counted.whole_us += passed_us;
             let same = seen.fresh_from.is_none_or(|fresh| depth < fresh);
             let before = seen
                 .loops
                 .iter()
                 .find(|before| same && (before.depth, before.head) == (now.depth, now.head));
+            // Before the first look at an execution no more than an interval as usual is taken for its time.
+            counted.whole_us += match before {
+                Some(_) => passed_us,
+                None => passed_us.min(seen.passed_us),
+            };
             match (before, before.and_then(|before| before.turns), now.turns) {
                 (None, ..) => counted.executions += 1,
                 (_, Some(before), Some(now)) if before.0 == now.0 && before.1 <= now.1 => {
@@ -112,33 +125,35 @@ impl Turning {
                 }
                 _ => {}
             }
-            if let Some((site, callee)) = now.site.zip(frames.get(depth + 1)) {
-                let function = tables.get_frame(callee.frame).function;
-                counted.called(function, site.unit, site.steady, passed_us);
-            }
         }
         seen.loops.clone_from(&stack.loops);
         (seen.at_us, seen.skipped, seen.fresh_from) = (Some(until_us), false, None);
+        seen.passed_us = passed_us;
         found
     }
 
     /// Adds what was counted to the profile, in the order of threads and functions.
     pub fn add_to(&self, profile: &mut Profile) {
         let mut edges = Vec::new();
-        for ((thread, caller, ..), counted) in &self.counted {
+        for ((thread, caller, _, head), counted) in &self.counted {
             for callee in &counted.callees {
                 let shared = |other: &Callee| {
                     other.function != callee.function
                         && other.sites.iter().any(|site| callee.sites.contains(site))
                 };
                 // A call that calls one function or another does not say how often each.
-                if counted.seen_us == 0 || counted.callees.iter().any(shared) {
+                let is_known = head.is_none() || counted.seen_us > 0;
+                if !is_known || counted.callees.iter().any(shared) {
                     continue;
                 }
                 edges.push(LoopEdge {
                     thread: *thread,
                     caller: *caller,
                     callee: callee.function,
+                    every: match head {
+                        Some(_) => Every::Turn,
+                        None => Every::Invocation,
+                    },
                     sites: callee.sites.len() as u64,
                     steady: callee.steady,
                     turns: counted.turns,
@@ -151,7 +166,7 @@ impl Turning {
                 });
             }
         }
-        edges.sort_unstable_by_key(|edge| (edge.thread, edge.caller, edge.callee, edge.turns));
+        edges.sort_unstable_by_key(|edge| (edge.thread, edge.caller, edge.callee, edge.turns, edge.time_us));
         profile.loops.extend(edges);
     }
 }

@@ -6,7 +6,7 @@ use crate::blocks::bytes::{Cursor, unzigzag};
 use crate::blocks::{BLOCK_HEAD, BlockHead, Unpacker, number};
 use crate::error::{Error, Result};
 use crate::profile::calls::{BurstEdge, Bursts, EdgeCounts, SPACINGS};
-use crate::profile::loops::LoopEdge;
+use crate::profile::loops::{Every, LoopEdge};
 use crate::profile::{
     CallStats, EdgeStats, Frame, FrameId, Function, FunctionId, FunctionKind, FunctionStats, Meta,
     Mode, Origin, ProcessId, ProcessInfo, Profile, StackId, StringId, ThreadId, ThreadInfo,
@@ -329,11 +329,16 @@ impl Reader {
     fn loops(&mut self, cursor: &mut Cursor<'_>) -> Result<()> {
         let profile = &mut self.profile;
         let functions = profile.tables.functions().len();
-        for _ in 0..cursor.rows(12)? {
+        for _ in 0..cursor.rows(13)? {
             profile.loops.push(LoopEdge {
                 thread: ThreadId(cursor.index(profile.threads.len(), "thread")?),
                 caller: FunctionId(cursor.index(functions, "function")?),
                 callee: FunctionId(cursor.index(functions, "function")?),
+                every: match cursor.varint()? {
+                    0 => Every::Turn,
+                    1 => Every::Invocation,
+                    _ => return Err(cursor.bad("calls of no known kind")),
+                },
                 sites: cursor.varint()?,
                 steady: cursor.varint()? != 0,
                 turns: cursor.varint()?,

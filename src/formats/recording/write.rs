@@ -7,7 +7,7 @@ use crate::blocks::Packer;
 use crate::blocks::bytes::{put_f64, put_text, put_varint, zigzag};
 use crate::error::{Error, Result};
 use crate::profile::calls::Bursts;
-use crate::profile::loops::LoopEdge;
+use crate::profile::loops::{Every, LoopEdge};
 use crate::profile::{
     CallStats, EdgeStats, FunctionKind, FunctionStats, Meta, Mode, Origin, Profile, Tables,
 };
@@ -238,6 +238,10 @@ fn put_loops(out: &mut Vec<u8>, loops: &[LoopEdge]) {
             put_varint(out, u64::from(id));
         }
         for value in [
+            match edge.every {
+                Every::Turn => 0,
+                Every::Invocation => 1,
+            },
             edge.sites,
             u64::from(edge.steady),
             edge.turns,

@@ -1,5 +1,6 @@
 //! The `for` loops of a code object (3.11 and newer): where the iterator of each is on the evaluation stack, and
-//! which calls every turn of a loop makes exactly once. The positions of the iterator then count those calls.
+//! which calls every turn of a loop makes exactly once. The positions of the iterator then count those calls. And calls in
+//! no loop that every invocation makes exactly once, unless it raises: there are as many of them as of invocations.
 //!
 //! Loops are natural ones: what leads back to the place that a jump back goes to, without passing it. A call is made
 //! once a turn when no way through the body leaves it out. Loading a variable or an attribute is taken not to raise.
@@ -47,6 +48,10 @@ pub enum Role {
     ForIter,
     /// Begins the call that the next instruction makes (3.11).
     Precall,
+    /// Returns to the caller.
+    Return,
+    /// Makes a generator or coroutine of the frame.
+    Generator,
 }
 
 /// What is around a loop.
@@ -73,7 +78,7 @@ pub struct ForLoop {
     pub counts: bool,
 }
 
-/// A call in the body of a `for` loop and in no loop within.
+/// A call in the body of a `for` loop and in no loop within, or in no loop at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Site {
     /// First unit and the one after the last inline cache.
@@ -81,10 +86,10 @@ pub struct Site {
     /// See `first`.
     pub end: u32,
     /// Position of the loop.
-    pub of: usize,
-    /// Whether every turn makes it exactly once.
+    pub of: Option<usize>,
+    /// Whether every turn, or every invocation that returns, makes it exactly once.
     pub once: bool,
-    /// Whether what is called is the same in all turns, unless somebody else assigns it.
+    /// Whether what is called is the same each time, unless somebody else assigns it.
     pub steady: bool,
 }
 
@@ -203,16 +208,25 @@ impl Graph {
         body
     }
 
-    /// Whether a turn from `head` back to it can leave out `call`.
-    fn can_miss(&self, natural: &Natural, call: u32, budget: &mut usize) -> bool {
+    /// Whether a turn from the head of a loop back to it can leave out `call`; without a loop, whether an invocation can return.
+    fn can_miss(&self, natural: Option<&Natural>, call: u32, budget: &mut usize) -> bool {
         let mut seen = vec![false; self.steps.len()];
-        let mut open: Vec<u32> = self.ahead.get(natural.head as usize).cloned().unwrap_or_default();
+        let mut open = match natural {
+            Some(natural) => self.ahead.get(natural.head as usize).cloned(),
+            None => Some(vec![0]),
+        }
+        .unwrap_or_default();
         while let Some(at) = open.pop() {
             *budget = budget.saturating_sub(1);
-            if at == natural.head || *budget == 0 {
+            let role = self.steps.get(at as usize).and_then(|step| step.role);
+            let is_end = match natural {
+                Some(natural) => at == natural.head,
+                None => role == Some(Role::Return),
+            };
+            if is_end || *budget == 0 {
                 return true;
             }
-            let inside = natural.body.get(at as usize) == Some(&true);
+            let inside = natural.is_none_or(|natural| natural.has(at as usize));
             let Some(seen) = seen.get_mut(at as usize).filter(|seen| !**seen) else {
                 continue;
             };
@@ -247,13 +261,6 @@ impl Opcodes {
         if self.roles.is_empty() || code.len() / 2 > MOST_UNITS {
             return None;
         }
-        let has_loop = |pair: &[u8]| {
-            let op = pair.first().and_then(|code| self.op(*code));
-            op.is_some_and(|op| self.role(op.code) == Some(Role::ForIter))
-        };
-        if !code.chunks_exact(2).any(has_loop) {
-            return Some(Loops::default());
-        }
         let protected = super::exception_table(exceptions);
         if protected.len() > MOST_PROTECTED {
             return None;
@@ -276,18 +283,28 @@ impl Opcodes {
                 };
             }
         }
-        found.inside = vec![0; code.len() / 2];
+        self.add_sites(&graph, &naturals, &mut found, code.len() / 2);
+        Some(found)
+    }
+
+    /// Finds the calls, and the loop of each unit.
+    fn add_sites(&self, graph: &Graph, naturals: &[Natural], found: &mut Loops, units: usize) {
+        found.inside = vec![0; units];
+        let is_generator = |step: &Step| step.role == Some(Role::Generator);
+        let is_plain = !graph.steps.iter().any(is_generator);
         let mut budget = MOST_STEPS;
         for (at, step) in graph.steps.iter().enumerate() {
             let innermost = naturals.iter().find(|natural| natural.has(at));
-            let Some((natural, of)) = innermost.and_then(|loop_| Some((loop_, loop_.is_for?)))
-            else {
-                continue;
-            };
-            for place in found.inside.get_mut(step.first..step.next).into_iter().flatten() {
-                *place = u16::try_from(of + 1).unwrap_or(0);
+            let of = innermost.and_then(|natural| natural.is_for);
+            if let Some(of) = of {
+                let places = found.inside.get_mut(step.first..step.next);
+                places
+                    .into_iter()
+                    .flatten()
+                    .for_each(|place| *place = u16::try_from(of + 1).unwrap_or(0));
             }
-            if step.op.call == CallKind::None {
+            let is_told = of.is_some() || (innermost.is_none() && is_plain);
+            if step.op.call == CallKind::None || !is_told {
                 continue;
             }
             // The two instructions of one call.
@@ -301,8 +318,8 @@ impl Opcodes {
                 continue;
             }
             budget = budget.saturating_sub(graph.steps.len());
-            let once = !graph.can_miss(natural, at as u32, &mut budget);
-            if let Some(counted) = found.loops.get_mut(of) {
+            let once = !graph.can_miss(innermost, at as u32, &mut budget);
+            if let Some(counted) = of.and_then(|of| found.loops.get_mut(of)) {
                 counted.counts |= once;
             }
             found.sites.push(Site {
@@ -310,10 +327,9 @@ impl Opcodes {
                 end: step.next as u32,
                 of,
                 once,
-                steady: budget > 0 && self.is_steady(&graph, natural, at),
+                steady: budget > 0 && self.is_steady(graph, innermost, at),
             });
         }
-        Some(found)
     }
 
     /// The loops of any kind; `for` loops are added to `found`.
@@ -357,8 +373,9 @@ impl Opcodes {
         Some(naturals)
     }
 
-    /// Whether what the call at `call` calls comes from names that the loop does not assign.
-    fn is_steady(&self, graph: &Graph, natural: &Natural, call: usize) -> bool {
+    /// Whether what the call at `call` calls comes from names that the loop does not assign; without a loop, that nothing in the
+    /// code object assigns and that are no arguments.
+    fn is_steady(&self, graph: &Graph, natural: Option<&Natural>, call: usize) -> bool {
         let Some(step) = graph.steps.get(call) else {
             return false;
         };
@@ -384,9 +401,10 @@ impl Opcodes {
     }
 
     /// Whether an instruction loads what the loop does not store.
-    fn is_unchanged(&self, graph: &Graph, natural: &Natural, load: &Step) -> bool {
+    fn is_unchanged(&self, graph: &Graph, natural: Option<&Natural>, load: &Step) -> bool {
         let stores = graph.steps.iter().enumerate();
-        let stores = stores.filter(|(at, _)| natural.has(*at)).map(|(_, step)| step);
+        let inside = |at: usize| natural.is_none_or(|natural| natural.has(at));
+        let stores = stores.filter(|(at, _)| inside(*at)).map(|(_, step)| step);
         let index = load.argument;
         let mut locals = stores.clone().flat_map(|step| match step.role {
             Some(Role::StoreLocal) => [Some(step.argument), None],
@@ -401,6 +419,8 @@ impl Opcodes {
         };
         match load.role {
             Some(Role::Constant | Role::Attribute) => true,
+            // What an invocation calls by an argument, the next one may not.
+            Some(Role::Local | Role::StoreLoad) if natural.is_none() => false,
             Some(Role::Local) => !locals.any(|stored| stored == Some(index)),
             Some(Role::StoreLoad) => !locals.any(|stored| stored == Some(index & 15)),
             Some(Role::Cell) => others(Role::StoreCell, index),

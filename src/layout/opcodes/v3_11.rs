@@ -151,9 +151,11 @@ static OPS: [Op; 109] = [
 
 /// What instructions do to variables, by rising number.
 #[rustfmt::skip]
-static ROLES: [(u8, Role); 19] = [
+static ROLES: [(u8, Role); 21] = [
     (2, Role::Constant), // PUSH_NULL
     (9, Role::Constant), // NOP
+    (75, Role::Generator), // RETURN_GENERATOR
+    (83, Role::Return), // RETURN_VALUE
     (90, Role::StoreName), // STORE_NAME
     (91, Role::StoreName), // DELETE_NAME
     (93, Role::ForIter), // FOR_ITER

@@ -151,9 +151,11 @@ static OPS: [Op; 109] = [
 
 /// What instructions do to variables, by rising number.
 #[rustfmt::skip]
-static ROLES: [(u8, Role); 18] = [
+static ROLES: [(u8, Role); 21] = [
     (2, Role::Constant), // PUSH_NULL
     (9, Role::Constant), // NOP
+    (75, Role::Generator), // RETURN_GENERATOR
+    (83, Role::Return), // RETURN_VALUE
     (90, Role::StoreName), // STORE_NAME
     (91, Role::StoreName), // DELETE_NAME
     (93, Role::ForIter), // FOR_ITER
@@ -163,6 +165,7 @@ static ROLES: [(u8, Role); 18] = [
     (101, Role::Name), // LOAD_NAME
     (106, Role::Attribute), // LOAD_ATTR
     (116, Role::Global), // LOAD_GLOBAL
+    (121, Role::Return), // RETURN_CONST
     (124, Role::Local), // LOAD_FAST
     (125, Role::StoreLocal), // STORE_FAST
     (126, Role::StoreLocal), // DELETE_FAST

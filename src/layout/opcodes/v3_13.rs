@@ -158,9 +158,11 @@ static OPS: [Op; 116] = [
 
 /// What instructions do to variables, by rising number.
 #[rustfmt::skip]
-static ROLES: [(u8, Role); 21] = [
+static ROLES: [(u8, Role); 24] = [
     (30, Role::Constant), // NOP
     (34, Role::Constant), // PUSH_NULL
+    (35, Role::Generator), // RETURN_GENERATOR
+    (36, Role::Return), // RETURN_VALUE
     (64, Role::StoreCell), // DELETE_DEREF
     (65, Role::StoreLocal), // DELETE_FAST
     (66, Role::StoreName), // DELETE_GLOBAL
@@ -174,6 +176,7 @@ static ROLES: [(u8, Role); 21] = [
     (88, Role::TwoLocals), // LOAD_FAST_LOAD_FAST
     (91, Role::Global), // LOAD_GLOBAL
     (92, Role::Name), // LOAD_NAME
+    (103, Role::Return), // RETURN_CONST
     (109, Role::StoreCell), // STORE_DEREF
     (110, Role::StoreLocal), // STORE_FAST
     (111, Role::StoreLoad), // STORE_FAST_LOAD_FAST

@@ -161,10 +161,12 @@ static OPS: [Op; 119] = [
 
 /// What instructions do to variables, by rising number.
 #[rustfmt::skip]
-static ROLES: [(u8, Role); 25] = [
+static ROLES: [(u8, Role); 27] = [
     (27, Role::Constant), // NOP
     (28, Role::Constant), // NOT_TAKEN
     (33, Role::Constant), // PUSH_NULL
+    (34, Role::Generator), // RETURN_GENERATOR
+    (35, Role::Return), // RETURN_VALUE
     (62, Role::StoreCell), // DELETE_DEREF
     (63, Role::StoreLocal), // DELETE_FAST
     (64, Role::StoreName), // DELETE_GLOBAL

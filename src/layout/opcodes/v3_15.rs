@@ -161,10 +161,12 @@ static OPS: [Op; 119] = [
 
 /// What instructions do to variables, by rising number.
 #[rustfmt::skip]
-static ROLES: [(u8, Role); 25] = [
+static ROLES: [(u8, Role); 27] = [
     (25, Role::Constant), // NOP
     (26, Role::Constant), // NOT_TAKEN
     (31, Role::Constant), // PUSH_NULL
+    (32, Role::Generator), // RETURN_GENERATOR
+    (33, Role::Return), // RETURN_VALUE
     (60, Role::StoreCell), // DELETE_DEREF
     (61, Role::StoreLocal), // DELETE_FAST
     (62, Role::StoreName), // DELETE_GLOBAL

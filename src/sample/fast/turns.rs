@@ -22,6 +22,12 @@ use crate::target::memory::{Memory, Range, read_c_string};
 const MOST_LOOPS: usize = 4;
 const MOST_ITERATORS: u32 = 2;
 
+/// Samples that follow the last look by less than that do not look.
+const LOOK_US: u64 = 700;
+
+/// Most calls in no loop on the way from a loop inwards.
+const MOST_CALLS: usize = 8;
+
 /// Most code objects in which loops are searched for in one sample.
 const MOST_SEARCHED: u32 = 4;
 
@@ -54,7 +60,8 @@ pub struct Turns {
     types: FxHashMap<u64, Option<&'static CountingIterator>>,
     /// Iterators that were looked at in this sample, with the bytes that are of use.
     watched: Vec<Range>,
-    /// Whether this sample looks, and what it may still look at.
+    /// When the next sample may look, whether this one does, and what it may still look at.
+    due_us: u64,
     looks: bool,
     iterators: u32,
     searches: u32,
@@ -62,10 +69,11 @@ pub struct Turns {
 
 impl Turns {
     /// Begins a sample. What it is to copy is added to `ranges`.
-    pub fn begin(&mut self, looks: bool, ranges: &mut Vec<Range>) {
-        self.looks = looks;
+    pub fn begin(&mut self, now_us: u64, ranges: &mut Vec<Range>) {
+        self.looks = now_us >= self.due_us;
         (self.iterators, self.searches) = (MOST_ITERATORS, MOST_SEARCHED);
-        if looks {
+        if self.looks {
+            self.due_us = now_us.saturating_add(LOOK_US);
             ranges.append(&mut self.watched);
         }
     }
@@ -83,39 +91,53 @@ impl Turns {
         if !stack.looked {
             return;
         }
+        let mut loops = 0;
+        // Calls on the way to a loop yet to come.
+        let mut calls: Vec<LoopSeen> = Vec::new();
         let frames = thread.raw.iter().zip(&thread.places).zip(&thread.words);
         for ((raw, place), words) in frames.rev().take(MOST_FRAMES) {
-            let Some(frame) = stack.frames.get(at(*place)) else {
-                continue;
-            };
-            let Some(index) = frame.code.checked_sub(1) else {
-                continue;
-            };
-            let Some(loops) = codes.loops(sight.memory, index, &mut self.searches) else {
-                continue;
-            };
-            let Some(of) = loops.at(frame.instruction) else {
-                continue;
-            };
-            let Some(found) = loops.loops.get(of).filter(|found| found.counts) else {
-                continue;
-            };
-            if !thread.is_on_stack(raw.address) {
-                continue;
-            }
-            let site = loops.site(frame.instruction);
-            let site = site.filter(|site| site.once && site.of == of);
-            stack.loops.push(LoopSeen {
-                depth: *place,
-                head: found.head,
-                site: site.map(|site| LoopSite {
-                    unit: site.first,
-                    steady: site.steady,
-                }),
-                turns: self.turns(sight, loops, of, raw, *words),
+            let found = stack.frames.get(at(*place)).and_then(|frame| {
+                let index = frame.code.checked_sub(1)?;
+                let loops = codes.loops(sight.memory, index, &mut self.searches)?;
+                thread.is_on_stack(raw.address).then_some((frame, loops))
             });
-            if stack.loops.len() == MOST_LOOPS {
-                break;
+            let Some((frame, found)) = found else {
+                calls.clear();
+                continue;
+            };
+            let of = found.at(frame.instruction);
+            let site = found.site(frame.instruction).filter(|site| site.once && site.of == of);
+            let site = site.map(|site| LoopSite {
+                unit: site.first,
+                steady: site.steady,
+            });
+            let seen = LoopSeen {
+                depth: *place,
+                head: None,
+                site,
+                turns: None,
+            };
+            let counts = |of: usize| found.loops.get(of).filter(|found| found.counts);
+            match of.and_then(|of| Some((of, counts(of)?))) {
+                Some((of, head)) => {
+                    if site.is_some() {
+                        stack.loops.append(&mut calls);
+                    }
+                    calls.clear();
+                    stack.loops.push(LoopSeen {
+                        head: Some(head.head),
+                        turns: self.turns(sight, found, of, raw, *words),
+                        ..seen
+                    });
+                    loops += 1;
+                    if loops == MOST_LOOPS {
+                        return;
+                    }
+                }
+                None if of.is_none() && site.is_some() && calls.len() < MOST_CALLS => {
+                    calls.push(seen);
+                }
+                None => calls.clear(),
             }
         }
     }
