@@ -1,8 +1,9 @@
 //! Numbers of calls beside the exact ones that the program itself keeps, in every interpreter that has frames on a
-//! data stack; what `--no-bursts` leaves; and the same numbers again from a recording.
+//! data stack: by bursts, by the turns of loops, and what `--no-bursts` leaves; and the same numbers again from a recording.
 
 mod common;
 
+use biopsy::layout::tables::for_version;
 use common::{Python, Stage, alone, biopsy, biopsy_command, not_here, run, say};
 use serde_json::Value;
 
@@ -84,7 +85,7 @@ fn calls_of_all_lengths_are_counted() {
             "c_1000",
             "loop_5000",
         ];
-        let arguments = [&["--seconds", "5"], &names[..]].concat();
+        let arguments = [&["--seconds", "5", "--loop", "while"], &names[..]].concat();
         let counted = count(python, &stage, &[], &arguments);
         for name in names {
             let ratio = ratio(python, &counted, name);
@@ -111,11 +112,112 @@ fn calls_of_all_lengths_are_counted() {
 }
 
 #[test]
+fn calls_of_every_turn_of_a_loop_are_exact() {
+    let _alone = alone();
+    for python in versions() {
+        for (loop_, options) in [("for", &[][..]), ("unrolled", &["--no-bursts"])] {
+            let stage = python.stage();
+            let names = ["c_20", "loop_50", "c_1000", "loop_5000"];
+            let arguments = [&["--seconds", "3", "--loop", loop_], &names[..]].concat();
+            let counted = count(python, &stage, options, &arguments);
+            let rows = names.iter().map(|name| {
+                let row = function(&counted.profile, name);
+                (
+                    *name,
+                    row,
+                    counted.truth["counts"][name].as_f64().expect("count"),
+                )
+            });
+            let mut rows: Vec<(&str, &Value, f64)> = rows.collect();
+            // Each call of those makes one of this.
+            let sums = rows.iter().filter(|(name, ..)| name.starts_with('c'));
+            let sums = sums.map(|(.., truth)| truth).sum();
+            let sum = "<built-in method builtins.sum>";
+            rows.push((sum, function(&counted.profile, sum), sums));
+            for (name, row, truth) in rows {
+                let calls = row["ncalls"].as_f64().expect("ncalls");
+                let error = row["ncalls_error"].as_f64().unwrap_or(f64::INFINITY);
+                let text = format!(
+                    "{python}: {loop_}: {name}: {truth} calls, {calls} from {} with a standard error of {error}: {:.4}",
+                    row["ncalls_from"],
+                    calls / truth,
+                );
+                say(format_args!("{text}"));
+                assert_eq!(row["ncalls_from"], "iterator", "{text}");
+                let allowed = (0.01 * truth).max(5.0 * error);
+                assert!((calls - truth).abs() < allowed, "a busy machine? {text}");
+                assert!(error < 0.03 * truth, "a busy machine? {text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn calls_that_turns_leave_out_are_not_called_exact() {
+    let _alone = alone();
+    for python in versions() {
+        let stage = python.stage();
+        let arguments = ["--seconds", "2", "--loop", "branch", "c_50", "loop_200"];
+        let counted = count(python, &stage, &[], &arguments);
+        for name in ["c_50", "loop_200"] {
+            ratio(python, &counted, name);
+            let row = function(&counted.profile, name);
+            assert_ne!(row["ncalls_from"], "iterator", "{python}: {row}");
+        }
+    }
+}
+
+/// As `loop_shapes.py` prints them.
+type LoopShape = (String, u32, String, String, u32, Option<String>, bool);
+
+#[test]
+fn loops_and_what_they_call_once_are_found() {
+    let bytes = |hex: &str| -> Vec<u8> {
+        let byte = |at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).expect("hex");
+        (0..hex.len() / 2).map(byte).collect()
+    };
+    let mut wrong = Vec::new();
+    for python in versions() {
+        let opcodes = for_version(3, python.minor)
+            .and_then(|offsets| offsets.opcodes)
+            .expect("opcodes");
+        let stage = python.stage();
+        let mut target = python.start(&[&stage.fixture("loop_shapes.py")]);
+        let mut shapes = 0;
+        loop {
+            let line = target.line();
+            if line == "end" {
+                break;
+            }
+            shapes += 1;
+            let (name, stack_size, code, exceptions, unit, every, steady): LoopShape =
+                serde_json::from_str(&line).expect("JSON");
+            let found = opcodes.loops(&bytes(&code), &bytes(&exceptions), stack_size);
+            let found = found.unwrap_or_else(|| panic!("{python}: no loops for {line}"));
+            let site = found.site(unit).filter(|site| site.once);
+            let of = site.map(|site| {
+                if site.of.is_some() {
+                    "turn"
+                } else {
+                    "invocation"
+                }
+            });
+            let is_steady = site.is_some_and(|site| site.steady);
+            if of != every.as_deref() || is_steady != steady {
+                wrong.push(format!("{python}: {name}: {of:?}, steady: {is_steady}"));
+            }
+        }
+        assert!(shapes > 20, "{python}: {shapes}");
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
 fn without_bursts_samples_count_what_they_can() {
     let _alone = alone();
     for python in versions() {
         let stage = python.stage();
-        let arguments = ["--seconds", "2", "c_20", "loop_5000"];
+        let arguments = ["--seconds", "2", "--loop", "while", "c_20", "loop_5000"];
         let counted = count(python, &stage, &["--no-bursts"], &arguments);
         let long = ratio(python, &counted, "loop_5000");
         assert!((long - 1.0).abs() < ALLOWED, "{python}: {long}");

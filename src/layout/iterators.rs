@@ -32,7 +32,12 @@ pub struct CountingIterator {
     fixed: u32,
 }
 
-const fn iterator(name: &'static str, counts: Counts, position: u32, fixed: u32) -> CountingIterator {
+const fn iterator(
+    name: &'static str,
+    counts: Counts,
+    position: u32,
+    fixed: u32,
+) -> CountingIterator {
     CountingIterator {
         name,
         counts,
@@ -117,7 +122,9 @@ impl CountingIterator {
 
 /// The number in a word of an evaluation stack that is no pointer (`PyStackRef_TagInt` of 3.15).
 pub fn tagged_number(word: u64) -> Option<u64> {
-    (word & 3 == 3).then_some(word >> 2).filter(|number| *number < HIGHEST)
+    (word & 3 == 3)
+        .then_some(word >> 2)
+        .filter(|number| *number < HIGHEST)
 }
 
 #[cfg(test)]
@@ -134,12 +141,20 @@ mod tests {
     #[test]
     fn values_that_were_taken_are_counted() {
         let index = RangeIterator::Index.find("range_iterator").expect("known");
-        let before = index.position(&bytes(&[1, 7, 1, 1003, 2, 4499])).expect("position");
-        let after = index.position(&bytes(&[1, 7, 3, 1003, 2, 4499])).expect("position");
+        let before = index
+            .position(&bytes(&[1, 7, 1, 1003, 2, 4499]))
+            .expect("position");
+        let after = index
+            .position(&bytes(&[1, 7, 3, 1003, 2, 4499]))
+            .expect("position");
         assert_eq!((after.taken - before.taken, after.over), (2, before.over));
         let left = RangeIterator::Left.find("range_iterator").expect("known");
-        let before = left.position(&bytes(&[1, 7, 1005, 2, 4498])).expect("position");
-        let after = left.position(&bytes(&[1, 7, 1009, 2, 4496])).expect("position");
+        let before = left
+            .position(&bytes(&[1, 7, 1005, 2, 4498]))
+            .expect("position");
+        let after = left
+            .position(&bytes(&[1, 7, 1009, 2, 4496]))
+            .expect("position");
         assert_eq!((after.taken - before.taken, after.over), (2, before.over));
     }
 

@@ -78,7 +78,7 @@ pub fn estimate(
     for edge in loops.iter().filter(|edge| edge.every == Every::Turn) {
         let (turns, sites) = (edge.turns as f64, edge.sites as f64);
         let (seen_us, whole_us) = (edge.seen_us as f64, edge.whole_us as f64);
-        let (looks, executions) = (edge.looks as f64, edge.executions as f64);
+        let (looks, executions) = (edge.looks.max(1) as f64, edge.executions as f64);
         let is_known = seen_us >= LEAST_SEEN * whole_us
             && edge.mistaken as f64 <= MOST_MISTAKEN * looks
             && turns > 0.0;
@@ -90,7 +90,8 @@ pub fn estimate(
         let unseen_us = (whole_us - seen_us).max(0.0);
         let ends = UNSEEN_DEVIATION * interval_us * executions.sqrt();
         let rest = UNSEEN_SPREAD * (unseen_us - executions * interval_us).max(0.0);
-        calls += sites * turns * (whole_us / seen_us).max(1.0);
+        // An execution begins with a turn, however short the time before the first look.
+        calls += sites * (turns + (rate * unseen_us).max(executions));
         let mistaken = (edge.mistaken as f64 / looks).powi(2) / 2.0 * sites * turns;
         variance += (sites * rate).powi(2) * (ends.powi(2) + rest.powi(2))
             + sites * executions
@@ -115,7 +116,13 @@ pub fn estimate_below(
         steady &= edge.steady;
     }
     let error = caller.error? * sites;
-    settled(caller.calls * sites, error, time_us / edge_us, steady, bursts)
+    settled(
+        caller.calls * sites,
+        error,
+        time_us / edge_us,
+        steady,
+        bursts,
+    )
 }
 
 /// `calls` of an edge of whose time they take `share`, unless bursts object.
@@ -145,4 +152,107 @@ fn settled(
     };
     let told = steady || bursts.is_some();
     (told && !bursts.is_some_and(objects)).then_some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edge(turns: u64, seen_us: u64, whole_us: u64) -> LoopEdge {
+        LoopEdge {
+            thread: ThreadId(0),
+            caller: FunctionId(0),
+            callee: FunctionId(1),
+            every: Every::Turn,
+            sites: 1,
+            steady: true,
+            turns,
+            seen_us,
+            whole_us,
+            looks: whole_us / 1000,
+            executions: 10,
+            mistaken: 0,
+            time_us: whole_us,
+        }
+    }
+
+    fn bursts(calls: f64, error: f64) -> Option<CallEstimate> {
+        Some(CallEstimate {
+            calls,
+            error: Some(error),
+            source: CallSource::Bursts,
+        })
+    }
+
+    #[test]
+    fn what_was_not_seen_is_as_fast_as_the_rest() {
+        let found = estimate(&[edge(9900, 990_000, 1_000_000)], 1e6, None).expect("calls");
+        assert_eq!(
+            (found.calls.round(), found.source),
+            (10_000.0, CallSource::Iterator)
+        );
+        assert!(found.error.expect("error") < 30.0);
+        // Long turns: all but the first of each execution.
+        let found = estimate(&[edge(90, 990_000, 1_000_000)], 1e6, None).expect("calls");
+        assert_eq!(found.calls, 100.0);
+        let twice = LoopEdge {
+            sites: 2,
+            ..edge(9900, 990_000, 1_000_000)
+        };
+        let found = estimate(&[twice], 1e6, None).expect("calls");
+        assert_eq!(found.calls.round(), 20_000.0);
+    }
+
+    #[test]
+    fn what_does_not_tell_is_left_to_others() {
+        let good = edge(9900, 990_000, 1_000_000);
+        let none = |edge: LoopEdge, edge_us: f64, bursts| {
+            assert_eq!(estimate(&[edge], edge_us, bursts), None, "{edge:?}");
+        };
+        // Mostly called elsewhere; hardly seen; executions that were mixed up.
+        none(good, 2e6, None);
+        none(edge(100, 400_000, 1_000_000), 1e6, None);
+        let mistaken = 300;
+        none(LoopEdge { mistaken, ..good }, 1e6, None);
+        // Bursts that saw more, or that saw less of what may call something else.
+        none(good, 1e6, bursts(20_000.0, 500.0));
+        assert!(estimate(&[good], 1e6, bursts(1000.0, 50.0)).is_some());
+        let steady = false;
+        none(LoopEdge { steady, ..good }, 1e6, bursts(1000.0, 50.0));
+        none(LoopEdge { steady, ..good }, 1e6, None);
+        let agreed = bursts(9500.0, 500.0);
+        assert!(estimate(&[LoopEdge { steady, ..good }], 1e6, agreed).is_some());
+    }
+
+    #[test]
+    fn calls_of_every_invocation_follow_it() {
+        let caller = estimate(&[edge(9900, 990_000, 1_000_000)], 1e6, None).expect("calls");
+        let below = LoopEdge {
+            every: Every::Invocation,
+            sites: 3,
+            time_us: 900_000,
+            ..edge(0, 0, 0)
+        };
+        let found = estimate_below(&[below], 900_000.0, None, caller).expect("calls");
+        assert_eq!(found.calls.round(), 30_000.0);
+        assert_eq!(estimate_below(&[below], 2e6, None, caller), None);
+    }
+
+    #[test]
+    fn numbers_of_a_damaged_file_do_no_harm() {
+        for most in [0, 1, u64::MAX] {
+            let edge = LoopEdge {
+                sites: most,
+                looks: 0,
+                executions: most,
+                mistaken: most,
+                ..edge(most, most, most)
+            };
+            for edge_us in [0.0, 1.0, f64::MAX] {
+                if let Some(found) = estimate(&[edge], edge_us, None) {
+                    assert!(found.calls.is_finite());
+                }
+            }
+        }
+    }
 }

@@ -91,7 +91,13 @@ pub(super) fn apply(
             };
             let caller = rows.get(&(edge.0, edge.1)).copied();
             let chosen = known.settle(caller.filter(|_| !is_cycle), period_us);
-            spread(tree, &known.nodes, known.sampled, known.time_us, chosen.calls);
+            spread(
+                tree,
+                &known.nodes,
+                known.sampled,
+                known.time_us,
+                chosen.calls,
+            );
             settled.push(((edge.0, edge.2), chosen));
         }
         for (row, chosen) in settled {

@@ -87,7 +87,12 @@ impl Turning {
             let Some(frame) = frames.get(depth) else {
                 continue;
             };
-            let key = (id, tables.get_frame(frame.frame).function, frame.code, now.head);
+            let key = (
+                id,
+                tables.get_frame(frame.frame).function,
+                frame.code,
+                now.head,
+            );
             if self.counted.len() >= MOST_LOOPS && !self.counted.contains_key(&key) {
                 continue;
             }
@@ -166,14 +171,25 @@ impl Turning {
                 });
             }
         }
-        edges.sort_unstable_by_key(|edge| (edge.thread, edge.caller, edge.callee, edge.turns, edge.time_us));
+        edges.sort_unstable_by_key(|edge| {
+            (
+                edge.thread,
+                edge.caller,
+                edge.callee,
+                edge.turns,
+                edge.time_us,
+            )
+        });
         profile.loops.extend(edges);
     }
 }
 
 impl Counted {
     fn called(&mut self, function: FunctionId, site: u32, steady: bool, time_us: u64) {
-        let known = self.callees.iter().position(|callee| callee.function == function);
+        let known = self
+            .callees
+            .iter()
+            .position(|callee| callee.function == function);
         if known.is_none() && self.callees.len() < MOST_CALLEES {
             self.callees.push(Callee {
                 function,
@@ -184,7 +200,10 @@ impl Counted {
         }
         let callee = match known {
             Some(known) => self.callees.get_mut(known),
-            None => self.callees.last_mut().filter(|last| last.function == function),
+            None => self
+                .callees
+                .last_mut()
+                .filter(|last| last.function == function),
         };
         let Some(callee) = callee else {
             return;

@@ -22,6 +22,8 @@ const MOST_PROTECTED: usize = 1024;
 pub enum Role {
     /// Loads a constant or null, or does nothing.
     Constant,
+    /// Moves or drops values.
+    Discard,
     /// Loads a local variable.
     Local,
     /// Loads a variable of a cell.
@@ -137,7 +139,12 @@ struct Graph {
 }
 
 impl Graph {
-    fn new(opcodes: &Opcodes, code: &[u8], protected: &[Protected], depths: &[i64]) -> Option<Graph> {
+    fn new(
+        opcodes: &Opcodes,
+        code: &[u8],
+        protected: &[Protected],
+        depths: &[i64],
+    ) -> Option<Graph> {
         let units = code.len() / 2;
         let mut steps = Vec::new();
         let mut position = vec![u32::MAX; units];

@@ -151,7 +151,8 @@ static OPS: [Op; 109] = [
 
 /// What instructions do to variables, by rising number.
 #[rustfmt::skip]
-static ROLES: [(u8, Role); 21] = [
+static ROLES: [(u8, Role); 24] = [
+    (1, Role::Discard), // POP_TOP
     (2, Role::Constant), // PUSH_NULL
     (9, Role::Constant), // NOP
     (75, Role::Generator), // RETURN_GENERATOR
@@ -161,10 +162,12 @@ static ROLES: [(u8, Role); 21] = [
     (93, Role::ForIter), // FOR_ITER
     (97, Role::StoreName), // STORE_GLOBAL
     (98, Role::StoreName), // DELETE_GLOBAL
+    (99, Role::Discard), // SWAP
     (100, Role::Constant), // LOAD_CONST
     (101, Role::Name), // LOAD_NAME
     (106, Role::Attribute), // LOAD_ATTR
     (116, Role::Global), // LOAD_GLOBAL
+    (120, Role::Discard), // COPY
     (124, Role::Local), // LOAD_FAST
     (125, Role::StoreLocal), // STORE_FAST
     (126, Role::StoreLocal), // DELETE_FAST

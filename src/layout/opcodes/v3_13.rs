@@ -158,11 +158,13 @@ static OPS: [Op; 116] = [
 
 /// What instructions do to variables, by rising number.
 #[rustfmt::skip]
-static ROLES: [(u8, Role); 24] = [
+static ROLES: [(u8, Role); 27] = [
     (30, Role::Constant), // NOP
+    (32, Role::Discard), // POP_TOP
     (34, Role::Constant), // PUSH_NULL
     (35, Role::Generator), // RETURN_GENERATOR
     (36, Role::Return), // RETURN_VALUE
+    (61, Role::Discard), // COPY
     (64, Role::StoreCell), // DELETE_DEREF
     (65, Role::StoreLocal), // DELETE_FAST
     (66, Role::StoreName), // DELETE_GLOBAL
@@ -183,4 +185,5 @@ static ROLES: [(u8, Role); 24] = [
     (112, Role::StoreTwo), // STORE_FAST_STORE_FAST
     (113, Role::StoreName), // STORE_GLOBAL
     (114, Role::StoreName), // STORE_NAME
+    (115, Role::Discard), // SWAP
 ];

@@ -161,12 +161,14 @@ static OPS: [Op; 119] = [
 
 /// What instructions do to variables, by rising number.
 #[rustfmt::skip]
-static ROLES: [(u8, Role); 27] = [
+static ROLES: [(u8, Role); 30] = [
     (27, Role::Constant), // NOP
     (28, Role::Constant), // NOT_TAKEN
+    (31, Role::Discard), // POP_TOP
     (33, Role::Constant), // PUSH_NULL
     (34, Role::Generator), // RETURN_GENERATOR
     (35, Role::Return), // RETURN_VALUE
+    (59, Role::Discard), // COPY
     (62, Role::StoreCell), // DELETE_DEREF
     (63, Role::StoreLocal), // DELETE_FAST
     (64, Role::StoreName), // DELETE_GLOBAL
@@ -189,4 +191,5 @@ static ROLES: [(u8, Role); 27] = [
     (114, Role::StoreTwo), // STORE_FAST_STORE_FAST
     (115, Role::StoreName), // STORE_GLOBAL
     (116, Role::StoreName), // STORE_NAME
+    (117, Role::Discard), // SWAP
 ];

@@ -161,12 +161,14 @@ static OPS: [Op; 119] = [
 
 /// What instructions do to variables, by rising number.
 #[rustfmt::skip]
-static ROLES: [(u8, Role); 27] = [
+static ROLES: [(u8, Role); 30] = [
     (25, Role::Constant), // NOP
     (26, Role::Constant), // NOT_TAKEN
+    (29, Role::Discard), // POP_TOP
     (31, Role::Constant), // PUSH_NULL
     (32, Role::Generator), // RETURN_GENERATOR
     (33, Role::Return), // RETURN_VALUE
+    (57, Role::Discard), // COPY
     (60, Role::StoreCell), // DELETE_DEREF
     (61, Role::StoreLocal), // DELETE_FAST
     (62, Role::StoreName), // DELETE_GLOBAL
@@ -189,4 +191,5 @@ static ROLES: [(u8, Role); 27] = [
     (113, Role::StoreTwo), // STORE_FAST_STORE_FAST
     (114, Role::StoreName), // STORE_GLOBAL
     (115, Role::StoreName), // STORE_NAME
+    (116, Role::Discard), // SWAP
 ];

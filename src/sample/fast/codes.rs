@@ -233,12 +233,7 @@ impl Codes {
 
     /// Its `for` loops, where they can be told; by [`CodeId::index`]. They are found if `budget` is left, and that takes one
     /// of it.
-    pub fn loops(
-        &mut self,
-        memory: &impl Memory,
-        index: u32,
-        budget: &mut u32,
-    ) -> Option<&Loops> {
+    pub fn loops(&mut self, memory: &impl Memory, index: u32, budget: &mut u32) -> Option<&Loops> {
         let opcodes = self.offsets.opcodes?;
         let code = self.codes.get_mut(index as usize)?;
         if code.loops.is_none() {

@@ -106,7 +106,9 @@ impl Turns {
                 continue;
             };
             let of = found.at(frame.instruction);
-            let site = found.site(frame.instruction).filter(|site| site.once && site.of == of);
+            let site = found
+                .site(frame.instruction)
+                .filter(|site| site.once && site.of == of);
             let site = site.map(|site| LoopSite {
                 unit: site.first,
                 steady: site.steady,
@@ -219,7 +221,10 @@ impl Turns {
         let name = kind.checked_add(object::TYPE_NAME as u64)?;
         let name = sight.memory.read_word(name).ok()?;
         let name = read_c_string(sight.memory, name, NAME_LIMIT)?;
-        let found = sight.offsets.range_iterator.and_then(|range| range.find(&name));
+        let found = sight
+            .offsets
+            .range_iterator
+            .and_then(|range| range.find(&name));
         self.types.insert(kind, found);
         found
     }
