@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 
 use crate::layout::{self, Offsets, object};
 use crate::profile::{FrameId, FunctionKind, Tables};
-use crate::target::memory::{Memory, read_c_string};
+use crate::target::memory::{Memory, Range, read_c_string};
 
 /// PyCFunctionObject: `m_ml`, `m_self`, `m_module`; PyDescrObject: `d_type`, `d_name`; the same in all versions that
 /// have opcodes.
@@ -32,8 +32,16 @@ const MOST_BASES: usize = 64;
 const NAME_LIMIT: usize = 256;
 
 /// How long an object is believed to be what it was. Functions of modules, methods of types, and what is no C
-/// function live on.
+/// function live on: the next sample copies their first bytes along, and they are only read by themselves if that
+/// has not happened for so long.
 const BELIEVED_US: u64 = 20_000;
+const BELIEVED_UNSEEN_US: u64 = 40_000;
+
+/// Bytes that tell what an object is.
+const HEAD: usize = 40;
+
+/// Most objects that one sample copies.
+const MOST_WANTED: usize = 4;
 
 /// Most objects and functions that are remembered; then all are forgotten.
 const MOST_KNOWN: usize = 100_000;
@@ -64,6 +72,9 @@ pub struct Builtins {
     objects: FxHashMap<u64, Known>,
     /// By type of the object, `m_ml` or `d_name`, and type of self.
     frames: FxHashMap<[u64; 3], FrameId>,
+    /// Objects that the next sample is to copy, and those that this one has copied.
+    wanted: Vec<u64>,
+    copied: Vec<u64>,
 }
 
 impl Builtins {
@@ -74,7 +85,34 @@ impl Builtins {
             kinds: FxHashMap::default(),
             objects: FxHashMap::default(),
             frames: FxHashMap::default(),
+            wanted: Vec::new(),
+            copied: Vec::new(),
         }
+    }
+
+    /// What a sample is to copy of objects, so that it can be seen whether they are what they were.
+    pub fn heads(&mut self) -> impl Iterator<Item = Range> + '_ {
+        std::mem::swap(&mut self.wanted, &mut self.copied);
+        self.wanted.clear();
+        self.copied.iter().map(|address| Range {
+            address: *address as usize,
+            length: HEAD,
+        })
+    }
+
+    /// Whether an object that was looked at `age_us` ago may still be believed to be what it was; the next sample copies
+    /// it where that is no longer sure.
+    fn is_believed(&mut self, address: u64, age_us: u64) -> bool {
+        if age_us < BELIEVED_US {
+            return true;
+        }
+        if self.copied.contains(&address) {
+            return false;
+        }
+        if self.wanted.len() < MOST_WANTED && !self.wanted.contains(&address) {
+            self.wanted.push(address);
+        }
+        age_us < BELIEVED_UNSEEN_US
     }
 
     /// The frame of the C function that the object at `address` is; `None` for all other callables.
@@ -88,7 +126,7 @@ impl Builtins {
         let known = self.objects.get(&address).copied();
         if let Some(known) = known
             && known.lasts
-            && now_us < known.checked_us.saturating_add(BELIEVED_US)
+            && self.is_believed(address, now_us.saturating_sub(known.checked_us))
         {
             return known.frame;
         }
@@ -98,7 +136,7 @@ impl Builtins {
             self.kinds.clear();
         }
         // Others may be short-lived, such as a bound method of a list: never told by their address alone.
-        let mut bytes = [0; 40];
+        let mut bytes = [0; HEAD];
         memory.read(address, &mut bytes).ok()?;
         if layout::int(&bytes, object::REFERENCES) == Some(0) {
             // Bound for this call, which is over: what is left of it is its end.
@@ -110,6 +148,13 @@ impl Builtins {
             && known.head == head
             && now_us < known.checked_us.saturating_add(BELIEVED_US)
         {
+            return known.frame;
+        }
+        if let Some(known) = self.objects.get_mut(&address)
+            && known.head == head
+            && known.lasts
+        {
+            known.checked_us = now_us;
             return known.frame;
         }
         let kind = self.kind(memory, head[0])?;

@@ -10,6 +10,9 @@ use crate::profile::{Function, FunctionId, FunctionKind, ProcessId, Profile, Tab
 /// Most edges that are kept; of a program that never repeats itself nothing can be counted anyway.
 const MOST_EDGES: usize = 200_000;
 
+/// Calls of an edge that were seen in windows of one spacing, up to which more of them are worth a look: an error of 10 %.
+const RARE: u64 = 100;
+
 /// A frame in a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SeenFrame {
@@ -86,6 +89,15 @@ pub struct Tally {
     known: Vec<SeenFrame>,
 }
 
+/// What a window brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct News {
+    /// Pairs of snapshots between which a new call began.
+    pub calls: u64,
+    /// Whether one of them was along an edge that has not been seen often.
+    pub of_rare: bool,
+}
+
 /// How much of the time a window stands for beside the others: those at rest are taken less often.
 pub type Weight = u64;
 
@@ -99,7 +111,8 @@ impl Tally {
         snapshots: &[Snapshot],
         longest_ns: u64,
         weight: Weight,
-    ) {
+    ) -> News {
+        let mut news = News::default();
         let step = |at: usize| {
             let (before, now) = (snapshots.get(at.wrapping_sub(1))?, snapshots.get(at)?);
             let gap_ns = now.at_ns.saturating_sub(before.at_ns);
@@ -115,12 +128,14 @@ impl Tally {
                 totals.pairs = totals.pairs.saturating_add(weight);
             }
             let fresh = self.advance(ways, now);
+            news.calls += u64::from(fresh < now.frames.len());
             for (depth, pair) in now.frames.windows(2).enumerate() {
                 let Some(counts) = self.counts(thread, spacing, pair) else {
-                    return;
+                    return news;
                 };
                 counts.pairs = counts.pairs.saturating_add(weight);
                 if depth + 1 >= fresh {
+                    news.of_rare |= counts.boundaries < RARE.saturating_mul(weight);
                     counts.boundaries = counts.boundaries.saturating_add(weight);
                 }
             }
@@ -137,6 +152,23 @@ impl Tally {
                         counts.coarse = counts.coarse.saturating_add(weight);
                     }
                 }
+            }
+        }
+        news
+    }
+
+    /// Multiplies what was counted, by spacing: weighted counts are less certain than as many single ones.
+    pub fn scale(&mut self, by: [f64; SPACINGS]) {
+        for (at, by) in by.into_iter().enumerate() {
+            let scaled = |count: &mut u64| *count = (*count as f64 * by).round() as u64;
+            if let Some(totals) = self.totals.get_mut(at) {
+                scaled(&mut totals.time_ns);
+                scaled(&mut totals.pairs);
+            }
+            for counts in self.edges.values_mut().filter_map(|edge| edge.get_mut(at)) {
+                scaled(&mut counts.boundaries);
+                scaled(&mut counts.pairs);
+                scaled(&mut counts.coarse);
             }
         }
     }

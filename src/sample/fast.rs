@@ -44,13 +44,10 @@ use crate::profile::Tables;
 use crate::target::access;
 use crate::target::cpu::Pin;
 use crate::target::locate::Version;
-use crate::target::memory::{Live, Memory, Stopper, Unreadable};
+use crate::target::memory::{Live, Memory, Range, Stopper, Unreadable};
 use crate::target::runtime::{self, Runtime};
 use crate::target::threads::Threads;
 use crate::units::{Pid, Tid};
-
-/// A sample this long after the last thorough one is thorough too: it looks at code objects again.
-const THOROUGH_US: u64 = 950;
 
 /// Why a target is not read on its own CPU, where that was not asked for.
 const CLOSED_CPUS: &str = "the target's CPUs are not open to us";
@@ -132,13 +129,14 @@ pub struct FastReader<M: Memory = Live> {
     window: Window,
     /// The domain and holder that `window` is planned for.
     planned: Option<(usize, u64)>,
+    /// Whether the words of the lock are among what is copied, not after it.
+    lock_inside: bool,
     /// Where the interpreter of that holder says whether it collects garbage; 0 when that is not known.
     collecting: u64,
     frames: Vec<RawFrame>,
     /// Stacks that were decoded so far.
     version: u64,
     epoch: Instant,
-    thorough_us: u64,
     /// The sample in which the lists were read last.
     relisted_us: Option<u64>,
     careful: bool,
@@ -272,17 +270,22 @@ impl<M: Memory> FastReader<M> {
             turns: Turns::default(),
             window: Window::default(),
             planned: None,
+            lock_inside: false,
             collecting: 0,
             frames: Vec::new(),
             version: 0,
             epoch: Instant::now(),
-            thorough_us: 0,
             relisted_us: None,
             careful: true,
             reads_beside: false,
             retried: 0,
             copies: 0,
         }
+    }
+
+    /// What the last sample copied in one system call: for measurements of how near to that a sample is.
+    pub fn ranges(&self) -> &[Range] {
+        self.window.ranges()
     }
 
     /// A first read: some thread has a stack that ends where stacks end. Without one the offsets are not right,
@@ -341,21 +344,15 @@ impl<M: Memory> StackReader for FastReader<M> {
     /// `tables` must be the same at every call.
     fn read(&mut self, tables: &mut Tables, stacks: &mut ThreadStacks) -> Result<(), Fault> {
         let now_us = self.epoch.elapsed().as_micros() as u64;
-        let thorough =
-            now_us > self.thorough_us.saturating_add(THOROUGH_US) || self.thorough_us == 0;
-        self.codes.in_haste = !thorough;
         let all_settled = self
             .threads
             .iter()
             .all(|thread| thread.settled || !thread.dirty);
         self.careful = !all_settled || self.reads_beside;
-        let mut heads = Vec::new();
-        if thorough {
-            self.thorough_us = now_us;
-            heads = self.codes.heads();
-        }
-        self.turns.begin(now_us, &mut heads);
-        self.window.set_extras(&heads);
+        let heads = self.codes.heads();
+        let objects = self.builtins.iter_mut().flat_map(Builtins::heads);
+        let loops = self.turns.begin(now_us);
+        self.window.set_extras(heads.chain(objects).chain(loops));
         let mut held = self.hold(stacks)?;
         if self.codes.trim() {
             for thread in &mut self.threads {

@@ -47,6 +47,12 @@ impl Rest {
         same
     }
 
+    /// Takes note of a sample in which no thread rests: the process's clock, which takes longer the more threads it
+    /// has, was not asked.
+    pub fn nobody(&mut self) {
+        self.others_ns = None;
+    }
+
     /// Takes note of the clocks after all threads have been looked at.
     pub fn looked_at_all(&mut self, known_ns: u64) {
         self.goes_on(known_ns);

@@ -356,6 +356,17 @@ fn open_again(pid: Pid, shared: &Shared) -> Result<Opened> {
     }
 }
 
+/// What the kernel said of the threads of a sample.
+#[derive(Default)]
+struct Looked {
+    /// How many threads with a stack there are.
+    threads: usize,
+    /// The sum of their clocks.
+    known_ns: u64,
+    /// Whether any of them rests.
+    any_rests: bool,
+}
+
 struct ProcessSampler<'a> {
     pid: Pid,
     opened: Opened,
@@ -499,36 +510,40 @@ impl<'a> ProcessSampler<'a> {
         self.generation += 1;
         let stacks = std::mem::take(&mut self.stacks);
         let mut slots = std::mem::take(&mut self.slots);
-        let known_ns = self.look(&mut slots, &stacks, now_us);
-        if !self.rest.goes_on(known_ns) {
+        let looked = self.look(&mut slots, &stacks, now_us);
+        if !looked.any_rests {
+            self.rest.nobody();
+        } else if !self.rest.goes_on(looked.known_ns) {
             self.wake(&mut slots, now_us);
         }
         let happened = self.add(&mut slots, &stacks, until_us);
         self.rest.note(happened, now_us);
         let generation = self.generation;
         let recorder = &mut self.part.recorder;
-        slots.retain(|_, slot| {
-            let kept = slot.generation == generation;
-            if !kept {
-                slot.settle(recorder);
-            }
-            kept
-        });
+        if slots.len() != looked.threads {
+            slots.retain(|_, slot| {
+                let kept = slot.generation == generation;
+                if !kept {
+                    slot.settle(recorder);
+                }
+                kept
+            });
+        }
         self.slots = slots;
         self.stacks = stacks;
         self.last_us = until_us;
         Ok(())
     }
 
-    /// Asks the kernel about the threads that may have done something; the sum of the clocks of all.
+    /// Asks the kernel about the threads that may have done something.
     fn look(
         &mut self,
         slots: &mut FxHashMap<u64, Slot>,
         stacks: &ThreadStacks,
         now_us: u64,
-    ) -> u64 {
+    ) -> Looked {
         let blocking = self.shared.options.blocking;
-        let mut known_ns = 0u64;
+        let mut looked = Looked::default();
         for thread in &stacks.threads {
             if thread.frames.is_empty() {
                 continue;
@@ -542,14 +557,16 @@ impl<'a> ProcessSampler<'a> {
             } else if thread.os_id != 0 && slot.os_id != thread.os_id {
                 *slot = self.new_slot(thread, now_us);
             }
+            looked.threads += usize::from(slot.generation != self.generation);
             slot.generation = self.generation;
             slot.rests = !blocking && slot.may_rest(thread);
             if !blocking && !slot.rests {
                 slot.look(&mut self.os_threads, thread.holds_gil, now_us);
             }
-            known_ns = known_ns.wrapping_add(slot.cpu_ns());
+            looked.any_rests |= slot.rests;
+            looked.known_ns = looked.known_ns.wrapping_add(slot.cpu_ns());
         }
-        known_ns
+        looked
     }
 
     /// Adds a sample of all threads and tasks; whether a thread may have done something since the last one.
@@ -661,6 +678,7 @@ impl<'a> ProcessSampler<'a> {
             os_id: thread.os_id,
             tid,
             frames: Vec::new(),
+            stacks: Vec::new(),
             stack: None,
             seen,
             last_us: self.last_us,

@@ -14,6 +14,8 @@ pub struct Slot {
     pub os_id: u64,
     pub tid: Option<Tid>,
     pub frames: Vec<FrameSample>,
+    /// The stack up to each of `frames`.
+    pub stacks: Vec<StackId>,
     pub stack: Option<StackId>,
     /// What the kernel said of it for this sample.
     pub seen: Option<threads::Activity>,
@@ -104,12 +106,10 @@ impl Slot {
         let fresh = calls::fresh_from(tables, leads, &self.frames, frames);
         let shown = (self.id, thread);
         let fresh = turning.add(tables, &mut self.loops, shown, frames, fresh, until_us);
-        let stack = match self.stack {
-            Some(stack) if same_frames(&self.frames, frames) => stack,
-            _ => intern(tables, frames),
-        };
+        let stack = self.intern(tables, frames);
         if thread.name.is_some()
             && let Some(known) = profile.threads.get_mut(self.id.index())
+            && known.name != thread.name
         {
             known.name.clone_from(&thread.name);
         }
@@ -157,6 +157,20 @@ impl Slot {
             happened: moved || thread.holds_gil || on_cpu || used_ns > 0 || self.seen.is_none(),
         }
     }
+
+    /// The stack of `frames`: that of the last sample as far as they are the same.
+    fn intern(&mut self, tables: &mut Tables, frames: &[FrameSample]) -> StackId {
+        let pairs = self.frames.iter().zip(frames).zip(&self.stacks);
+        let same = pairs.take_while(|((a, b), _)| a.frame == b.frame).count();
+        self.stacks.truncate(same);
+        let mut stack = self.stacks.last().copied();
+        for sample in frames.iter().skip(same) {
+            let next = tables.stack(stack, sample.frame);
+            self.stacks.push(next);
+            stack = Some(next);
+        }
+        stack.unwrap_or(StackId(0))
+    }
 }
 
 /// What a sample showed of a thread.
@@ -166,10 +180,6 @@ pub struct Added {
     pub cpu_us: u64,
     /// Whether the thread may have done something since the last sample.
     pub happened: bool,
-}
-
-fn same_frames(a: &[FrameSample], b: &[FrameSample]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.frame == b.frame)
 }
 
 /// The stack of `frames`, outermost first; there is at least one.

@@ -111,25 +111,32 @@ impl<M: Memory> FastReader<M> {
         }
         self.collecting = self.collecting_word(lock);
         self.window.want(self.collecting, 4);
-        let mut tail = [Range::default(); 2];
-        tail[0] = Range {
+        let rseq = holder_ident
+            .zip(self.rseq)
+            .filter(|_| self.stillness == Stillness::SameCpu)
+            .and_then(|(ident, offset)| ident.checked_add_signed(offset)?.checked_add(4));
+        // Where nobody but the holder is copied, the lock may be read at any time of the copy: the holder stands still
+        // from before to after it, as the CPU proves, and nobody else changes what is copied.
+        let alone = !self
+            .threads
+            .iter()
+            .any(|thread| thread.domain == domain && thread.dirty && thread.address != lock.holder);
+        let words = Range {
             address: lock.address as usize,
             length: at(self.offsets.gil.size),
         };
-        let rseq = holder_ident
-            .zip(self.rseq)
-            .and_then(|(ident, offset)| ident.checked_add_signed(offset)?.checked_add(4));
-        let count = match rseq {
-            Some(address) if self.stillness == Stillness::SameCpu => {
-                tail[1] = Range {
-                    address: address as usize,
-                    length: 4,
-                };
-                2
-            }
-            _ => 1,
-        };
-        self.window.plan(&tail[..count]);
+        self.lock_inside = alone && rseq.is_some();
+        let mut tail = Vec::with_capacity(2);
+        if self.lock_inside {
+            self.window.want(lock.address, words.length as u64);
+        } else {
+            tail.push(words);
+        }
+        tail.extend(rseq.map(|address| Range {
+            address: address as usize,
+            length: 4,
+        }));
+        self.window.plan(&tail);
         self.planned = Some((domain, lock.holder));
     }
 
@@ -244,8 +251,13 @@ impl<M: Memory> FastReader<M> {
 
     /// Compares the lock at the end of the copy with what the copy was planned for.
     fn check_lock(&mut self, domain: usize, before: Domain) -> Result<Option<Attempt>, Fault> {
-        let words = self.window.tail(0);
         let gil = &self.offsets.gil;
+        let words = if self.lock_inside {
+            let inside = self.window.get(before.address, at(gil.size), &mut 0);
+            inside.unwrap_or_default()
+        } else {
+            self.window.tail(0)
+        };
         let word = |offset: u32| layout::word(words, at(offset)).unwrap_or(0);
         let now = Domain {
             address: before.address,
@@ -285,7 +297,8 @@ impl<M: Memory> FastReader<M> {
     /// The CPU of the last holder at the end of the copy; `None` when it cannot be told.
     fn holder_cpu(&mut self, ident: u64, stacks: &ThreadStacks) -> Option<u32> {
         if self.rseq.is_some() {
-            let cpu = layout::int(self.window.tail(1), 0)?;
+            let place = usize::from(!self.lock_inside);
+            let cpu = layout::int(self.window.tail(place), 0)?;
             if let Ok(cpu) = u32::try_from(cpu) {
                 return Some(cpu);
             }

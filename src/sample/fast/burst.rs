@@ -8,6 +8,7 @@
 //! reader of its own, so that code objects are known by then.
 
 mod decoding;
+mod pace;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +29,7 @@ use crate::target::cpu;
 use crate::target::memory::{MOST_RANGES, Memory, Range};
 use crate::units::{Pid, Rate};
 use decoding::{Current, Decoding, cut};
+use pace::Pace;
 
 /// Bursts a second.
 const RATE_HZ: f64 = 50.0;
@@ -141,6 +143,7 @@ struct Burster<M: Memory> {
     tables: Tables,
     stacks: ThreadStacks,
     tally: Tally,
+    pace: Pace,
     plan: Plan,
     buffer: Vec<u8>,
     times: Vec<(u64, u64)>,
@@ -224,6 +227,7 @@ fn run(pid: Pid, no_builtins: bool, stop: &AtomicBool) -> Result<Option<Harvest>
             Err(Fault::Gone | Fault::Denied) => break,
         }
     }
+    burster.tally.scale(burster.pace.certainty());
     Ok(Some(Harvest {
         tally: burster.tally,
         tables: burster.tables,
@@ -238,6 +242,7 @@ impl<M: Memory> Burster<M> {
             tables: Tables::default(),
             stacks: ThreadStacks::default(),
             tally: Tally::default(),
+            pace: Pace::default(),
             plan: Plan::default(),
             buffer: Vec::new(),
             times: Vec::new(),
@@ -260,6 +265,9 @@ impl<M: Memory> Burster<M> {
             return Ok(true);
         }
         for (spacing, manner) in MANNERS.iter().enumerate() {
+            let Some(passed) = self.pace.due(spacing) else {
+                continue;
+            };
             let mut learnt = Err(Fault::Torn);
             for _ in 0..ATTEMPTS {
                 learnt = self.learn(manner);
@@ -272,7 +280,7 @@ impl<M: Memory> Burster<M> {
                 return Ok(false);
             }
             if self.take(manner)? {
-                self.decode(spacing, manner, weight);
+                self.decode(spacing, manner, weight.saturating_mul(passed));
             }
         }
         Ok(true)
@@ -579,8 +587,10 @@ impl<M: Memory> Burster<M> {
             remember(&mut self.cframes, cframe, self.bursts);
         }
         let codes = &self.reader.codes;
-        self.tally
+        let news = self
+            .tally
             .count(codes, key, spacing, &self.snapshots, longest_ns, weight);
+        self.pace.note(spacing, news, weight);
     }
 }
 

@@ -9,10 +9,10 @@ use crate::layout::{self, Bytecode, Instruction, Offsets, Shape, at, object};
 use crate::profile::{FrameId, FunctionId, FunctionKind, Tables};
 use crate::target::memory::{Memory, Range, read_c_string};
 
-/// How long a code object that comes onto a stack anew is believed to be the one it was: in samples that have
-/// time for a look, and in others.
-const BELIEVED_US: u64 = 900;
-const BELIEVED_IN_HASTE_US: u64 = 3000;
+/// How long a code object that comes onto a stack anew is believed to be the one it was; then the next sample copies its
+/// first bytes along. If that sample does not come soon, or it is on no stack by then, it is read by itself.
+const BELIEVED_US: u64 = 5000;
+const BELIEVED_UNSEEN_US: u64 = 15_000;
 
 /// A code object that is newer than this to us may be one of those that are made, run and dropped: it is looked
 /// at in every sample. Once one was seen to take another's address, that goes for longer.
@@ -25,8 +25,8 @@ const CHURN_US: u64 = 10_000_000;
 /// Most code objects that are remembered; then all are forgotten.
 const MOST_CODES: usize = 100_000;
 
-/// Most code objects that are expected to be looked at in one sample.
-const MOST_LOOKED_AT: usize = 8;
+/// Most code objects that one sample copies.
+const MOST_WANTED: usize = 8;
 
 /// Most units of bytecode of one function (2 bytes each), and most bytes of a line table, that are believed.
 const MOST_UNITS: u64 = 8 << 20;
@@ -76,10 +76,9 @@ pub struct Code {
 pub struct Codes {
     offsets: Offsets,
     code_type: Option<u64>,
-    /// Those that were looked at again in the last sample that had time for it.
-    looked_at: Vec<u64>,
-    /// Whether there is no time to look at known code objects again.
-    pub in_haste: bool,
+    /// Those that the next sample is to copy, and those that this one has copied.
+    wanted: Vec<u64>,
+    copied: Vec<u64>,
     by_address: FxHashMap<u64, u32>,
     codes: Vec<Code>,
     /// Until when addresses are taken to be used again soon.
@@ -103,8 +102,8 @@ impl Codes {
         Codes {
             offsets,
             code_type,
-            looked_at: Vec::new(),
-            in_haste: false,
+            wanted: Vec::new(),
+            copied: Vec::new(),
             by_address: FxHashMap::default(),
             codes: Vec::new(),
             churn_until_us: 0,
@@ -116,15 +115,21 @@ impl Codes {
         self.code_type
     }
 
-    /// What to copy of code objects, so that it can be seen whether they are what they were: of those that were
-    /// looked at again when this was asked last.
-    pub fn heads(&mut self) -> Vec<Range> {
+    /// What a sample is to copy of code objects, so that it can be seen whether they are what they were.
+    pub fn heads(&mut self) -> impl Iterator<Item = Range> + '_ {
         let length = at(self.offsets.code.head);
-        let range = |address: u64| Range {
-            address: address as usize,
+        std::mem::swap(&mut self.wanted, &mut self.copied);
+        self.wanted.clear();
+        self.copied.iter().map(move |address| Range {
+            address: *address as usize,
             length,
-        };
-        self.looked_at.drain(..).map(range).collect()
+        })
+    }
+
+    fn want(&mut self, address: u64) {
+        if self.wanted.len() < MOST_WANTED && !self.wanted.contains(&address) {
+            self.wanted.push(address);
+        }
     }
 
     /// Forgets everything when there is too much of it; true if it did.
@@ -146,23 +151,24 @@ impl Codes {
         address: u64,
         now_us: u64,
     ) -> Option<CodeId> {
-        let believed_us = if self.in_haste {
-            BELIEVED_IN_HASTE_US
-        } else {
-            BELIEVED_US
-        };
         if let Some(&index) = self.by_address.get(&address) {
             let settles_us = self.settles_us(now_us);
-            let code = self.codes.get_mut(index as usize)?;
+            let code = self.codes.get(index as usize)?;
             let is_settled = code.since_us.saturating_add(settles_us) <= now_us;
-            let was_checked = now_us < code.checked_us.saturating_add(believed_us);
-            if was_checked && (is_settled || code.checked_us == now_us) {
+            let age_us = now_us.saturating_sub(code.checked_us);
+            if age_us == 0 || (is_settled && age_us < BELIEVED_US) {
                 return Some(CodeId(index));
             }
-            if !self.in_haste && self.looked_at.len() < MOST_LOOKED_AT {
-                self.looked_at.push(address);
+            let is_late = !is_settled || age_us >= BELIEVED_UNSEEN_US;
+            let is_copied = self.copied.contains(&address);
+            if is_late || !is_copied {
+                self.want(address);
+            }
+            if !is_late && !is_copied {
+                return Some(CodeId(index));
             }
             let (identity, _) = head(&self.offsets, memory, address)?;
+            let code = self.codes.get_mut(index as usize)?;
             if identity == code.identity {
                 code.checked_us = now_us;
                 return Some(CodeId(index));

@@ -22,6 +22,10 @@ const HIGHEST: u64 = 1 << 57;
 /// Copied beyond the top of the data stack, so that a few more calls do not cost another read.
 const SLACK: u64 = 768;
 
+/// Copied of a frame that is an object on the heap; those of small functions are 400 to 500 bytes long.
+const HEAP_FRAME: u64 = 512;
+const PAGE: u64 = 4096;
+
 /// Frames outside of the data stack that are remembered beyond those of the last stack. Where all frames are
 /// heap objects they lie next to each other and cost little.
 const SPARE_FRAMES: usize = 24;
@@ -195,7 +199,13 @@ impl Thread {
         }
         let length = frame_length(offsets) as u64;
         for frame in &self.loose {
-            window.want(*frame, length);
+            let whole = match offsets.thread.stack {
+                Some(_) => length,
+                // With the evaluation stack of most: read for itself it would cost another system call. Up to the end of
+                // the page, for what follows may not be mapped.
+                None => length.max(HEAP_FRAME.min(PAGE - frame % PAGE)),
+            };
+            window.want(*frame, whole);
         }
     }
 

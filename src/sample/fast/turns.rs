@@ -68,14 +68,16 @@ pub struct Turns {
 }
 
 impl Turns {
-    /// Begins a sample. What it is to copy is added to `ranges`.
-    pub fn begin(&mut self, now_us: u64, ranges: &mut Vec<Range>) {
+    /// Begins a sample; gives what it is to copy.
+    pub fn begin(&mut self, now_us: u64) -> impl Iterator<Item = Range> + '_ {
         self.looks = now_us >= self.due_us;
         (self.iterators, self.searches) = (MOST_ITERATORS, MOST_SEARCHED);
+        let mut count = 0;
         if self.looks {
             self.due_us = now_us.saturating_add(LOOK_US);
-            ranges.append(&mut self.watched);
+            count = self.watched.len();
         }
+        self.watched.drain(..count)
     }
 
     /// Looks at the loops of a thread whose frames have been decoded.

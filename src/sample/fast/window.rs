@@ -68,14 +68,14 @@ impl Window {
     }
 
     /// Sets what is read beside the planned ranges, in this sample only, say.
-    pub fn set_extras(&mut self, extras: &[Range]) {
-        if self.extras.is_empty() && extras.is_empty() {
-            return;
-        }
-        let sensible = |range: &&Range| range.address > LOWEST && range.address < HIGHEST;
+    pub fn set_extras(&mut self, extras: impl Iterator<Item = Range>) {
+        let were_there = !self.extras.is_empty();
+        let sensible = |range: &Range| range.address > LOWEST && range.address < HIGHEST;
         self.extras.clear();
-        self.extras.extend(extras.iter().filter(sensible));
-        self.lay_out();
+        self.extras.extend(extras.filter(sensible));
+        if were_there || !self.extras.is_empty() {
+            self.lay_out();
+        }
     }
 
     fn lay_out(&mut self) {
@@ -112,6 +112,11 @@ impl Window {
             }
         }
         Ok(false)
+    }
+
+    /// What [`Window::fill`] copies.
+    pub fn ranges(&self) -> &[Range] {
+        &self.ranges
     }
 
     /// Bytes that a sample copies.
@@ -222,14 +227,14 @@ mod tests {
             address: base as usize + 8000,
             length: 8,
         };
-        window.set_extras(&[extra, Range::default()]);
+        window.set_extras([extra, Range::default()].into_iter());
         assert_eq!(window.fill(&me), Ok(true));
         assert_eq!(
             window.get(base + 8004, 4, &mut hint),
             Some(&data[8004..8008])
         );
         assert_eq!(window.tail(0), &[1, 2]);
-        window.set_extras(&[]);
+        window.set_extras(std::iter::empty());
         assert_eq!(window.size(), 116 + 10 + 2);
         assert_eq!(window.get(base + 8004, 4, &mut hint), None);
     }
