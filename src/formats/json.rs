@@ -1,8 +1,8 @@
 //! biopsy's own JSON for scripts and jq: one object with `"schema": "biopsy.profile/1"`.
 //!
 //! Within the version fields are added, never renamed or dropped. What is not known is `null`; numbers are
-//! finite. `ncalls_from` is `samples` (estimated), `exact`, or `null` where the source has no calls. Names
-//! are as the target has them, with control characters as JSON escapes.
+//! finite. `ncalls_from` is `exact`, what estimated it (`iterator`, `samples`, `bursts`, `lower-bound`), or `null` where the
+//! source has no calls. Names are as the target has them, with control characters as JSON escapes.
 
 use std::cmp::Ordering;
 use std::io::{self, BufWriter, Write};

@@ -39,7 +39,7 @@
 //!              edge: varints ncalls, primitive, f64 tottime, f64 cumtime, u8 1 when count_only
 //! 12 BURSTS    once for a process: varints process, duration_us; for each of 4 spacings varints time_ns, pairs;
 //!              varint n, n edges: varints thread, caller, callee; for each of 4 spacings varints boundaries,
-//!              pairs, coarse
+//!              pairs, coarse, told
 //! 13 LOOPS     varint n, n edges: varints thread, caller, callee, every (0 turn, 1 invocation), sites, steady (0 or 1),
 //!              turns, seen_us, whole_us, looks, executions, mistaken, time_us
 //! 0 END        last: varints number of blocks before this one, number of runs
@@ -222,6 +222,7 @@ mod tests {
             boundaries: 300,
             pairs: 1 << 40,
             coarse: 7,
+            told: 200,
         };
         let mut bursts = Bursts {
             duration_us: 5_000_000,

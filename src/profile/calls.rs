@@ -12,7 +12,7 @@
 //!   the time than close ones. The loss by snapshot is fitted together with the rate (a grid over the loss, Poisson
 //!   counts, a weak prior), so that the answer is that of a target that nobody looks at.
 
-use super::{FunctionId, ProcessId, ThreadId};
+use super::{FunctionId, FunctionKind, ProcessId, ThreadId};
 
 /// Number of spacings of a burst, the finest first.
 pub const SPACINGS: usize = 4;
@@ -65,6 +65,9 @@ pub struct EdgeCounts {
     pub pairs: u64,
     /// New calls that would have been seen with every [`COARSER`]th snapshot only.
     pub coarse: u64,
+    /// Of `boundaries` those that show in what the callers do: the others show only in that the callee was not there in
+    /// the snapshot before, and calls that follow each other at once do not show at all.
+    pub told: u64,
 }
 
 /// One edge of one thread.
@@ -136,12 +139,15 @@ pub struct CallEstimate {
     pub source: CallSource,
 }
 
-/// Calls along one edge from what bursts saw of it; `None` when they saw no call.
+/// Calls along one edge from what bursts saw of it; `None` when they saw no call. Calls of C functions that do not show in
+/// their callers are a lower bound.
 pub fn estimate(
     totals: &[SpacingTotals; SPACINGS],
     counts: &[EdgeCounts; SPACINGS],
     duration_us: u64,
+    callee: FunctionKind,
 ) -> Option<CallEstimate> {
+    let hidden = callee != FunctionKind::Python && counts.iter().all(|counts| counts.told == 0);
     let share = |at: usize| counts[at].boundaries as f64 / counts[at].pairs.max(1) as f64;
     let usable = usable(counts, share);
     let mut terms: Vec<Term> = Vec::new();
@@ -197,6 +203,7 @@ pub fn estimate(
         return None;
     }
     let (rate, deviation) = fit(&terms);
+    let bound = bound || hidden;
     let duration_ns = duration_us as f64 * 1000.0;
     if !(rate * duration_ns).is_finite() {
         return None;
@@ -287,6 +294,7 @@ pub fn choose(
         source: CallSource::Samples,
     };
     if let Some(bursts) = bursts {
+        // A lower bound says that samples miss calls as well.
         let more = bursts
             .error
             .is_none_or(|error| bursts.calls > seen + 3.0 * error);
@@ -314,6 +322,7 @@ mod tests {
     use super::*;
     use rand::{Rng, SeedableRng};
 
+    const PYTHON: FunctionKind = FunctionKind::Python;
     const SPACING_NS: [f64; SPACINGS] = [1000.0, 4000.0, 16_000.0, 100_000.0];
     const PAIRS: [u64; SPACINGS] = [64_000, 16_000, 16_000, 24_000];
 
@@ -345,6 +354,7 @@ mod tests {
                 }
                 since_coarse += began;
                 counts[at].boundaries += u64::from(began > 0);
+                counts[at].told += u64::from(began > 0);
                 if pair % COARSER as u64 == COARSER as u64 - 1 {
                     counts[at].coarse += u64::from(since_coarse > 0);
                     since_coarse = 0;
@@ -365,7 +375,7 @@ mod tests {
                 for loss_ns in [0.0, 220.0] {
                     seed += 1;
                     let (totals, counts) = simulate(mean_us, regular, loss_ns, seed);
-                    let found = estimate(&totals, &counts, 10_000_000).expect("calls");
+                    let found = estimate(&totals, &counts, 10_000_000, PYTHON).expect("calls");
                     let truth = 1e7 / mean_us;
                     let (error, ratio) = (found.error.expect("error"), found.calls / truth);
                     println!(
@@ -390,17 +400,30 @@ mod tests {
     #[test]
     fn calls_that_are_too_short_are_a_lower_bound() {
         let (totals, counts) = simulate(0.6, true, 0.0, 9);
-        let found = estimate(&totals, &counts, 1_000_000).expect("calls");
+        let found = estimate(&totals, &counts, 1_000_000, PYTHON).expect("calls");
         assert_eq!(found.source, CallSource::LowerBound);
         assert_eq!(found.error, None);
         assert!(found.calls < 1e6 / 0.6 * 1.3, "{}", found.calls);
     }
 
     #[test]
+    fn calls_of_c_that_do_not_show_in_their_callers_are_a_lower_bound() {
+        let (totals, mut counts) = simulate(50.0, true, 0.0, 7);
+        for counts in &mut counts {
+            counts.told = 0;
+        }
+        let found = |kind| estimate(&totals, &counts, 1_000_000, kind).expect("calls");
+        assert_eq!(found(FunctionKind::Builtin).error, None);
+        assert_eq!(found(FunctionKind::Builtin).source, CallSource::LowerBound);
+        assert_eq!(found(PYTHON).source, CallSource::Bursts);
+    }
+
+    #[test]
     fn nothing_seen_is_no_estimate() {
         let (totals, _) = simulate(20.0, true, 0.0, 3);
-        assert_eq!(estimate(&totals, &Default::default(), 1000), None);
-        assert_eq!(estimate(&Default::default(), &Default::default(), 0), None);
+        assert_eq!(estimate(&totals, &Default::default(), 1000, PYTHON), None);
+        let nothing = estimate(&Default::default(), &Default::default(), 0, PYTHON);
+        assert_eq!(nothing, None);
     }
 
     #[test]
@@ -409,6 +432,7 @@ mod tests {
             boundaries: u64::MAX,
             pairs: 0,
             coarse: u64::MAX,
+            told: 1,
         }; SPACINGS];
         for totals in [
             [SpacingTotals {
@@ -420,7 +444,7 @@ mod tests {
                 pairs: u64::MAX,
             }; SPACINGS],
         ] {
-            let _ = estimate(&totals, &most, u64::MAX);
+            let _ = estimate(&totals, &most, u64::MAX, PYTHON);
         }
     }
 

@@ -17,8 +17,8 @@ const LEAST_TIME: f64 = 0.8;
 /// executions are too short: two that end in one interval may look like one, which happens to half the square of it.
 const MOST_MISTAKEN: f64 = 0.2;
 
-/// Standard deviation of the part of an execution that is not seen, in intervals: that of the sum of two uniform parts.
-const UNSEEN_DEVIATION: f64 = 0.41;
+/// Standard deviation of the part of an execution that is not seen, in intervals: two uniform parts of intervals that vary.
+const UNSEEN_DEVIATION: f64 = 0.6;
 
 /// How far turns that are not seen may differ from the others in speed.
 const UNSEEN_SPREAD: f64 = 0.2;

@@ -145,7 +145,8 @@ fn known_edges(
             let Some(known) = known else {
                 continue;
             };
-            let found = estimate(&bursts.totals, &edge.counts, bursts.duration_us);
+            let kind = profile.tables.get_function(edge.callee).kind;
+            let found = estimate(&bursts.totals, &edge.counts, bursts.duration_us, kind);
             known.bursts = match (known.bursts, found) {
                 (Some(sum), Some(found)) => Some(added(sum, found)),
                 (one, other) => one.or(other),

@@ -45,26 +45,44 @@ pub trait Ways {
     fn leads(&self, code: u32, from: u32, to: u32) -> bool;
 }
 
+/// Other invocations than before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fresh {
+    /// The depth from which on there are.
+    pub from: usize,
+    /// Whether that shows only in that there was nothing at that depth before.
+    pub appeared: bool,
+}
+
 /// The depth from which on `now` shows other invocations than `before`; `None` when there is no sign of any.
-pub fn fresh_from(ways: &impl Ways, before: &[SeenFrame], now: &[SeenFrame]) -> Option<usize> {
+pub fn fresh_from(ways: &impl Ways, before: &[SeenFrame], now: &[SeenFrame]) -> Option<Fresh> {
+    let shown = |from| {
+        Some(Fresh {
+            from,
+            appeared: false,
+        })
+    };
     for (depth, frame) in now.iter().enumerate() {
         let Some(old) = before.get(depth) else {
-            return Some(depth);
+            return Some(Fresh {
+                from: depth,
+                appeared: true,
+            });
         };
         if frame.invocation != old.invocation
             || frame.function != old.function
             || frame.code != old.code
         {
-            return Some(depth);
+            return shown(depth);
         }
         let moved = frame.unit != old.unit;
         if moved && !ways.leads(frame.code, old.unit, frame.unit) {
-            return Some(depth);
+            return shown(depth);
         }
         let changed = frame.locals != old.locals && frame.locals != 0 && old.locals != 0;
         // Who waits for a callee neither moves nor changes its variables.
         if (moved || changed) && depth + 1 < now.len() {
-            return Some(depth + 1);
+            return shown(depth + 1);
         }
     }
     None
@@ -128,15 +146,19 @@ impl Tally {
                 totals.pairs = totals.pairs.saturating_add(weight);
             }
             let fresh = self.advance(ways, now);
-            news.calls += u64::from(fresh < now.frames.len());
+            news.calls += u64::from(fresh.is_some_and(|fresh| fresh.from < now.frames.len()));
             for (depth, pair) in now.frames.windows(2).enumerate() {
                 let Some(counts) = self.counts(thread, spacing, pair) else {
                     return news;
                 };
                 counts.pairs = counts.pairs.saturating_add(weight);
-                if depth + 1 >= fresh {
+                let callee = depth + 1;
+                if let Some(fresh) = fresh.filter(|fresh| callee >= fresh.from) {
                     news.of_rare |= counts.boundaries < RARE.saturating_mul(weight);
                     counts.boundaries = counts.boundaries.saturating_add(weight);
+                    if callee > fresh.from || !fresh.appeared {
+                        counts.told = counts.told.saturating_add(weight);
+                    }
                 }
             }
         }
@@ -147,7 +169,8 @@ impl Tally {
                 self.known.clone_from(&now.frames);
             } else if at % COARSER == 0 || at == last || step(at + 1).is_none() {
                 let fresh = self.advance(ways, now);
-                for pair in now.frames.windows(2).skip(fresh.saturating_sub(1)) {
+                let from = fresh.map_or(usize::MAX, |fresh| fresh.from);
+                for pair in now.frames.windows(2).skip(from.saturating_sub(1)) {
                     if let Some(counts) = self.counts(thread, spacing, pair) {
                         counts.coarse = counts.coarse.saturating_add(weight);
                     }
@@ -169,12 +192,13 @@ impl Tally {
                 scaled(&mut counts.boundaries);
                 scaled(&mut counts.pairs);
                 scaled(&mut counts.coarse);
+                scaled(&mut counts.told);
             }
         }
     }
 
-    /// Compares a snapshot with what was known, and knows it then; the depth from which on it is new.
-    fn advance(&mut self, ways: &impl Ways, now: &Snapshot) -> usize {
+    /// Compares a snapshot with what was known, and knows it then; what is new in it.
+    fn advance(&mut self, ways: &impl Ways, now: &Snapshot) -> Option<Fresh> {
         let fresh = fresh_from(ways, &self.known, &now.frames);
         if !now.cut || fresh.is_some() {
             self.known.clear();
@@ -193,7 +217,7 @@ impl Tally {
                 self.known.truncate(now.frames.len());
             }
         }
-        fresh.unwrap_or(usize::MAX)
+        fresh
     }
 
     fn counts(
@@ -325,7 +349,7 @@ mod tests {
     fn each_kind_of_evidence_is_a_boundary() {
         let check = |before: &str, now: &str, expected: Option<usize>| {
             assert_eq!(
-                fresh_from(&Loop, &frames(before), &frames(now)),
+                fresh_from(&Loop, &frames(before), &frames(now)).map(|fresh| fresh.from),
                 expected,
                 "{before} | {now}"
             );
@@ -356,6 +380,7 @@ mod tests {
         ];
         let counts = counted(&texts, 1, 2);
         assert_eq!((counts.boundaries, counts.pairs), (2, 3));
+        assert_eq!(counts.told, 1);
         assert_eq!(counts.coarse, 1);
     }
 

@@ -58,8 +58,8 @@ pub struct ThreadStack {
     pub frames: Vec<FrameSample>,
     /// Loops that its innermost frames are in, innermost first, as far as they can be counted.
     pub loops: Vec<LoopSeen>,
-    /// Whether loops were looked for.
-    pub looked: bool,
+    /// When loops were looked for, microseconds since some start; `None` when they were not.
+    pub looked_us: Option<u64>,
 }
 
 /// A `for` loop that a frame is in, with a call that every turn makes exactly once; or a call in no loop that every invocation
@@ -72,6 +72,8 @@ pub struct LoopSeen {
     pub head: Option<u32>,
     /// The call that the frame is in, if it is one of those.
     pub site: Option<LoopSite>,
+    /// Whether it is in another loop of the same function.
+    pub nested: bool,
     /// Which execution of the loop it is, and the number of turns from some start on; `None` when it is not known.
     pub turns: Option<(u64, u64)>,
 }

@@ -328,8 +328,8 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
     }
     sampler.note_reader();
     sampler.end_bursts();
-    sampler.turning.add_to(&mut sampler.part.recorder.profile);
     sampler.settle();
+    sampler.end_loops();
     sampler.note_states();
     sampler.part.lateness_us = clock.mean_lateness_us();
     Ok(sampler.part)
@@ -448,6 +448,15 @@ impl<'a> ProcessSampler<'a> {
         }
     }
 
+    /// Ends the executions of loops and keeps what was counted.
+    fn end_loops(&mut self) {
+        let mut turning = std::mem::take(&mut self.turning);
+        for slot in self.slots.values_mut() {
+            turning.finish(&mut slot.loops);
+        }
+        turning.add_to(&mut self.part.recorder.profile);
+    }
+
     /// Notes how the reader read. It may have become approximate on the way, so this is asked at its end.
     fn note_reader(&mut self) {
         self.part.exact_stacks &= self.opened.reader.is_exact();
@@ -478,8 +487,8 @@ impl<'a> ProcessSampler<'a> {
         self.note_reader();
         self.end_bursts();
         self.bursting = self.shared.start_bursts(self.pid);
-        std::mem::take(&mut self.turning).add_to(&mut self.part.recorder.profile);
         self.settle();
+        self.end_loops();
         self.opened = opened;
         self.slots.clear();
         (self.tasks, self.timelines) = Default::default();
@@ -519,12 +528,13 @@ impl<'a> ProcessSampler<'a> {
         let happened = self.add(&mut slots, &stacks, until_us);
         self.rest.note(happened, now_us);
         let generation = self.generation;
-        let recorder = &mut self.part.recorder;
+        let (recorder, turning) = (&mut self.part.recorder, &mut self.turning);
         if slots.len() != looked.threads {
             slots.retain(|_, slot| {
                 let kept = slot.generation == generation;
                 if !kept {
                     slot.settle(recorder);
+                    turning.finish(&mut slot.loops);
                 }
                 kept
             });

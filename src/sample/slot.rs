@@ -105,7 +105,7 @@ impl Slot {
         let tables = &mut profile.tables;
         let fresh = calls::fresh_from(tables, leads, &self.frames, frames);
         let shown = (self.id, thread);
-        let fresh = turning.add(tables, &mut self.loops, shown, frames, fresh, until_us);
+        let fresh = turning.add(tables, &mut self.loops, shown, frames, fresh);
         let stack = self.intern(tables, frames);
         if thread.name.is_some()
             && let Some(known) = profile.threads.get_mut(self.id.index())

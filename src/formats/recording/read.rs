@@ -305,7 +305,7 @@ impl Reader {
             (total.time_ns, total.pairs) = (cursor.varint()?, cursor.varint()?);
         }
         let functions = profile.tables.functions().len();
-        for _ in 0..cursor.rows(3 + 3 * SPACINGS)? {
+        for _ in 0..cursor.rows(3 + 4 * SPACINGS)? {
             let thread = ThreadId(cursor.index(profile.threads.len(), "thread")?);
             let caller = FunctionId(cursor.index(functions, "function")?);
             let callee = FunctionId(cursor.index(functions, "function")?);
@@ -314,6 +314,7 @@ impl Reader {
                 count.boundaries = cursor.varint()?;
                 count.pairs = cursor.varint()?;
                 count.coarse = cursor.varint()?;
+                count.told = cursor.varint()?;
             }
             bursts.edges.push(BurstEdge {
                 thread,

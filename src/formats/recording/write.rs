@@ -270,7 +270,7 @@ fn put_bursts(out: &mut Vec<u8>, bursts: &Bursts) {
             put_varint(out, u64::from(id));
         }
         for counts in &edge.counts {
-            for value in [counts.boundaries, counts.pairs, counts.coarse] {
+            for value in [counts.boundaries, counts.pairs, counts.coarse, counts.told] {
                 put_varint(out, value);
             }
         }

@@ -394,10 +394,17 @@ impl Opcodes {
         };
         let base = step.depth - below;
         // Arguments lie above the callable, and what it consists of comes before them.
-        let is_part = |step: &&Step| step.depth < base + 2;
-        let before = graph.steps.get(..call).unwrap_or_default().iter().rev();
-        for step in before.skip_while(|step| !is_part(step)) {
-            if step.depth < 0 || !self.is_unchanged(graph, natural, step) {
+        let is_part = |step: &Step| step.depth < base + 2;
+        let before = graph
+            .steps
+            .get(..call)
+            .unwrap_or_default()
+            .iter()
+            .enumerate();
+        for (at, step) in before.rev().skip_while(|(_, step)| !is_part(step)) {
+            // Where ways meet, either may have loaded it.
+            let meets = graph.behind.get(at + 1).is_none_or(|ways| ways.len() > 1);
+            if step.depth < 0 || meets || !self.is_unchanged(graph, natural, step) {
                 return false;
             }
             if step.depth <= base || step.role == Some(Role::StoreLoad) {

@@ -2,8 +2,8 @@
 //! evaluation stacks.
 //!
 //! What an iterator says is copied with the stack: its address is that of the sample before. A new one is read beside
-//! the copy, at once. Most of the time there is one of them, and most samples that follow each other by less than a
-//! millisecond do not look at all.
+//! the copy, at once. Most of the time there is one of them, and samples that follow each other by less than half a
+//! millisecond do not all look.
 
 use rustc_hash::FxHashMap;
 
@@ -23,10 +23,13 @@ const MOST_LOOPS: usize = 4;
 const MOST_ITERATORS: u32 = 2;
 
 /// Samples that follow the last look by less than that do not look.
-const LOOK_US: u64 = 700;
+const LOOK_US: u64 = 500;
 
 /// Most calls in no loop on the way from a loop inwards.
 const MOST_CALLS: usize = 8;
+
+/// Most iterators that are copied with a sample, of all threads.
+const MOST_WATCHED: usize = 4;
 
 /// Most code objects in which loops are searched for in one sample.
 const MOST_SEARCHED: u32 = 4;
@@ -60,8 +63,9 @@ pub struct Turns {
     types: FxHashMap<u64, Option<&'static CountingIterator>>,
     /// Iterators that were looked at in this sample, with the bytes that are of use.
     watched: Vec<Range>,
-    /// When the next sample may look, whether this one does, and what it may still look at.
+    /// When the next sample may look, the time of this one, whether it does, and what it may still look at.
     due_us: u64,
+    now_us: u64,
     looks: bool,
     iterators: u32,
     searches: u32,
@@ -70,8 +74,9 @@ pub struct Turns {
 impl Turns {
     /// Begins a sample; gives what it is to copy.
     pub fn begin(&mut self, now_us: u64) -> impl Iterator<Item = Range> + '_ {
+        self.now_us = now_us;
         self.looks = now_us >= self.due_us;
-        (self.iterators, self.searches) = (MOST_ITERATORS, MOST_SEARCHED);
+        self.searches = MOST_SEARCHED;
         let mut count = 0;
         if self.looks {
             self.due_us = now_us.saturating_add(LOOK_US);
@@ -89,10 +94,13 @@ impl Turns {
         stack: &mut ThreadStack,
     ) {
         stack.loops.clear();
-        stack.looked = self.looks && sight.offsets.range_iterator.is_some();
-        if !stack.looked {
+        let looks = self.looks && sight.offsets.range_iterator.is_some();
+        stack.looked_us = looks.then_some(self.now_us);
+        if !looks {
             return;
         }
+        // There may have been an attempt before this one in the same sample.
+        self.iterators = MOST_ITERATORS;
         let mut loops = 0;
         // Calls on the way to a loop yet to come.
         let mut calls: Vec<LoopSeen> = Vec::new();
@@ -119,6 +127,7 @@ impl Turns {
                 depth: *place,
                 head: None,
                 site,
+                nested: false,
                 turns: None,
             };
             let counts = |of: usize| found.loops.get(of).filter(|found| found.counts);
@@ -130,6 +139,7 @@ impl Turns {
                     calls.clear();
                     stack.loops.push(LoopSeen {
                         head: Some(head.head),
+                        nested: head.outer != Outer::None,
                         turns: self.turns(sight, found, of, raw, *words),
                         ..seen
                     });
@@ -199,10 +209,13 @@ impl Turns {
         }
         let kind = layout::word(copied.unwrap_or(&bytes), object::TYPE)?;
         let kind = self.kind(sight, kind)?;
-        self.watched.push(Range {
+        let range = Range {
             address: address as usize,
             length: kind.length(),
-        });
+        };
+        if self.watched.len() < MOST_WATCHED && !self.watched.contains(&range) {
+            self.watched.push(range);
+        }
         if fresh {
             return kind.position(&bytes);
         }
