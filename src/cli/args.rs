@@ -91,8 +91,8 @@ pub struct SampleArgs {
 }
 
 impl SampleArgs {
-    /// Plain options.
-    pub fn options(&self) -> SampleOptions {
+    /// Plain options; `timeline` says whether it matters when things happened.
+    pub fn options(&self, timeline: bool) -> SampleOptions {
         SampleOptions {
             rate: self.rate,
             duration: self.duration,
@@ -104,6 +104,7 @@ impl SampleArgs {
             no_builtins: self.no_builtins,
             tasks: self.tasks,
             no_bursts: self.no_bursts,
+            no_timeline: !timeline,
         }
     }
 }

@@ -39,7 +39,12 @@ pub fn run(args: AttachArgs, out: &mut dyn Write) -> Result<()> {
     signals::handle(OnSignal::Stop(stop.clone()))?;
     let progress = Arc::new(Progress::default());
     let line = ProgressLine::show(progress.clone(), args.output.quiet);
-    let outcome = session::record(Root::Running(pid), &args.sample.options(), stop, progress);
+    let outcome = session::record(
+        Root::Running(pid),
+        &args.sample.options(outputs.need_timeline()),
+        stop,
+        progress,
+    );
     drop(line);
     let outcome = outcome?;
     if !args.output.quiet {

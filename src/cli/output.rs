@@ -110,6 +110,15 @@ impl Outputs {
         })
     }
 
+    /// Whether any of them shows when things happened.
+    pub fn need_timeline(&self) -> bool {
+        let mut files = self.outputs.iter().filter_map(|output| match output.kind {
+            Kind::Table => None,
+            Kind::File(format) => format.exporter().ok(),
+        });
+        files.any(|exporter| exporter.needs_timeline())
+    }
+
     /// Whether a table goes to stdout.
     pub fn has_table(&self) -> bool {
         self.outputs

@@ -67,7 +67,12 @@ pub fn run(args: RunArgs, out: &mut dyn Write) -> Result<u8> {
             status.map(launch::exit_code)
         })
     };
-    let outcome = session::record(root, &args.sample.options(), stop, progress);
+    let outcome = session::record(
+        root,
+        &args.sample.options(outputs.need_timeline()),
+        stop,
+        progress,
+    );
     drop(line);
     let end = || {
         waiter.join().unwrap_or_else(|_| {

@@ -16,7 +16,7 @@ use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use super::{ExportOptions, Exporter, Loss};
+use super::{ExportOptions, Exporter, Loss, check_timeline};
 use crate::error::{Error, Result};
 use crate::profile::{Origin, Profile};
 use thread::{Names, Thread};
@@ -39,12 +39,17 @@ const CATEGORIES: [(&str, &str); 5] = [
 ];
 
 impl Exporter for Firefox {
+    fn needs_timeline(&self) -> bool {
+        true
+    }
+
     fn export(
         &self,
         profile: &Profile,
         options: &ExportOptions,
         out: &mut dyn Write,
     ) -> Result<Vec<Loss>> {
+        check_timeline(profile)?;
         let mut losses = Vec::new();
         if profile.exact.is_some() {
             losses.push(

@@ -17,7 +17,7 @@ pub mod speedscope;
 
 use std::io::Write;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{Filter, Profile};
 
 /// What an output is made of and how.
@@ -48,8 +48,25 @@ fn unsaid(profile: &Profile) -> Option<Loss> {
     approximate.then(|| "approximate stacks, which the file has no place to say".to_string())
 }
 
+/// Fails for a profile of which it is not known when things happened.
+fn check_timeline(profile: &Profile) -> Result<()> {
+    if profile.has_timeline() {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::NotAvailable,
+        "cannot write when things happened",
+        "the profile was recorded without a timeline",
+    ))
+}
+
 /// Writes a profile.
 pub trait Exporter: Sync {
+    /// Whether it shows when things happened: then a profile without a timeline is refused.
+    fn needs_timeline(&self) -> bool {
+        false
+    }
+
     /// Writes `profile` to `out` and says what was left out. Fails only when `out` fails or the profile
     /// has nothing that the format could show.
     fn export(

@@ -55,7 +55,7 @@ mod write;
 
 use std::io::Write;
 
-use super::{ExportOptions, Exporter, Importer, Loss};
+use super::{ExportOptions, Exporter, Importer, Loss, check_timeline};
 use crate::error::Result;
 use crate::profile::Profile;
 
@@ -91,6 +91,10 @@ mod kind {
 pub struct Recording;
 
 impl Exporter for Recording {
+    fn needs_timeline(&self) -> bool {
+        true
+    }
+
     /// Writes everything there is: a filter narrows what is made from a recording later, not the recording.
     fn export(
         &self,
@@ -98,6 +102,7 @@ impl Exporter for Recording {
         _: &ExportOptions,
         out: &mut dyn Write,
     ) -> Result<Vec<Loss>> {
+        check_timeline(profile)?;
         write::profile(profile, out)?;
         Ok(Vec::new())
     }

@@ -10,7 +10,7 @@ use std::io::{self, BufWriter, Write};
 
 use rustc_hash::FxHashMap;
 
-use super::{ExportOptions, Exporter, Loss};
+use super::{ExportOptions, Exporter, Loss, check_timeline};
 use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{CallTree, FunctionId, FunctionKind, Origin, Profile, Run, Tables, ThreadId};
 use crate::units;
@@ -20,12 +20,17 @@ use crate::units;
 pub struct Speedscope;
 
 impl Exporter for Speedscope {
+    fn needs_timeline(&self) -> bool {
+        true
+    }
+
     fn export(
         &self,
         profile: &Profile,
         options: &ExportOptions,
         out: &mut dyn Write,
     ) -> Result<Vec<Loss>> {
+        check_timeline(profile)?;
         let mut losses = Vec::new();
         let sections = if profile.exact.is_some() {
             losses.push(

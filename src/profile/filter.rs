@@ -107,10 +107,16 @@ impl Filter {
 
     /// The runs that count, in recorded order.
     pub fn runs<'a>(&'a self, profile: &'a Profile) -> impl Iterator<Item = &'a Run> + 'a {
+        self.indexed_runs(profile).map(|(_, run)| run)
+    }
+
+    /// The same with their positions.
+    pub fn indexed_runs<'a>(
+        &'a self,
+        profile: &'a Profile,
+    ) -> impl Iterator<Item = (usize, &'a Run)> + 'a {
         let threads = self.threads(profile);
-        profile
-            .runs
-            .iter()
-            .filter(move |run| threads[run.thread.index()] && self.accepts_state(run.state))
+        let runs = profile.runs.iter().enumerate();
+        runs.filter(move |(_, run)| threads[run.thread.index()] && self.accepts_state(run.state))
     }
 }

@@ -4,6 +4,8 @@
 //! with no call boundary between them. Idle threads therefore cost one run however long they sleep,
 //! which is what bounds the memory of a long recording (24 bytes a run).
 
+use rustc_hash::FxHashMap;
+
 use super::aggregate::CallStats;
 use super::calls::{BurstEdge, Bursts};
 use super::loops::LoopEdge;
@@ -150,8 +152,11 @@ pub struct Profile {
     pub processes: Vec<ProcessInfo>,
     /// Threads; `ThreadId` is the position.
     pub threads: Vec<ThreadInfo>,
-    /// Samples; those of one thread are in the order of time.
+    /// Samples; those of one thread are in the order of time, unless there are `repeats`.
     pub runs: Vec<Run>,
+    /// How many runs each of `runs` stands for, where equal ones were merged whenever they came: then there is no
+    /// timeline. Empty where there is one.
+    pub repeats: Vec<u32>,
     /// What bursts of snapshots saw of calls, by process; none where there were no bursts.
     pub bursts: Vec<Bursts>,
     /// What samples saw of the turns of `for` loops.
@@ -178,8 +183,23 @@ impl Profile {
         }
     }
 
+    /// Whether the order of runs is that of time.
+    pub fn has_timeline(&self) -> bool {
+        self.repeats.is_empty()
+    }
+
+    /// How many runs the one at `index` stands for.
+    pub fn times(&self, index: usize) -> u32 {
+        self.repeats.get(index).copied().unwrap_or(1)
+    }
+
     /// Adds all that `other` recorded of other processes at the same time.
     pub fn absorb(&mut self, other: &Profile) {
+        if !(self.has_timeline() && other.has_timeline()) {
+            self.repeats.resize(self.runs.len(), 1);
+            let more = (0..other.runs.len()).map(|index| other.times(index));
+            self.repeats.extend(more);
+        }
         let process_base = self.processes.len() as u32;
         let thread_base = self.threads.len() as u32;
         let from = &other.tables;
@@ -273,7 +293,12 @@ pub struct Recorder {
     pub profile: Profile,
     /// Position of each thread's last run.
     last: Vec<Option<usize>>,
+    /// Position of the run that equal ones are merged into; `None` where each stays, for a timeline.
+    merged: Option<FxHashMap<RunKey, usize>>,
 }
+
+/// What merged runs have in common.
+type RunKey = (ThreadId, StackId, RunState, u16);
 
 /// One sample of one thread, or several that saw the same, as [`Recorder::add`] takes it. Times are since the
 /// thread's previous sample.
@@ -296,6 +321,14 @@ pub struct Sample {
 }
 
 impl Recorder {
+    /// One that keeps no timeline: memory then grows with what the target does, not with time.
+    pub fn without_timeline() -> Recorder {
+        Recorder {
+            merged: Some(FxHashMap::default()),
+            ..Recorder::default()
+        }
+    }
+
     /// Adds a thread.
     pub fn add_thread(&mut self, info: ThreadInfo) -> ThreadId {
         self.profile.threads.push(info);
@@ -318,17 +351,11 @@ impl Recorder {
             && let Some(run) = last.map(|at| &mut self.profile.runs[at])
             && run.stack == sample.stack
             && run.state == sample.state
-            && let Some(wall) = add_u32(run.wall_us, sample.wall_us)
-            && let Some(cpu) = add_u32(run.cpu_us, sample.cpu_us)
-            && let Some(count) = run.count.checked_add(sample.count)
+            && run.grow(&sample)
         {
-            run.wall_us = wall;
-            run.cpu_us = cpu;
-            run.count = count;
             return;
         }
-        self.last[sample.thread.index()] = Some(self.profile.runs.len());
-        self.profile.runs.push(Run {
+        let run = Run {
             thread: sample.thread,
             stack: sample.stack,
             wall_us: clamp_u32(sample.wall_us),
@@ -336,7 +363,38 @@ impl Recorder {
             count: sample.count,
             fresh_from: sample.fresh_from.unwrap_or(u16::MAX),
             state: sample.state,
-        });
+        };
+        let at = self.profile.runs.len();
+        if let Some(merged) = &mut self.merged {
+            let key = (run.thread, run.stack, run.state, run.fresh_from);
+            let known = merged.insert(key, at);
+            if let Some(known) = known
+                && self.profile.runs[known].grow(&sample)
+            {
+                merged.insert(key, known);
+                self.profile.repeats[known] = self.profile.repeats[known].saturating_add(1);
+                self.last[sample.thread.index()] = Some(known);
+                return;
+            }
+            self.profile.repeats.push(1);
+        }
+        self.last[sample.thread.index()] = Some(at);
+        self.profile.runs.push(run);
+    }
+}
+
+impl Run {
+    /// Adds a sample that saw the same; false when there is no room for it.
+    fn grow(&mut self, sample: &Sample) -> bool {
+        let (Some(wall_us), Some(cpu_us), Some(count)) = (
+            add_u32(self.wall_us, sample.wall_us),
+            add_u32(self.cpu_us, sample.cpu_us),
+            self.count.checked_add(sample.count),
+        ) else {
+            return false;
+        };
+        (self.wall_us, self.cpu_us, self.count) = (wall_us, cpu_us, count);
+        true
     }
 }
 
@@ -390,5 +448,75 @@ mod tests {
         assert_eq!(std::mem::size_of::<Run>(), 24);
         recorder.cut(thread, 300);
         assert_eq!(recorder.profile.runs[1].wall_us, 700);
+    }
+
+    #[test]
+    fn without_a_timeline_equal_runs_are_one_and_count_as_many() {
+        let tables_of = |recorder: &mut Recorder| {
+            let tables = &mut recorder.profile.tables;
+            let function = tables.function("a.py", 1, "work", FunctionKind::Python);
+            let stacks = [2, 3].map(|line| {
+                let frame = tables.frame(function, line);
+                tables.stack(None, frame)
+            });
+            let thread = recorder.add_thread(ThreadInfo {
+                process: ProcessId(0),
+                os_id: 1,
+                python_id: 1,
+                name: None,
+                started_us: 0,
+            });
+            (stacks, thread)
+        };
+        let record = |mut recorder: Recorder| {
+            let (stacks, thread) = tables_of(&mut recorder);
+            for turn in 0..1000usize {
+                recorder.add(Sample {
+                    thread,
+                    stack: stacks[turn % 2],
+                    count: 1,
+                    wall_us: 100_000_000,
+                    cpu_us: 10,
+                    fresh_from: (turn % 3 == 0).then_some(0),
+                    state: RunState::default(),
+                });
+            }
+            recorder.profile
+        };
+        let (whole, merged) = (
+            record(Recorder::default()),
+            record(Recorder::without_timeline()),
+        );
+        assert!(whole.has_timeline() && !merged.has_timeline());
+        assert_eq!(whole.runs.len(), 1000);
+        // Two lines, fresh or not, and 42 samples of 100 s in 2^32 us.
+        assert!(merged.runs.len() < 1000 / 42 + 5, "{}", merged.runs.len());
+        let sum = |profile: &Profile| {
+            let runs = profile.runs.iter().enumerate();
+            runs.fold((0, 0, 0), |(wall, count, fresh), (at, run)| {
+                let new = if run.fresh_from == 0 {
+                    profile.times(at)
+                } else {
+                    0
+                };
+                (
+                    wall + u64::from(run.wall_us),
+                    count + run.count,
+                    fresh + new,
+                )
+            })
+        };
+        assert_eq!(sum(&whole), sum(&merged));
+        let trees = [&whole, &merged].map(|profile| {
+            let tree = crate::profile::CallTree::of(profile, &crate::profile::Filter::default());
+            tree.nodes
+                .iter()
+                .map(|node| (node.calls, node.self_wall_us, node.samples))
+                .collect::<Vec<_>>()
+        });
+        assert_eq!(trees[0], trees[1]);
+        let mut both = whole.clone();
+        both.absorb(&merged);
+        assert_eq!(both.repeats.len(), both.runs.len());
     }
 }

@@ -61,7 +61,7 @@ impl CallTree {
         // Invocations are summed like costs: +1 at the sampled stack, -1 at the deepest frame that is
         // still the old invocation, so that a subtree's sum is the number of its fresh invocations.
         let mut fresh: Vec<i64> = Vec::new();
-        for run in filter.runs(profile) {
+        for (index, run) in filter.indexed_runs(profile) {
             let group = groups[run.thread.index()];
             let at = builder.node(group, run.stack);
             fresh.resize(builder.tree.nodes.len(), 0);
@@ -71,9 +71,10 @@ impl CallTree {
             node.samples += u64::from(run.count);
             let depth = tables.get_stack(run.stack).depth;
             if u32::from(run.fresh_from) <= depth {
-                fresh[at as usize] += 1;
+                let times = i64::from(profile.times(index));
+                fresh[at as usize] += times;
                 if let Some(old) = builder.ancestor(at, depth, u32::from(run.fresh_from)) {
-                    fresh[old as usize] -= 1;
+                    fresh[old as usize] -= times;
                 }
             }
         }

@@ -14,6 +14,13 @@ use crate::units::Rate;
 /// Longest uninterrupted sleep, so that a stop is noticed soon at any rate.
 const NAP: Duration = Duration::from_millis(50);
 
+/// Up to this rate samples go first: they take a quarter of a CPU at most.
+const MOST_HZ_FIRST: f64 = 10_000.0;
+
+/// A sample that takes as long as this is long; for how long we do not go first after it.
+const LONG: Duration = Duration::from_millis(1);
+const REST: Duration = Duration::from_millis(20);
+
 /// The shortest slice that the scheduler gives.
 const SLICE_NS: u64 = 100_000;
 
@@ -29,14 +36,20 @@ pub struct Clock {
     end: Option<Instant>,
     lateness: Duration,
     waits: u64,
+    turn: Turn,
+    /// When this thread may go first again, after something that took long.
+    back: Option<Instant>,
 }
 
 impl Clock {
-    /// A clock that starts now.
-    pub fn new(rate: Rate) -> Clock {
+    /// A clock that starts now. With `brief`, samples take microseconds, and may go before whatever else runs on the
+    /// target's CPU.
+    pub fn new(rate: Rate, brief: bool) -> Clock {
         set_timer_slack();
-        ask_for_short_slices();
+        let brief = brief && rate.hz().is_some_and(|hz| hz <= MOST_HZ_FIRST);
         Clock {
+            turn: ask_for_turns(brief),
+            back: None,
             period: rate
                 .hz()
                 .map_or(Duration::ZERO, |hz| Duration::from_secs_f64(1.0 / hz)),
@@ -57,6 +70,10 @@ impl Clock {
         }
         if self.period.is_zero() {
             return true;
+        }
+        if self.back.is_some_and(|back| Instant::now() >= back) {
+            self.back = None;
+            schedule(libc::SCHED_FIFO, 1);
         }
         let elapsed = self.start.elapsed();
         let current = (elapsed.as_secs_f64() / self.period.as_secs_f64()) as u64;
@@ -81,6 +98,17 @@ impl Clock {
                 return true;
             };
             std::thread::sleep(left.min(NAP));
+        }
+    }
+
+    /// Takes note of how long a sample took. After a long one this thread does not go first for a while: whatever keeps
+    /// it busy, others get their share of the CPU.
+    pub fn took(&mut self, time: Duration) {
+        if time >= LONG && self.turn == Turn::First {
+            if self.back.is_none() {
+                schedule(libc::SCHED_OTHER, 0);
+            }
+            self.back = Some(Instant::now() + REST.max(time * 4));
         }
     }
 
@@ -133,28 +161,55 @@ struct SchedAttributes {
     period_ns: u64,
 }
 
-/// Asks the scheduler to let this thread run as soon as it wakes, for a short time. Without it a target that has
-/// just woken on the same CPU keeps it for milliseconds, often until it falls asleep again: samples would
-/// then be late just when the target works, and show it asleep.
+/// How this thread gets a CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// As the user has arranged it (`nice`, `chrt`).
+    AsItIs,
+    /// Before all ordinary threads.
+    First,
+    /// Soon, for a short time.
+    Soon,
+}
+
+/// Asks the scheduler to let this thread run as soon as it wakes. Without it a target that has just woken on the same CPU
+/// keeps it for milliseconds, often until it falls asleep or hands its work to another thread: samples would then be
+/// late just while the target works, and show it asleep.
 ///
-/// From Linux 6.12 on, a task with a shorter slice preempts one with a longer slice when it wakes (kernel/sched/fair.c,
-/// PREEMPT_SHORT); earlier kernels ignore the slice.
-fn ask_for_short_slices() {
+/// `SCHED_FIFO` where it is permitted and `first` says so: there is no better place from which to see short turns of
+/// threads. Else a short slice: from Linux 6.12 on, a task with a shorter slice preempts one with a longer slice when it
+/// wakes (kernel/sched/fair.c, PREEMPT_SHORT); earlier kernels ignore the slice.
+fn ask_for_turns(first: bool) -> Turn {
+    // SAFETY: both calls only tell how the calling thread (0) is scheduled.
+    let arranged = unsafe {
+        libc::sched_getscheduler(0) != libc::SCHED_OTHER
+            || libc::getpriority(libc::PRIO_PROCESS, 0) != 0
+    };
+    if arranged {
+        Turn::AsItIs
+    } else if first && schedule(libc::SCHED_FIFO, 1) {
+        Turn::First
+    } else {
+        schedule(libc::SCHED_OTHER, 0);
+        Turn::Soon
+    }
+}
+
+/// Sets policy and priority of this thread; whether that was permitted. It ends with the thread: children are ordinary.
+fn schedule(policy: i32, priority: u32) -> bool {
     let attributes = SchedAttributes {
         size: size_of::<SchedAttributes>() as u32,
-        policy: libc::SCHED_OTHER as u32,
-        flags: 0,
+        policy: policy as u32,
+        flags: libc::SCHED_FLAG_RESET_ON_FORK as u64,
         nice: 0,
-        priority: 0,
-        runtime_ns: SLICE_NS,
+        priority,
+        runtime_ns: if priority == 0 { SLICE_NS } else { 0 },
         deadline_ns: 0,
         period_ns: 0,
     };
     // SAFETY: sched_setattr reads `size` bytes from a valid struct of that size and changes how the calling
     // thread (0) is scheduled, nothing else.
-    unsafe {
-        libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0);
-    }
+    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) == 0 }
 }
 
 /// Asks the kernel to wake this thread on time: by default it may be 50 microseconds late.
@@ -172,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_thousand_hertz_takes_a_thousand_instants_a_second() {
-        let mut clock = Clock::new(Rate::Hz(1000.0));
+        let mut clock = Clock::new(Rate::Hz(1000.0), false);
         let stop = AtomicBool::new(false);
         let started = Instant::now();
         let mut instants = 0;
@@ -185,12 +240,15 @@ mod tests {
         assert!(instants <= periods, "{instants} in {periods} periods");
         assert!(clock.mean_lateness_us() >= 0.0);
         assert_eq!(clock.periods(Duration::from_micros(2500)), 2);
-        assert_eq!(Clock::new(Rate::Max).periods(Duration::from_secs(1)), 0);
+        assert_eq!(
+            Clock::new(Rate::Max, true).periods(Duration::from_secs(1)),
+            0
+        );
     }
 
     #[test]
     fn a_stretched_instant_stands_for_all_of_its_periods() {
-        let mut clock = Clock::new(Rate::Hz(1000.0));
+        let mut clock = Clock::new(Rate::Hz(1000.0), false);
         let stop = AtomicBool::new(false);
         assert!(clock.wait(&stop));
         assert!(clock.ahead() <= Duration::from_millis(1));
@@ -208,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_stop_ends_a_long_wait() {
-        let mut clock = Clock::new(Rate::Hz(0.01));
+        let mut clock = Clock::new(Rate::Hz(0.01), false);
         let stop = AtomicBool::new(true);
         assert!(!clock.wait(&stop));
     }

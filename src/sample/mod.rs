@@ -175,4 +175,6 @@ pub struct SampleOptions {
     pub tasks: bool,
     /// No bursts of snapshots for call counts.
     pub no_bursts: bool,
+    /// Keep no timeline: memory does not grow with time.
+    pub no_timeline: bool,
 }

@@ -274,7 +274,9 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
     shared.supervisor.unpark();
     shared.progress.processes.fetch_add(1, Ordering::Relaxed);
     let mut sampler = ProcessSampler::new(pid, opened, shared);
-    let mut clock = Clock::new(shared.options.rate);
+    let options = &shared.options;
+    let brief = !(options.tasks || options.blocking || options.native);
+    let mut clock = Clock::new(options.rate, brief);
     let mut faults_in_a_row = 0;
     let mut seen_alive = Instant::now();
     while clock.wait(&shared.stop) {
@@ -285,7 +287,9 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
                 break;
             }
         }
+        let began = Instant::now();
         let outcome = sampler.sample(clock.ahead());
+        clock.took(began.elapsed());
         sampler.count_retried();
         match outcome {
             Ok(()) => {
@@ -387,7 +391,10 @@ struct ProcessSampler<'a> {
 
 impl<'a> ProcessSampler<'a> {
     fn new(pid: Pid, opened: Opened, shared: &'a Shared) -> Self {
-        let mut recorder = Recorder::default();
+        let mut recorder = match shared.options.no_timeline {
+            true => Recorder::without_timeline(),
+            false => Recorder::default(),
+        };
         recorder.profile.processes.push(ProcessInfo {
             pid: pid.0,
             parent: process::stat(pid).map_or(0, |stat| stat.parent.0),

@@ -219,7 +219,7 @@ fn run(pid: Pid, no_builtins: bool, stop: &AtomicBool) -> Result<Option<Harvest>
         return Ok(None);
     }
     let mut burster = Burster::new(reader);
-    let mut clock = Clock::new(Rate::Hz(RATE_HZ));
+    let mut clock = Clock::new(Rate::Hz(RATE_HZ), false);
     while clock.wait(stop) {
         match burster.burst() {
             Ok(true) | Err(Fault::Torn) => {}
