@@ -13,6 +13,9 @@ const LEAST_SEEN: f64 = 0.5;
 /// Of the time of a caller-callee edge so much has to be in such calls.
 const LEAST_TIME: f64 = 0.8;
 
+/// So much of it is all of it: a function and its caller are timed by different samples.
+const NEARLY_ALL: f64 = 0.95;
+
 /// Intervals at whose ends two executions were taken for one and shown to be two, by looks. More of them mean that
 /// executions are too short: two that end in one interval may look like one, which happens to half the square of it.
 const MOST_MISTAKEN: f64 = 0.2;
@@ -93,8 +96,10 @@ pub fn estimate(
         // An execution begins with a turn, however short the time before the first look.
         calls += sites * (turns + (rate * unseen_us).max(executions));
         let mistaken = (edge.mistaken as f64 / looks).powi(2) / 2.0 * sites * turns;
+        // Whether the last turn that was seen was the last one.
+        let last = (rate * interval_us).min(1.0) / 4.0 * executions;
         variance += (sites * rate).powi(2) * (ends.powi(2) + rest.powi(2))
-            + sites * executions
+            + sites.powi(2) * last
             + mistaken.powi(2);
         time_us += edge.time_us as f64;
         steady &= edge.steady;
@@ -136,11 +141,12 @@ fn settled(
     if calls < 1.0 || !calls.is_finite() || share.is_nan() || share < LEAST_TIME {
         return None;
     }
-    // Other calls of the same function are taken to be as long.
-    let more = (1.0 / share).max(1.0);
+    // Other calls of the same function are taken to be as long; a small part is no more than how times are measured.
+    let other = (1.0 / share - 1.0).max(0.0);
+    let more = if share < NEARLY_ALL { other } else { 0.0 };
     let found = CallEstimate {
-        calls: calls * more,
-        error: Some(error.hypot(calls * (more - 1.0))),
+        calls: calls * (1.0 + more),
+        error: Some(error.hypot(calls * if more > 0.0 { more } else { other / 4.0 })),
         source: CallSource::Iterator,
     };
     let objects = |bursts: CallEstimate| {
