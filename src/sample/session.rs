@@ -333,7 +333,6 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
     sampler.note_reader();
     sampler.end_bursts();
     sampler.settle();
-    sampler.end_loops();
     sampler.note_states();
     sampler.part.lateness_us = clock.mean_lateness_us();
     Ok(sampler.part)
@@ -455,15 +454,6 @@ impl<'a> ProcessSampler<'a> {
         }
     }
 
-    /// Ends the executions of loops and keeps what was counted.
-    fn end_loops(&mut self) {
-        let mut turning = std::mem::take(&mut self.turning);
-        for slot in self.slots.values_mut() {
-            turning.finish(&mut slot.loops);
-        }
-        turning.add_to(&mut self.part.recorder.profile);
-    }
-
     /// Notes how the reader read. It may have become approximate on the way, so this is asked at its end.
     fn note_reader(&mut self) {
         self.part.exact_stacks &= self.opened.reader.is_exact();
@@ -495,7 +485,6 @@ impl<'a> ProcessSampler<'a> {
         self.end_bursts();
         self.bursting = self.shared.start_bursts(self.pid);
         self.settle();
-        self.end_loops();
         self.opened = opened;
         self.slots.clear();
         (self.tasks, self.timelines) = Default::default();
@@ -645,8 +634,8 @@ impl<'a> ProcessSampler<'a> {
         self.rest.looked_at_all(known_ns);
     }
 
-    /// Adds what has yet to be added of threads at rest and of tasks, and takes back the time to come that samples
-    /// stand for.
+    /// Adds what has yet to be added of threads at rest, of tasks and of loops, and takes back the time to come that
+    /// samples stand for.
     fn settle(&mut self) {
         let now_us = self.shared.now_us();
         let moment = Moment {
@@ -658,8 +647,10 @@ impl<'a> ProcessSampler<'a> {
         for slot in self.slots.values_mut() {
             slot.settle(recorder);
             recorder.cut(slot.id, slot.last_us.saturating_sub(now_us));
+            self.turning.finish(&mut slot.loops);
         }
         self.timelines.finish(recorder, moment);
+        std::mem::take(&mut self.turning).add_to(&mut recorder.profile);
     }
 
     /// Asks the kernel about all threads that are known.
