@@ -32,7 +32,7 @@ use decoding::{Current, Decoding, cut};
 use pace::Pace;
 
 /// Bursts a second.
-const RATE_HZ: f64 = 50.0;
+const RATE_HZ: f64 = 100.0;
 
 /// Of the bursts that would look at a process at rest only every so many is taken, and counts for all of them: a process
 /// that sleeps must not cost what one that works does.
