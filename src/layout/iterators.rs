@@ -3,7 +3,8 @@
 //!
 //! Positions are good for differences only: a `range` of 3.12 and newer does not say where it began.
 
-use super::{at, int, object, word};
+use super::object::REFERENCES;
+use super::{at, int, word};
 
 /// Most bytes of an iterator that are of use.
 pub const HEAD: usize = 56;
@@ -106,7 +107,7 @@ impl CountingIterator {
 
     /// Decodes that many bytes of one; `None` when it is dead, at its end, or makes no sense.
     pub fn position(&self, bytes: &[u8]) -> Option<Position> {
-        if int(bytes, object::REFERENCES)? == 0 {
+        if int(bytes, REFERENCES)? == 0 {
             return None;
         }
         let value = word(bytes, at(self.position)).filter(|value| *value < HIGHEST)?;

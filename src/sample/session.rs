@@ -5,8 +5,9 @@
 //! they have, and the parts are put together.
 
 mod family;
+mod progress;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustc_hash::FxHashMap;
 
 use family::Family;
+pub use progress::Progress;
 
 use super::choose::{self, Opened, Patience};
 use super::clock::Clock;
@@ -50,19 +52,6 @@ const REOPEN: Duration = Duration::from_secs(2);
 
 /// Faults in a row after which the process is opened anew: it may have called exec.
 const FAULTS_BEFORE_REOPEN: u32 = 20;
-
-/// Numbers that grow while a session runs, for progress displays.
-#[derive(Debug, Default)]
-pub struct Progress {
-    /// Samples taken, of all processes.
-    pub samples: AtomicU64,
-    /// Samples given up.
-    pub given_up: AtomicU64,
-    /// Reads beyond the first of a sample.
-    pub retried: AtomicU64,
-    /// Processes that are or were sampled.
-    pub processes: AtomicU64,
-}
 
 /// Which process a session starts from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -38,6 +38,10 @@ const RATE_HZ: f64 = 100.0;
 /// that sleeps must not cost what one that works does.
 const AT_REST: u64 = 32;
 
+/// After a look at a process at rest the next one is drawn from so many periods together, and stands for all of them,
+/// whatever it shows.
+const STRETCH: u32 = 8;
+
 /// How the windows of one spacing are taken.
 struct Manner {
     /// Snapshots of a window; one more than a multiple of four.
@@ -151,8 +155,10 @@ struct Burster<M: Memory> {
     /// C frames that held the current frame lately, with the burst in which that was seen last.
     cframes: Vec<(u64, u64)>,
     bursts: u64,
-    /// Bursts that found the process at rest.
+    /// Periods that bursts stood for which found the process at rest, since the last of them that was taken.
     rests: u64,
+    /// Periods that the next burst stands for.
+    stands_for: u32,
     /// Holder and switches of the lock and the holder's time slices, at the burst before.
     seen: (u64, u64, Option<u64>),
     avoided: Option<u32>,
@@ -219,9 +225,13 @@ fn run(pid: Pid, no_builtins: bool, stop: &AtomicBool) -> Result<Option<Harvest>
         return Ok(None);
     }
     let mut burster = Burster::new(reader);
+    // What was before is in no window.
+    let started = Instant::now();
     let mut clock = Clock::new(Rate::Hz(RATE_HZ), false);
     while clock.wait(stop) {
-        match burster.burst() {
+        let taken = burster.burst();
+        clock.stretch(burster.stands_for);
+        match taken {
             Ok(true) | Err(Fault::Torn) => {}
             Ok(false) => return Ok(None),
             Err(Fault::Gone | Fault::Denied) => break,
@@ -250,6 +260,7 @@ impl<M: Memory> Burster<M> {
             cframes: Vec::new(),
             bursts: 0,
             rests: 0,
+            stands_for: 1,
             seen: (0, 0, None),
             avoided: None,
             closest_ns: CLOSE_NS,
@@ -297,15 +308,16 @@ impl<M: Memory> Burster<M> {
         });
         let seen = (lock.holder, lock.switches, slices);
         let same = std::mem::replace(&mut self.seen, seen) == seen;
+        let stands_for = std::mem::replace(&mut self.stands_for, 1).into();
         if lock.locked || !same || slices.is_none() {
-            return Ok(1);
+            return Ok(stands_for);
         }
-        self.rests += 1;
-        Ok(if self.rests.is_multiple_of(AT_REST) {
-            AT_REST
-        } else {
-            0
-        })
+        self.stands_for = STRETCH;
+        self.rests += stands_for;
+        if self.rests < AT_REST {
+            return Ok(0);
+        }
+        Ok(std::mem::take(&mut self.rests))
     }
 
     /// Reads the stack of the thread that has the lock or had it last, and plans what to copy of it.

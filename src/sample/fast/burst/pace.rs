@@ -1,5 +1,9 @@
-//! How often windows of each spacing are taken: as long as they say something new. A window stands for all bursts since
-//! the one before of its spacing, so that fewer windows only make a count less certain, never smaller.
+//! How often windows of each spacing are taken: as long as they say something new. Of a number of bursts to come one is
+//! drawn that has a window, and the window stands for all of them, whatever it shows: fewer windows make a count less
+//! certain, but neither smaller nor larger. (Were it to stand for the bursts before it, what is new would get the time of
+//! what was known.)
+
+use rand::Rng;
 
 use crate::profile::calls::SPACINGS;
 use crate::sample::bursts::{News, Weight};
@@ -18,8 +22,11 @@ const MOST: u64 = 16;
 /// What is known of the windows of one spacing.
 #[derive(Debug, Clone, Copy, Default)]
 struct Spacing {
-    /// Bursts since the last window.
-    passed: u64,
+    /// Bursts that the last window drawn stands for, how many of them are still to come, and how many are to come before
+    /// the one with the window; `None` when that has been.
+    stands_for: u64,
+    left: u64,
+    before: Option<u64>,
     /// Calls that were seen to begin.
     calls: u64,
     /// Windows without anything new, less those with.
@@ -37,12 +44,16 @@ impl Pace {
     /// Whether this burst has a window of a spacing: for how many bursts it stands. To be asked once a burst.
     pub fn due(&mut self, spacing: usize) -> Option<Weight> {
         let known = self.0.get_mut(spacing)?;
-        known.passed += 1;
-        let every = (1 + known.calls / PLENTY).max(1 << (known.quiet / QUIET));
-        if known.passed < every.min(MOST) {
-            return None;
+        if known.left == 0 {
+            let every = (1 + known.calls / PLENTY).max(1 << (known.quiet / QUIET));
+            known.stands_for = every.min(MOST);
+            known.left = known.stands_for;
+            known.before = Some(rand::rng().random_range(0..known.stands_for));
         }
-        Some(std::mem::take(&mut known.passed))
+        known.left -= 1;
+        let before = known.before?;
+        known.before = before.checked_sub(1);
+        (before == 0).then_some(known.stands_for)
     }
 
     /// Takes note of a window and of its weight.
@@ -97,7 +108,7 @@ mod tests {
         assert_eq!(pace.certainty()[0], 1.0);
         let (windows, stands_for) = taken(&mut pace, 10_000, 10, false);
         assert!((600..800).contains(&windows), "{windows}");
-        assert!(10_000 - stands_for < MOST);
+        assert!(stands_for.abs_diff(10_000) < MOST);
         let certainty = pace.certainty()[0];
         assert!(certainty < 0.1 && certainty >= 1.0 / MOST as f64);
         // Something new: soon all again.
@@ -110,7 +121,7 @@ mod tests {
         let mut pace = Pace::default();
         let (windows, stands_for) = taken(&mut pace, 10_000, 60, true);
         assert!((900..1500).contains(&windows), "{windows}");
-        assert!(10_000 - stands_for < MOST);
+        assert!(stands_for.abs_diff(10_000) < MOST);
         assert_eq!(pace.due(SPACINGS), None);
     }
 }
