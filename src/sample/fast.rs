@@ -139,9 +139,6 @@ pub struct FastReader<M: Memory = Live> {
     epoch: Instant,
     /// The sample in which the lists were read last.
     relisted_us: Option<u64>,
-    careful: bool,
-    /// Whether the last sample read something beside its copy.
-    reads_beside: bool,
     /// Reads beyond the first of a sample that nobody has asked for yet.
     retried: u64,
     /// Copies made for the sample so far.
@@ -276,8 +273,6 @@ impl<M: Memory> FastReader<M> {
             version: 0,
             epoch: Instant::now(),
             relisted_us: None,
-            careful: true,
-            reads_beside: false,
             retried: 0,
             copies: 0,
         }
@@ -344,11 +339,6 @@ impl<M: Memory> StackReader for FastReader<M> {
     /// `tables` must be the same at every call.
     fn read(&mut self, tables: &mut Tables, stacks: &mut ThreadStacks) -> Result<(), Fault> {
         let now_us = self.epoch.elapsed().as_micros() as u64;
-        let all_settled = self
-            .threads
-            .iter()
-            .all(|thread| thread.settled || !thread.dirty);
-        self.careful = !all_settled || self.reads_beside;
         let heads = self.codes.heads();
         let objects = self.builtins.iter_mut().flat_map(Builtins::heads);
         let loops = self.turns.begin(now_us);

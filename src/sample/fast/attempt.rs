@@ -2,7 +2,7 @@
 //! where something had to be learnt first.
 
 use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::decode::Decoder;
 use super::hold::Held;
@@ -25,9 +25,6 @@ const MOST_MOVES: usize = 5;
 
 /// How long a state that is no stack may last.
 const UNFINISHED: Duration = Duration::from_micros(20);
-
-/// A copy that took longer was interrupted, in all likelihood.
-const LONG_COPY: Duration = Duration::from_micros(100);
 
 /// How an attempt at a sample ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,8 +61,7 @@ impl<M: Memory> FastReader<M> {
         for _ in 0..ATTEMPTS {
             match self.attempt(domain, tables, stacks, held, now_us)? {
                 Attempt::Done => return Ok(()),
-                Attempt::Again => {}
-                Attempt::Interrupted => self.careful = true,
+                Attempt::Again | Attempt::Interrupted => {}
                 Attempt::Moved => {
                     moves += 1;
                     if moves > MOST_MOVES {
@@ -185,12 +181,14 @@ impl<M: Memory> FastReader<M> {
         if replan || self.planned != Some((domain, lock.holder)) {
             self.plan(domain, lock, holder_ident);
         }
-        let pauses = self.careful.then(cpu::pauses);
-        let started = Instant::now();
+        // Whoever runs in the middle of the copy, however briefly, may leave no other trace: not on the CPU's number, and
+        // hardly on the clock.
+        let proves = self.stillness == Stillness::SameCpu && holder_ident.is_some();
+        let pauses = proves.then(cpu::pauses);
         self.window.fill(&self.memory).map_err(fault)?;
         self.retried += u64::from(self.copies > 0);
         self.copies += 1;
-        let took = started.elapsed();
+        let copied_at_once = pauses.is_some_and(|pauses| pauses == cpu::pauses());
 
         if let Some(attempt) = self.check_lock(domain, lock)? {
             return Ok(attempt);
@@ -223,15 +221,14 @@ impl<M: Memory> FastReader<M> {
         if result != Attempt::Done {
             return Ok(result);
         }
-        if self.stillness == Stillness::SameCpu && holder_ident.is_some() {
-            // The next sample will read beside its copy as well, in all likelihood.
-            self.reads_beside = beside;
-            let slow = took > LONG_COPY + Duration::from_nanos(self.window.size() as u64);
-            if self.reads_beside || slow {
-                match pauses {
-                    Some(pauses) if pauses == cpu::pauses() => {}
-                    _ => return Ok(Attempt::Interrupted),
-                }
+        if self.stillness == Stillness::SameCpu && proves {
+            let stood_still = if beside {
+                pauses.is_some_and(|pauses| pauses == cpu::pauses())
+            } else {
+                copied_at_once
+            };
+            if !stood_still {
+                return Ok(Attempt::Interrupted);
             }
         }
         // Threads that are not stopped may have gone on since the copy.

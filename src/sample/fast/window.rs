@@ -119,11 +119,6 @@ impl Window {
         &self.ranges
     }
 
-    /// Bytes that a sample copies.
-    pub fn size(&self) -> usize {
-        self.buffer.len()
-    }
-
     /// The copy of `length` bytes at `address`. `hint` makes the next look-up nearby cheap.
     #[inline]
     pub fn get(&self, address: u64, length: usize, hint: &mut usize) -> Option<&[u8]> {
