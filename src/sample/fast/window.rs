@@ -206,7 +206,7 @@ mod tests {
             length: 2,
         }]);
         assert_eq!(window.fill(&me), Ok(true));
-        assert_eq!(window.size(), 116 + 10 + 2);
+        assert_eq!(window.buffer.len(), 116 + 10 + 2);
         let mut hint = 0;
         assert_eq!(window.get(base + 100, 2, &mut hint), Some(&data[100..102]));
         assert_eq!(
@@ -230,7 +230,7 @@ mod tests {
         );
         assert_eq!(window.tail(0), &[1, 2]);
         window.set_extras(std::iter::empty());
-        assert_eq!(window.size(), 116 + 10 + 2);
+        assert_eq!(window.buffer.len(), 116 + 10 + 2);
         assert_eq!(window.get(base + 8004, 4, &mut hint), None);
     }
 }
