@@ -129,6 +129,8 @@ pub struct FastReader<M: Memory = Live> {
     window: Window,
     /// The domain and holder that `window` is planned for.
     planned: Option<(usize, u64)>,
+    /// Whether nobody but that holder is copied.
+    alone: bool,
     /// Whether the words of the lock are among what is copied, not after it.
     lock_inside: bool,
     /// Where the interpreter of that holder says whether it collects garbage; 0 when that is not known.
@@ -267,6 +269,7 @@ impl<M: Memory> FastReader<M> {
             turns: Turns::default(),
             window: Window::default(),
             planned: None,
+            alone: false,
             lock_inside: false,
             collecting: 0,
             frames: Vec::new(),

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use biopsy::sample::fast::{FastOptions, FastReader};
+use biopsy::target::memory::{Live, Memory};
+use biopsy::target::runtime;
 use biopsy::units::Pid;
 
 /// An interpreter to test on.
@@ -173,6 +175,12 @@ impl Running {
     /// Opens it.
     pub fn open(&self, options: FastOptions) -> FastReader {
         FastReader::open(self.pid(), options).expect("opens").0
+    }
+
+    /// Opens it, to be read by way of `memory`.
+    pub fn open_over<M: Memory>(&self, memory: M) -> FastReader<M> {
+        let runtime = runtime::find(self.pid(), &Live::new(self.pid())).expect("Python");
+        FastReader::over(self.pid(), memory, &runtime, FastOptions::default()).expect("opens")
     }
 }
 

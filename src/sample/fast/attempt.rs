@@ -108,12 +108,11 @@ impl<M: Memory> FastReader<M> {
         self.collecting = self.collecting_word(lock);
         self.window.want(self.collecting, 4);
         let rseq = holder_ident
-            .zip(self.rseq)
             .filter(|_| self.stillness == Stillness::SameCpu)
-            .and_then(|(ident, offset)| ident.checked_add_signed(offset)?.checked_add(4));
+            .and_then(|ident| self.rseq_number(ident));
         // Where nobody but the holder is copied, the lock may be read at any time of the copy: the holder stands still
         // from before to after it, as the CPU proves, and nobody else changes what is copied.
-        let alone = !self
+        self.alone = !self
             .threads
             .iter()
             .any(|thread| thread.domain == domain && thread.dirty && thread.address != lock.holder);
@@ -121,7 +120,7 @@ impl<M: Memory> FastReader<M> {
             address: lock.address as usize,
             length: at(self.offsets.gil.size),
         };
-        self.lock_inside = alone && rseq.is_some();
+        self.lock_inside = self.alone && rseq.is_some();
         let mut tail = Vec::with_capacity(2);
         if self.lock_inside {
             self.window.want(lock.address, words.length as u64);
@@ -221,7 +220,7 @@ impl<M: Memory> FastReader<M> {
         if result != Attempt::Done {
             return Ok(result);
         }
-        if self.stillness == Stillness::SameCpu && proves {
+        if proves && self.stillness == Stillness::SameCpu {
             let stood_still = if beside {
                 pauses.is_some_and(|pauses| pauses == cpu::pauses())
             } else {
@@ -231,8 +230,7 @@ impl<M: Memory> FastReader<M> {
                 return Ok(Attempt::Interrupted);
             }
         }
-        // Threads that are not stopped may have gone on since the copy.
-        if stopped && beside && !held.is_all() && !self.same_lock(domain)? {
+        if beside && !held.is_all() && !self.is_unchanged(domain, holder_ident, stacks)? {
             return Ok(Attempt::Again);
         }
         // The holder goes on running; all others stand still until the lock is given away.
@@ -291,15 +289,54 @@ impl<M: Memory> FastReader<M> {
         Ok(Some(Attempt::Again))
     }
 
+    /// Whether what was read after the copy is of the same instant: the last holder of the lock has not run since, nor
+    /// has any other thread whose stack was copied.
+    fn is_unchanged(
+        &mut self,
+        domain: usize,
+        holder_ident: Option<u64>,
+        stacks: &ThreadStacks,
+    ) -> Result<bool, Fault> {
+        let may_have_run = match self.stillness {
+            Stillness::SameCpu => {
+                // The scheduler may have moved it to another CPU, where it runs.
+                if let Some(ident) = holder_ident {
+                    let number = self.rseq_number(ident).and_then(|address| {
+                        let mut bytes = [0; 4];
+                        self.memory.read(address, &mut bytes).ok()?;
+                        layout::int(&bytes, 0)
+                    });
+                    let cpu = self.cpu_of(ident, number, stacks);
+                    if !cpu.is_some_and(|cpu| self.pin.is_on(cpu)) {
+                        return Ok(false);
+                    }
+                }
+                !self.alone
+            }
+            Stillness::Stopped => true,
+            Stillness::None => false,
+        };
+        Ok(!may_have_run || self.same_lock(domain)?)
+    }
+
+    /// Where a thread has the number of the CPU that it ran on last: `cpu_id` of its `struct rseq` (linux/rseq.h).
+    fn rseq_number(&self, ident: u64) -> Option<u64> {
+        ident.checked_add_signed(self.rseq?)?.checked_add(4)
+    }
+
     /// The CPU of the last holder at the end of the copy; `None` when it cannot be told.
     fn holder_cpu(&mut self, ident: u64, stacks: &ThreadStacks) -> Option<u32> {
-        if self.rseq.is_some() {
-            let place = usize::from(!self.lock_inside);
-            let cpu = layout::int(self.window.tail(place), 0)?;
-            if let Ok(cpu) = u32::try_from(cpu) {
-                return Some(cpu);
-            }
-            // -1 and -2: the thread has no such area.
+        let place = usize::from(!self.lock_inside);
+        let number = self
+            .rseq
+            .and_then(|_| layout::int(self.window.tail(place), 0));
+        self.cpu_of(ident, number, stacks)
+    }
+
+    /// The CPU that a thread ran on last: `number` is what it says itself, negative where it does not.
+    fn cpu_of(&mut self, ident: u64, number: Option<i32>, stacks: &ThreadStacks) -> Option<u32> {
+        if let Some(cpu) = number.and_then(|number| u32::try_from(number).ok()) {
+            return Some(cpu);
         }
         let stack = stacks
             .threads
