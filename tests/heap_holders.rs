@@ -92,6 +92,44 @@ fn every_kind_of_leak_is_named_by_its_path_on_each_interpreter() {
 }
 
 #[test]
+fn what_only_evaluation_stacks_hold_has_its_path_on_each_interpreter() {
+    let _company = common::in_company();
+    for python in readable() {
+        let stage = python.stage();
+        let mut target = python.start(&[&stage.fixture("heap_stacks.py")]);
+        let pid = target.pid.to_string();
+        for (class, function, count) in [
+            ("InLoop", "loop", 100),
+            ("InCall", "call", 100),
+            // One is the argument of the key function.
+            ("InSorted", "in_sorted", 99),
+            ("InGenerator", "generator", 100),
+        ] {
+            let name = format!("__main__.{class}");
+            let found = biopsy(&["heap", "path", &pid, "--type", &name, "--json"]).ok();
+            let document = found.json();
+            let shapes = document["paths"].as_array().expect("paths");
+            let held = shapes.iter().find(|shape| shape["objects"] == count);
+            let held = held.unwrap_or_else(|| panic!("{python}: {class}: {document:#}"));
+            let path = held["path"].as_str().expect("a path");
+            let (thread, rest) = path
+                .strip_prefix("<thread ")
+                .and_then(|path| path.split_once(", "))
+                .unwrap_or_else(|| panic!("{python}: {class}: {path}"));
+            assert!(
+                rest.starts_with(&format!("{function}()>.<stack>")) && rest.ends_with("[*]"),
+                "{python}: {class}: {path}"
+            );
+            let task = format!("/proc/{pid}/task/{thread}");
+            assert!(std::path::Path::new(&task).exists(), "{python}: {path}");
+        }
+        let gone = biopsy(&["heap", "summary", &pid, "--type", "__main__.Gone", "--json"]).ok();
+        assert_eq!(gone.json()["types"], serde_json::json!([]), "{python}");
+        target.assert_free();
+    }
+}
+
+#[test]
 fn caches_are_listed_as_cache_info_has_them_on_each_interpreter() {
     let _company = common::in_company();
     for python in readable() {

@@ -233,7 +233,7 @@ impl<'a> Retained<'a> {
             }
         }
         match best {
-            Some(Root::Frame { thread, .. }) => format!("<thread {thread}>"),
+            Some(Root::Frame { thread, .. }) => format!("{}>", steps::thread_name(*thread)),
             Some(_) => "<interpreter>".to_string(),
             None => "<held by several>".to_string(),
         }

@@ -7,13 +7,19 @@ use super::Heap;
 use super::decode::dict::Keys;
 use super::decode::sinks::Named;
 use super::decode::{Name, frames, references};
-use super::memory::Place;
+use super::memory::{Place, each_word};
 use super::types::Types;
 use crate::layout::CurrentFrame;
+use crate::target::threads;
 
 /// Most frames of all threads and modules that are followed.
 const FRAMES: usize = 1 << 20;
 const MODULES: u64 = 1 << 20;
+
+/// Offset of `header.self` in `struct pthread`.
+const HEADER_SELF: u32 = 16;
+/// Highest id of a thread (`PID_MAX_LIMIT` of Linux).
+const MOST_TID: i32 = 1 << 22;
 
 /// Why something is a root.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +49,7 @@ pub fn find(heap: &Heap) -> Vec<(u64, Reason)> {
     for interpreter in &heap.interpreters {
         state(heap, *interpreter, &mut roots);
         modules(heap, *interpreter, &mut roots);
-        threads(heap, *interpreter, &mut roots);
+        thread_stacks(heap, *interpreter, &mut roots);
     }
     roots.push((heap.type_type, Reason::StaticType));
     for (kind, _) in &heap.static_dicts {
@@ -65,15 +71,19 @@ fn state(heap: &Heap, interpreter: u64, roots: &mut Vec<(u64, Reason)>) {
             .word(interpreter.wrapping_add((*offset).into()))
             .unwrap_or(0);
         // Some move between patch releases, and lead to nothing then.
-        let is_object = heap
-            .memory
-            .place(target)
-            .filter(|place| heap.counts_references(place))
-            .and_then(|place| Types::default().find(heap, place.word(8)?));
-        if is_object.is_some() {
+        if is_object_at(heap, target) {
             roots.push((target, Reason::Interpreter(name)));
         }
     }
+}
+
+/// Whether an object is there, as far as it shows.
+fn is_object_at(heap: &Heap, address: u64) -> bool {
+    let place = heap.memory.place(address);
+    place
+        .filter(|place| heap.counts_references(place))
+        .and_then(|place| Types::default().find(heap, place.word(8)?))
+        .is_some()
 }
 
 fn modules(heap: &Heap, interpreter: u64, roots: &mut Vec<(u64, Reason)>) {
@@ -112,7 +122,7 @@ pub fn idents(heap: &Heap) -> Vec<u64> {
     found
 }
 
-fn threads(heap: &Heap, interpreter: u64, roots: &mut Vec<(u64, Reason)>) {
+fn thread_stacks(heap: &Heap, interpreter: u64, roots: &mut Vec<(u64, Reason)>) {
     let offsets = &heap.offsets;
     let mut thread = heap
         .memory
@@ -124,10 +134,10 @@ fn threads(heap: &Heap, interpreter: u64, roots: &mut Vec<(u64, Reason)>) {
         let Some(place) = heap.memory.place(thread) else {
             return;
         };
-        let native = offsets
-            .thread
-            .native_id
-            .map_or(0, |offset| place.word_or_0(offset) as i32);
+        let native = match offsets.thread.native_id {
+            Some(offset) => place.int(offset) as i32,
+            None => pthread_tid(heap, place.word_or_0(offsets.thread.thread_id)).unwrap_or(0),
+        };
         let frame = match offsets.thread.current {
             CurrentFrame::Thread(offset) => place.word(offset),
             CurrentFrame::CFrame {
@@ -139,6 +149,15 @@ fn threads(heap: &Heap, interpreter: u64, roots: &mut Vec<(u64, Reason)>) {
         stack(heap, native, frame.unwrap_or(0), &mut followed, roots);
         thread = place.word_or_0(offsets.thread.next);
     }
+}
+
+/// The kernel's id of the thread with glibc's `struct pthread` at `ident`, which holds its own address in
+/// `header.self` (sysdeps/x86_64/nptl/tls.h).
+fn pthread_tid(heap: &Heap, ident: u64) -> Option<i32> {
+    let own = heap.memory.place(ident)?.word(HEADER_SELF)?;
+    let address = ident.checked_add(threads::PTHREAD_TID_OFFSET)?;
+    let tid = heap.memory.place(address)?.int(0) as i32;
+    (own == ident && (1..=MOST_TID).contains(&tid)).then_some(tid)
 }
 
 /// The frames from `frame` outwards.
@@ -213,6 +232,12 @@ fn frame_roots(
             _ => None,
         };
         roots.push((*target, reason(local)));
+    }
+    for value in each_word(frames::running_values(heap, place)) {
+        let value = frames::untagged(heap, value);
+        if is_object_at(heap, value) {
+            roots.push((value, reason(None)));
+        }
     }
     // A frame that is torn is left; its callers are not.
     result.is_ok() || sink.fields.len() < FRAMES

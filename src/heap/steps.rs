@@ -139,6 +139,14 @@ fn quoted(text: &str) -> String {
     quoted
 }
 
+/// How the name of a thread begins, by its OS id.
+pub fn thread_name(thread: i32) -> String {
+    match thread {
+        0 => "<thread ?".to_string(),
+        known => format!("<thread {known}"),
+    }
+}
+
 /// How a path begins.
 pub fn root(graph: &Graph, root: &Root) -> String {
     match root {
@@ -150,10 +158,8 @@ pub fn root(graph: &Graph, root: &Root) -> String {
             ..
         } => {
             let function = graph.name(*function);
-            match local {
-                Some(local) => format!("<thread {thread}, {function}()>.{}", graph.name(*local)),
-                None => format!("<thread {thread}, {function}()>.<stack>"),
-            }
+            let variable = local.map_or("<stack>", |local| graph.name(local));
+            format!("{}, {function}()>.{variable}", thread_name(*thread))
         }
         Root::Interpreter(name) => format!("<interpreter>.{}", graph.name(*name)),
         Root::StaticType => "<static type>".to_string(),

@@ -123,6 +123,20 @@ pub enum Instruction {
     Pointer,
 }
 
+impl Instruction {
+    /// The unit that a stored instruction stands for, in bytecode that starts at `start`; beyond every bytecode before the
+    /// first one.
+    pub fn unit(self, stored: u64, start: u64) -> u32 {
+        match self {
+            Instruction::ByteIndex => (stored as u32) / 2,
+            Instruction::UnitIndex => stored as u32,
+            Instruction::Pointer => {
+                u32::try_from(stored.wrapping_sub(start) / 2).unwrap_or(u32::MAX)
+            }
+        }
+    }
+}
+
 /// `PyFrameObject` (up to 3.10) or `_PyInterpreterFrame`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameOffsets {

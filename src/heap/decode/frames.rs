@@ -4,9 +4,12 @@ use super::{Name, Sink, Torn};
 use crate::heap::Heap;
 use crate::heap::memory::{Place, each_word};
 use crate::layout::heap::{Field, FrameSlots, HeapFrameOffsets, StackEnd};
+use crate::layout::{Bytecode, Instruction, object};
 
 /// Most slots of a frame that are believed.
 const SLOTS: u64 = 1 << 20;
+/// Most bytes of bytecode, or of an exception table, that are believed.
+const BYTECODE: u64 = 16 << 20;
 /// `gi_frame_state` from which on a generator's frame is gone.
 const CLEARED: u8 = 4;
 
@@ -112,13 +115,7 @@ fn old_slots(heap: &Heap, place: &Place, sink: &mut impl Sink) -> Result<(), Tor
         return Ok(());
     };
     let stack = place.word(value_stack).ok_or(Torn)?;
-    let depth = match heap.layout.frame.end {
-        StackEnd::Pointer(at) => match place.word(at).ok_or(Torn)? {
-            0 => 0,
-            end => end.checked_sub(stack).ok_or(Torn)? / 8,
-        },
-        StackEnd::Depth(at) | StackEnd::Top(at) => (place.int(at) as i32).max(0) as u64,
-    };
+    let depth = stored_end(heap, place, stack).unwrap_or(0);
     let values = heap.memory.words(stack, depth).ok_or(Torn)?;
     each_word(values).for_each(|value| sink.field(value, Name::Stack));
     Ok(())
@@ -188,18 +185,75 @@ fn slots_in_use<'a>(heap: &Heap, frame: &Place<'a>) -> Option<(&'a [u8], &'a [u8
     let offsets = &heap.offsets.frame;
     let code = untagged(heap, frame.word(offsets.code)?);
     let locals = locals_count(heap, &heap.memory.place(code)?)?;
-    let used = match heap.layout.frame.end {
-        StackEnd::Top(at) => u64::try_from(frame.int(at) as i32).ok(),
-        StackEnd::Depth(_) => None,
-        StackEnd::Pointer(at) => match frame.word(at)? {
-            0 => None,
-            end => Some(end.checked_sub(frame.address() + u64::from(offsets.localsplus))? / 8),
-        },
-    };
-    let used = used.unwrap_or(locals);
+    let first = frame.address().checked_add(u64::from(offsets.localsplus))?;
+    let used = stored_end(heap, frame, first).unwrap_or(locals);
     let all = frame.bytes(offsets.localsplus.into(), used.checked_mul(8)?)?;
     // A frame that is being set up may have fewer.
     Some(all.split_at(usize::try_from(locals * 8).ok()?.min(all.len())))
+}
+
+/// Where a frame says that its evaluation stack ends, in words from `first`; a running one does not say.
+fn stored_end(heap: &Heap, frame: &Place, first: u64) -> Option<u64> {
+    match heap.layout.frame.end {
+        StackEnd::Pointer(at) => {
+            let end = frame.word(at).filter(|end| *end != 0)?;
+            // What ends before it begins is no stack: beyond every limit.
+            Some(end.checked_sub(first).map_or(u64::MAX, |bytes| bytes / 8))
+        }
+        StackEnd::Depth(at) | StackEnd::Top(at) => u64::try_from(frame.int(at) as i32).ok(),
+    }
+}
+
+/// What a thread's frame has on its evaluation stack where it does not say so itself: the depth is that before the
+/// instruction that it runs. May hold words that are no objects any more. Empty where that cannot be told.
+pub fn running_values<'a>(heap: &Heap<'a>, frame: &Place<'a>) -> &'a [u8] {
+    find_running_values(heap, frame).unwrap_or(&[])
+}
+
+fn find_running_values<'a>(heap: &Heap<'a>, frame: &Place<'a>) -> Option<&'a [u8]> {
+    let offsets = &heap.offsets;
+    let code = heap
+        .memory
+        .place(untagged(heap, frame.word(offsets.frame.code)?))?;
+    let locals = locals_count(heap, &code)?;
+    let first = match offsets.frame.value_stack {
+        Some(at) => frame.word(at)?,
+        None => {
+            let slots = u64::from(offsets.frame.localsplus).checked_add(8 * locals)?;
+            frame.address().checked_add(slots)?
+        }
+    };
+    if stored_end(heap, frame, first).is_some() {
+        return None;
+    }
+    let (bytes, start, length) = match offsets.code.bytecode {
+        Bytecode::Inline(at) => (code, u64::from(at), code.word(16)?.checked_mul(2)?),
+        Bytecode::Bytes(at) => {
+            let bytes = heap.memory.place(code.word(at)?)?;
+            (bytes, object::BYTES_DATA, bytes.word(16)?)
+        }
+    };
+    if length > BYTECODE {
+        return None;
+    }
+    let bytecode = bytes.bytes(start, length)?;
+    let table = offsets.code.exception_table.and_then(|at| {
+        let table = heap.memory.place(code.word(at)?)?;
+        let length = table.word(16).filter(|length| *length <= BYTECODE)?;
+        table.bytes(object::BYTES_DATA, length)
+    });
+    let stored = match offsets.frame.coding {
+        Instruction::Pointer => frame.word(offsets.frame.instruction)?,
+        _ => u64::from(frame.int(offsets.frame.instruction)),
+    };
+    let unit = offsets.frame.coding.unit(stored, code.address() + start);
+    let depth = offsets.opcodes?.depth(
+        bytecode,
+        table.unwrap_or_default(),
+        code.int(offsets.code.stack_size),
+        unit as usize,
+    )?;
+    heap.memory.words(first, depth.into())
 }
 
 /// Local variables, each with its name.

@@ -261,6 +261,21 @@ impl Opcodes {
         Some(calls)
     }
 
+    /// Values on the evaluation stack before the instruction that `unit` is part of; `None` where that cannot be told.
+    pub fn depth(
+        &self,
+        code: &[u8],
+        exceptions: &[u8],
+        stack_size: u32,
+        unit: usize,
+    ) -> Option<u32> {
+        let (_, depths) = self.walk(code, &exception_table(exceptions), stack_size)?;
+        // Inline caches follow their instruction.
+        let caches = self.ops.iter().map(|op| usize::from(op.caches)).max()?;
+        let before = depths.get(..=unit)?.iter().rev().take(caches + 1);
+        before.copied().find_map(|depth| u32::try_from(depth).ok())
+    }
+
     /// The opcode that a number in the code stands for.
     fn op(&self, code: u8) -> Option<Op> {
         let base = *self.base.get(usize::from(code))?;

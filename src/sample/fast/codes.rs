@@ -5,7 +5,7 @@ use rustc_hash::FxHashMap;
 
 use crate::layout::linetable::Lines;
 use crate::layout::opcodes::{Calls, Loops};
-use crate::layout::{self, Bytecode, Instruction, Offsets, Shape, at, object};
+use crate::layout::{self, Bytecode, Offsets, Shape, at, object};
 use crate::profile::{FrameId, FunctionId, FunctionKind, Tables};
 use crate::target::memory::{Memory, Range, read_c_string};
 
@@ -333,13 +333,7 @@ impl Codes {
         let Some(code) = self.get(id) else {
             return NO_UNIT;
         };
-        let unit = match self.offsets.frame.coding {
-            Instruction::ByteIndex => (instruction as u32) / 2,
-            Instruction::UnitIndex => instruction as u32,
-            Instruction::Pointer => {
-                u32::try_from(instruction.wrapping_sub(code.start) / 2).unwrap_or(NO_UNIT)
-            }
-        };
+        let unit = self.offsets.frame.coding.unit(instruction, code.start);
         if unit < code.units { unit } else { NO_UNIT }
     }
 
