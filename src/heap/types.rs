@@ -5,7 +5,7 @@ use rustc_hash::FxHashMap;
 
 use super::Heap;
 use crate::layout::InstanceDict;
-use crate::layout::heap::{Embedded, Field, Prehead, StructSeqLength, fields};
+use crate::layout::heap::{Embedded, Field, Prehead, StructSeqLength, fields, inner};
 
 /// Bits of `tp_flags` (Include/object.h).
 pub mod flag {
@@ -379,7 +379,7 @@ pub fn resolve(heap: &Heap, address: u64) -> Option<TypeInfo> {
         sizing,
         holding,
         scan,
-        inner: inner(heap, &native),
+        inner: inner_names(heap, &native),
         slots,
         attributes,
         cached_keys,
@@ -490,14 +490,9 @@ fn native_kind(heap: &Heap, native: &Head) -> (Sizing, Holding, Option<(u32, u32
 }
 
 /// What is known of the words of a struct that is scanned.
-fn inner(heap: &Heap, native: &Head) -> &'static [Field] {
+fn inner_names(heap: &Heap, native: &Head) -> &'static [Field] {
     let name = heap.memory.c_string(native.name, NAME_LIMIT);
-    let known = heap.layout.inner.iter();
-    known
-        .filter(|(known, _)| name.as_deref() == Some(known))
-        .map(|(_, fields)| *fields)
-        .next()
-        .unwrap_or_default()
+    name.map_or(&[], |name| inner::of(heap.layout.minor, &name))
 }
 
 /// `n_fields` in a structseq's dict.

@@ -10,8 +10,13 @@ pub(super) type Row = (u32, u32, &'static str, &'static [Field]);
 /// The fields of instances of the type called `name`; `None` for one that is not listed. `[]` means that it holds no
 /// references.
 pub fn of(minor: u32, name: &str) -> Option<&'static [Field]> {
-    let mut rows = FIELDS.iter().chain(EXCEPTIONS);
-    rows.find(|(from, to, known, _)| *known == name && (*from..=*to).contains(&minor))
+    find(FIELDS, minor, name).or_else(|| find(EXCEPTIONS, minor, name))
+}
+
+/// The fields of a type in one table.
+pub(super) fn find(rows: &[Row], minor: u32, name: &str) -> Option<&'static [Field]> {
+    rows.iter()
+        .find(|(from, to, known, _)| *known == name && (*from..=*to).contains(&minor))
         .map(|(.., fields)| *fields)
 }
 

@@ -2,7 +2,8 @@
 //! (Modules/_asynciomodule.c, `FutureObj_HEAD` and `TaskObj`), thread locals (Modules/_threadmodule.c, `localobject`),
 //! csv's writers (Modules/_csv.c, `WriterObj`). Names only: a word that is not listed is found all the same.
 
-use super::{Field, TypeFields};
+use super::Field;
+use super::fields::{Row, find};
 
 /// A task: its future's words, then `task_fut_waiter`, `task_coro`, `task_name`, `task_context`.
 macro_rules! task {
@@ -37,61 +38,32 @@ macro_rules! future {
     };
 }
 
-const LOCAL_TO_3_12: &[Field] = &[("args", 24), ("kw", 32), ("dummies", 48)];
-const LOCAL_FROM_3_13: &[Field] = &[("args", 16), ("kw", 24), ("localdicts", 40)];
-const DUMMY: TypeFields = ("_thread._localdummy", &[("localdict", 16)]);
-const WRITER: TypeFields = ("_csv.writer", &[("write", 16), ("dialect", 24)]);
+/// What the words of instances of the type called `name` are called.
+pub fn of(minor: u32, name: &str) -> &'static [Field] {
+    find(INNER, minor, name).unwrap_or_default()
+}
 
-/// 3.8.
-pub const V3_8: &[TypeFields] = &[
-    ("_asyncio.Task", task!(56, 104)),
-    ("_asyncio.Future", future!(56)),
-    ("_thread._local", LOCAL_TO_3_12),
-    DUMMY,
-    WRITER,
-];
-
-/// 3.9.
-pub const V3_9: &[TypeFields] = &[
-    ("_asyncio.Task", task!(56, 144)),
-    ("_asyncio.Future", future!(56)),
-    ("_thread._local", LOCAL_TO_3_12),
-    DUMMY,
-    WRITER,
-];
-
-/// 3.10.
-pub const V3_10: &[TypeFields] = &[
-    ("_asyncio.Task", task!(64, 152)),
-    ("_asyncio.Future", future!(64)),
-    ("_thread._local", LOCAL_TO_3_12),
-    DUMMY,
-    WRITER,
-];
-
-/// 3.11 and 3.12.
-pub const V3_11: &[TypeFields] = &[
-    ("_asyncio.Task", task!(64, 128)),
-    ("_asyncio.Future", future!(64)),
-    ("_thread._local", LOCAL_TO_3_12),
-    DUMMY,
-    WRITER,
-];
-
-/// 3.13.
-pub const V3_13: &[TypeFields] = &[
-    ("_asyncio.Task", task!(64, 112)),
-    ("_asyncio.Future", future!(64)),
-    ("_thread._local", LOCAL_FROM_3_13),
-    DUMMY,
-    WRITER,
-];
-
-/// 3.14 and 3.15.
-pub const V3_14: &[TypeFields] = &[
-    ("_asyncio.Task", task!(64, 120)),
-    ("_asyncio.Future", future!(64)),
-    ("_thread._local", LOCAL_FROM_3_13),
-    DUMMY,
-    WRITER,
+const INNER: &[Row] = &[
+    (8, 8, "_asyncio.Task", task!(56, 104)),
+    (9, 9, "_asyncio.Task", task!(56, 144)),
+    (10, 10, "_asyncio.Task", task!(64, 152)),
+    (11, 12, "_asyncio.Task", task!(64, 128)),
+    (13, 13, "_asyncio.Task", task!(64, 112)),
+    (14, 15, "_asyncio.Task", task!(64, 120)),
+    (8, 9, "_asyncio.Future", future!(56)),
+    (10, 15, "_asyncio.Future", future!(64)),
+    (
+        8,
+        12,
+        "_thread._local",
+        &[("args", 24), ("kw", 32), ("dummies", 48)],
+    ),
+    (
+        13,
+        15,
+        "_thread._local",
+        &[("args", 16), ("kw", 24), ("localdicts", 40)],
+    ),
+    (8, 15, "_thread._localdummy", &[("localdict", 16)]),
+    (8, 15, "_csv.writer", &[("write", 16), ("dialect", 24)]),
 ];

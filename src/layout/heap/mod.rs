@@ -5,7 +5,7 @@
 
 mod exceptions;
 pub mod fields;
-mod inner;
+pub mod inner;
 mod v3_10;
 mod v3_11;
 mod v3_12;
@@ -19,9 +19,6 @@ use super::debug_offsets::{self, Mismatch};
 
 /// A field that holds a reference, and what Python code calls it.
 pub type Field = (&'static str, u32);
-
-/// A type's `tp_name` and its fields.
-pub type TypeFields = (&'static str, &'static [Field]);
 
 /// The lists in a `struct _gc_runtime_state`; where that is, [`super::gc`] says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -271,10 +268,8 @@ pub struct HeapOffsets {
     pub lru_link_types: bool,
     /// Structseqs.
     pub structseq: StructSeqLength,
-    /// The minor version, for [`fields::of`].
+    /// The minor version, for [`fields::of`] and [`inner::of`].
     pub minor: u32,
-    /// Words with a name in types whose references are found by looking.
-    pub inner: &'static [TypeFields],
     /// Bytes of an arena and of a pool of pymalloc (Objects/obmalloc.c; pycore_obmalloc.h from 3.10 on).
     pub arena_size: u64,
     /// See there.

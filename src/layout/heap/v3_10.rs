@@ -101,7 +101,6 @@ pub const OFFSETS: HeapOffsets = HeapOffsets {
     lru_link_types: true,
     structseq: StructSeqLength::Dict,
     minor: 10,
-    inner: super::inner::V3_10,
     arena_size: 1_048_576,
     pool_size: 16_384,
     known_sizes: &[

@@ -99,7 +99,6 @@ pub const OFFSETS: HeapOffsets = HeapOffsets {
     lru_link_types: true,
     structseq: StructSeqLength::Dict,
     minor: 12,
-    inner: super::inner::V3_11,
     arena_size: 1_048_576,
     pool_size: 16_384,
     known_sizes: &[

@@ -104,7 +104,6 @@ pub const OFFSETS: HeapOffsets = HeapOffsets {
     lru_link_types: true,
     structseq: StructSeqLength::BasicSize,
     minor: 13,
-    inner: super::inner::V3_13,
     arena_size: 1_048_576,
     pool_size: 16_384,
     known_sizes: &[

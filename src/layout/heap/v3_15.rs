@@ -105,7 +105,6 @@ pub const OFFSETS: HeapOffsets = HeapOffsets {
     lru_link_types: true,
     structseq: StructSeqLength::BasicSize,
     minor: 15,
-    inner: super::inner::V3_14,
     arena_size: 1_048_576,
     pool_size: 16_384,
     known_sizes: &[

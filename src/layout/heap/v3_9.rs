@@ -99,7 +99,6 @@ pub const OFFSETS: HeapOffsets = HeapOffsets {
     lru_link_types: false,
     structseq: StructSeqLength::Dict,
     minor: 9,
-    inner: super::inner::V3_9,
     arena_size: 262_144,
     pool_size: 4_096,
     known_sizes: &[
