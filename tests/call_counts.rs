@@ -153,6 +153,31 @@ fn calls_of_every_turn_of_a_loop_are_exact() {
 }
 
 #[test]
+fn all_iterators_that_count_are_known() {
+    let _alone = alone();
+    for python in versions() {
+        for loop_ in ["zip", "map", "deque", "array", "reversed", "count"] {
+            let stage = python.stage();
+            let arguments = ["--seconds", "1", "--loop", loop_, "c_200"];
+            let counted = count(python, &stage, &["--no-bursts"], &arguments);
+            let row = function(&counted.profile, "c_200");
+            let truth = counted.truth["counts"]["c_200"].as_f64().expect("count");
+            let calls = row["ncalls"].as_f64().expect("ncalls");
+            let error = row["ncalls_error"].as_f64().unwrap_or(f64::INFINITY);
+            let text = format!(
+                "{python}: {loop_}: {truth} calls, {calls} from {} with a standard error of {error}: {:.4}",
+                row["ncalls_from"],
+                calls / truth,
+            );
+            say(format_args!("{text}"));
+            assert_eq!(row["ncalls_from"], "iterator", "{text}");
+            let allowed = (0.02 * truth).max(5.0 * error);
+            assert!((calls - truth).abs() < allowed, "a busy machine? {text}");
+        }
+    }
+}
+
+#[test]
 fn calls_that_turns_leave_out_are_not_called_exact() {
     let _alone = alone();
     for python in versions() {

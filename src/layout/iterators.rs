@@ -1,5 +1,7 @@
 //! Iterators that count: how often the next value was taken of one, by its bytes (Objects/rangeobject.c, listobject.c,
-//! tupleobject.c, enumobject.c, dictobject.c, setobject.c, unicodeobject.c, bytesobject.c of 3.11 to 3.15).
+//! tupleobject.c, enumobject.c, dictobject.c, setobject.c, unicodeobject.c, bytesobject.c, bytearrayobject.c,
+//! Modules/itertoolsmodule.c, _collectionsmodule.c, arraymodule.c of 3.11 to 3.15). `zip` and `map` take one value of each of
+//! theirs in turn (Python/bltinmodule.c, `zipobject`, `mapobject`), so the first one counts for them.
 //!
 //! Positions are good for differences only: a `range` of 3.12 and newer does not say where it began.
 
@@ -12,13 +14,15 @@ pub const HEAD: usize = 56;
 /// Beyond this a position makes no sense.
 const HIGHEST: u64 = 1 << 62;
 
-/// Which way the word goes.
+/// How a word tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Counts {
     /// One more with each value.
     Up,
     /// One less.
     Down,
+    /// It points to a tuple of the iterators that a value is taken of each.
+    Wraps,
 }
 
 /// A type of iterators.
@@ -48,7 +52,7 @@ const fn iterator(
 }
 
 /// Those that are the same in all versions.
-static COMMON: [CountingIterator; 10] = [
+static COMMON: [CountingIterator; 23] = [
     iterator("list_iterator", Counts::Up, 16, 24),
     iterator("tuple_iterator", Counts::Up, 16, 24),
     iterator("str_iterator", Counts::Up, 16, 24),
@@ -58,7 +62,20 @@ static COMMON: [CountingIterator; 10] = [
     iterator("dict_keyiterator", Counts::Down, 48, 16),
     iterator("dict_valueiterator", Counts::Down, 48, 16),
     iterator("dict_itemiterator", Counts::Down, 48, 16),
+    iterator("dict_reversekeyiterator", Counts::Down, 48, 16),
+    iterator("dict_reversevalueiterator", Counts::Down, 48, 16),
+    iterator("dict_reverseitemiterator", Counts::Down, 48, 16),
     iterator("set_iterator", Counts::Down, 40, 16),
+    iterator("list_reverseiterator", Counts::Down, 16, 24),
+    iterator("reversed", Counts::Down, 16, 24),
+    iterator("bytearray_iterator", Counts::Up, 16, 24),
+    iterator("array.arrayiterator", Counts::Up, 16, 24),
+    iterator("_collections._deque_iterator", Counts::Down, 48, 32),
+    iterator("collections._deque_iterator", Counts::Down, 48, 32),
+    iterator("itertools.count", Counts::Up, 16, 32),
+    iterator("itertools.repeat", Counts::Down, 24, 16),
+    iterator("zip", Counts::Wraps, 24, 24),
+    iterator("map", Counts::Wraps, 16, 16),
 ];
 
 /// How a `range` iterates.
@@ -105,7 +122,12 @@ impl CountingIterator {
         at(self.position.max(self.fixed)) + 8
     }
 
-    /// Decodes that many bytes of one; `None` when it is dead, at its end, or makes no sense.
+    /// Address of the tuple that begins with the iterator that counts for it, where it does not count itself.
+    pub fn wraps(&self, bytes: &[u8]) -> Option<u64> {
+        word(bytes, at(self.position)).filter(|_| self.counts == Counts::Wraps)
+    }
+
+    /// Decodes that many bytes of one; `None` when it is dead, at its end, makes no sense, or does not count itself.
     pub fn position(&self, bytes: &[u8]) -> Option<Position> {
         if int(bytes, REFERENCES)? == 0 {
             return None;
@@ -115,6 +137,7 @@ impl CountingIterator {
             taken: match self.counts {
                 Counts::Up => value,
                 Counts::Down => HIGHEST - value,
+                Counts::Wraps => return None,
             },
             over: word(bytes, at(self.fixed))?,
         })

@@ -274,6 +274,8 @@ pub struct Offsets {
     pub opcodes: Option<Opcodes>,
     /// How a `range` iterates; `None` where the turns of loops are not counted.
     pub range_iterator: Option<RangeIterator>,
+    /// First item of a tuple.
+    pub tuple_items: u32,
     /// Coroutines and tasks; `None` where stacks along await chains are not shown.
     pub coroutine: Option<CoroutineOffsets>,
 }

@@ -86,6 +86,7 @@ pub const OFFSETS: Offsets = Offsets {
     },
     opcodes: Some(opcodes::V3_11),
     range_iterator: Some(RangeIterator::Index),
+    tuple_items: 24,
     coroutine: Some(CoroutineOffsets {
         frame_state: 75,
         iframe: 80,

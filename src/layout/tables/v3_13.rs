@@ -81,6 +81,7 @@ pub const OFFSETS: Offsets = Offsets {
     },
     opcodes: Some(opcodes::V3_13),
     range_iterator: Some(RangeIterator::Left),
+    tuple_items: 24,
     coroutine: Some(CoroutineOffsets {
         frame_state: 67,
         iframe: 72,

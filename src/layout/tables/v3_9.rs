@@ -72,5 +72,6 @@ pub const OFFSETS: Offsets = Offsets {
     },
     opcodes: Some(opcodes::V3_9),
     range_iterator: None,
+    tuple_items: 24,
     coroutine: None,
 };

@@ -28,8 +28,11 @@ const LOOK_US: u64 = 500;
 /// Most calls in no loop on the way from a loop inwards.
 const MOST_CALLS: usize = 8;
 
-/// Most iterators that are copied with a sample, of all threads.
-const MOST_WATCHED: usize = 4;
+/// Most ranges of iterators that are copied with a sample, of all threads.
+const MOST_WATCHED: usize = 6;
+
+/// Most iterators around iterators that are looked into (`zip`, `map`).
+const MOST_WRAPPED: usize = 3;
 
 /// Most code objects in which loops are searched for in one sample.
 const MOST_SEARCHED: u32 = 4;
@@ -201,25 +204,42 @@ impl Turns {
     /// The position of the iterator at `address`.
     fn position<M: Memory>(&mut self, sight: &Sight<'_, M>, address: u64) -> Option<Position> {
         self.iterators = self.iterators.checked_sub(1)?;
-        let mut bytes = [0; HEAD];
-        let copied = sight.window.get(address, object::TYPE + 8, &mut 0);
-        let fresh = copied.is_none();
-        if fresh {
-            sight.memory.read(address, &mut bytes).ok()?;
+        let mut address = address;
+        for _ in 0..MOST_WRAPPED {
+            let mut bytes = [0; HEAD];
+            let copied = sight.window.get(address, object::TYPE + 8, &mut 0);
+            if copied.is_none() {
+                sight.memory.read(address, &mut bytes).ok()?;
+            }
+            let kind = layout::word(copied.unwrap_or(&bytes), object::TYPE)?;
+            let kind = self.kind(sight, kind)?;
+            self.watch(address, kind.length());
+            let bytes = match copied {
+                Some(_) => sight.window.get(address, kind.length(), &mut 0)?,
+                None => &bytes,
+            };
+            let Some(tuple) = kind.wraps(bytes) else {
+                return kind.position(bytes);
+            };
+            let first = tuple.checked_add(u64::from(sight.offsets.tuple_items))?;
+            self.watch(first, 8);
+            address = match sight.window.get(first, 8, &mut 0) {
+                Some(bytes) => layout::word(bytes, 0)?,
+                None => sight.memory.read_word(first).ok()?,
+            };
         }
-        let kind = layout::word(copied.unwrap_or(&bytes), object::TYPE)?;
-        let kind = self.kind(sight, kind)?;
+        None
+    }
+
+    /// Has the next sample that looks copy some bytes.
+    fn watch(&mut self, address: u64, length: usize) {
         let range = Range {
             address: address as usize,
-            length: kind.length(),
+            length,
         };
         if self.watched.len() < MOST_WATCHED && !self.watched.contains(&range) {
             self.watched.push(range);
         }
-        if fresh {
-            return kind.position(&bytes);
-        }
-        kind.position(sight.window.get(address, kind.length(), &mut 0)?)
     }
 
     fn kind<M: Memory>(
