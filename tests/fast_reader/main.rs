@@ -3,6 +3,7 @@
 mod cost;
 mod random;
 mod running;
+mod steady;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

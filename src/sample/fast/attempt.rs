@@ -121,17 +121,15 @@ impl<M: Memory> FastReader<M> {
             length: at(self.offsets.gil.size),
         };
         self.lock_inside = self.alone && rseq.is_some();
-        let mut tail = Vec::with_capacity(2);
         if self.lock_inside {
             self.window.want(lock.address, words.length as u64);
-        } else {
-            tail.push(words);
         }
-        tail.extend(rseq.map(|address| Range {
+        let number = rseq.map(|address| Range {
             address: address as usize,
             length: 4,
-        }));
-        self.window.plan(&tail);
+        });
+        let words = (!self.lock_inside).then_some(words);
+        self.window.plan(words.into_iter().chain(number));
         self.planned = Some((domain, lock.holder));
     }
 

@@ -100,7 +100,7 @@ impl Awaits {
             self.window.want(address, length as u64);
         }
         self.touched_bytes = 0;
-        self.window.plan(&[]);
+        self.window.plan([]);
         // Code may have come to an address where other code was.
         self.waits.clear();
         for _ in 0..MOST_COPIES {
@@ -120,7 +120,7 @@ impl Awaits {
         self.touched_bytes = 0;
         self.waits.clear();
         self.window.clear();
-        self.window.plan(&[]);
+        self.window.plan([]);
     }
 
     /// Whether the copy has `length` bytes at `address`.

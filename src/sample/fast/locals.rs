@@ -5,14 +5,35 @@ use super::window::Window;
 use crate::layout::{Offsets, at};
 use crate::sample::ThreadStack;
 
-/// A number that differs when any word does, in all likelihood; never 0.
-pub fn fingerprint(bytes: &[u8]) -> u64 {
-    let mut sum: u64 = 0x9e37_79b9_7f4a_7c15;
-    for word in bytes.chunks_exact(8) {
-        let word = word.try_into().map_or(0, u64::from_ne_bytes);
-        sum = (sum.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
+/// A number that differs when any word does, in all likelihood.
+#[derive(Debug, Clone, Copy)]
+pub struct Fingerprint(u64);
+
+impl Default for Fingerprint {
+    fn default() -> Fingerprint {
+        Fingerprint(0x9e37_79b9_7f4a_7c15)
     }
-    sum.max(1)
+}
+
+impl Fingerprint {
+    /// Takes a word in.
+    pub fn add(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+
+    /// The number, never 0.
+    pub fn finish(self) -> u64 {
+        self.0.max(1)
+    }
+}
+
+/// That of the words in `bytes`.
+pub fn fingerprint(bytes: &[u8]) -> u64 {
+    let mut sum = Fingerprint::default();
+    for word in bytes.chunks_exact(8) {
+        sum.add(word.try_into().map_or(0, u64::from_ne_bytes));
+    }
+    sum.finish()
 }
 
 /// Marks all frames on the data stack but the innermost one. Elsewhere the variables are in the copy only by chance.

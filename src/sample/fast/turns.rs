@@ -8,7 +8,7 @@
 use rustc_hash::FxHashMap;
 
 use super::codes::Codes;
-use super::locals::fingerprint;
+use super::locals::Fingerprint;
 use super::thread::{RawFrame, Thread};
 use super::window::Window;
 use crate::layout::iterators::{CountingIterator, HEAD, Position, tagged_number};
@@ -72,6 +72,8 @@ pub struct Turns {
     looks: bool,
     iterators: u32,
     searches: u32,
+    /// Empty between looks, but for its room.
+    calls: Vec<LoopSeen>,
 }
 
 impl Turns {
@@ -106,7 +108,8 @@ impl Turns {
         self.iterators = MOST_ITERATORS;
         let mut loops = 0;
         // Calls on the way to a loop yet to come.
-        let mut calls: Vec<LoopSeen> = Vec::new();
+        let mut calls = std::mem::take(&mut self.calls);
+        calls.clear();
         let frames = thread.raw.iter().zip(&thread.places).zip(&thread.words);
         for ((raw, place), words) in frames.rev().take(MOST_FRAMES) {
             let found = stack.frames.get(at(*place)).and_then(|frame| {
@@ -148,7 +151,7 @@ impl Turns {
                     });
                     loops += 1;
                     if loops == MOST_LOOPS {
-                        return;
+                        break;
                     }
                 }
                 None if of.is_none() && site.is_some() && calls.len() < MOST_CALLS => {
@@ -157,6 +160,7 @@ impl Turns {
                 None => calls.clear(),
             }
         }
+        self.calls = calls;
     }
 
     /// Which execution of a loop it is, by its iterator and the turns of those around it, and how far it is.
@@ -170,7 +174,7 @@ impl Turns {
     ) -> Option<(u64, u64)> {
         let first = u64::from(sight.offsets.frame.localsplus) + 8 * u64::from(words);
         let bottom = raw.address.checked_add(first)?;
-        let mut which = Vec::new();
+        let mut which = Fingerprint::default();
         let mut taken = None;
         let mut at = of;
         for _ in 0..MOST_AROUND {
@@ -185,15 +189,15 @@ impl Turns {
                 Some(taken) => Position { taken, over: 0 },
                 None => self.position(sight, address)?,
             };
-            which.extend_from_slice(&address.to_ne_bytes());
-            which.extend_from_slice(&position.over.to_ne_bytes());
+            which.add(address);
+            which.add(position.over);
             if taken.is_none() {
                 taken = Some(position.taken);
             } else {
-                which.extend_from_slice(&position.taken.to_ne_bytes());
+                which.add(position.taken);
             }
             match found.outer {
-                Outer::None => return Some((fingerprint(&which), taken?)),
+                Outer::None => return Some((which.finish(), taken?)),
                 Outer::For(outer) => at = outer,
                 Outer::Other => return None,
             }

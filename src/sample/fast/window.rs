@@ -48,7 +48,7 @@ impl Window {
     }
 
     /// Sorts and merges what is wanted, and adds `tail`, which is read after everything else.
-    pub fn plan(&mut self, tail: &[Range]) {
+    pub fn plan(&mut self, tail: impl IntoIterator<Item = Range>) {
         self.wanted.sort_unstable_by_key(|range| range.address);
         self.ranges.clear();
         for range in &self.wanted {
@@ -63,7 +63,7 @@ impl Window {
         }
         self.sorted = self.ranges.len();
         self.tail.clear();
-        self.tail.extend_from_slice(tail);
+        self.tail.extend(tail);
         self.lay_out();
     }
 
@@ -201,7 +201,7 @@ mod tests {
         window.want(base + 100, 16);
         window.want(0, 8);
         window.want(base, u64::MAX);
-        window.plan(&[Range {
+        window.plan([Range {
             address: base as usize + 1,
             length: 2,
         }]);
