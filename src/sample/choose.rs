@@ -116,11 +116,12 @@ pub fn open_patiently(
             Patience::Forever => false,
             Patience::For(limit) => started.elapsed() >= limit,
         };
+        // Before the stop: whoever waits for a program that we started sets that when it has ended.
+        if !final_kind && !process::is_alive(pid) {
+            return Err(ended_early(pid, error));
+        }
         if final_kind || hopeless || out_of_time || stop.load(Ordering::Relaxed) {
             return Err(error);
-        }
-        if !process::is_alive(pid) {
-            return Err(ended_early(pid, error));
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));

@@ -11,7 +11,7 @@ use rand::Rng;
 
 use crate::units::Rate;
 
-/// Longest uninterrupted sleep, so that a stop is noticed soon at any rate.
+/// A sleep that is longer than that can be ended by [`std::thread::Thread::unpark`].
 const NAP: Duration = Duration::from_millis(50);
 
 /// Up to this rate samples go first: they take a quarter of a CPU at most.
@@ -62,8 +62,8 @@ impl Clock {
         }
     }
 
-    /// Sleeps until the next instant; false when `stop` was set meanwhile. Periods that have passed
-    /// already are skipped: a late sampler takes fewer samples, not a burst of them.
+    /// Sleeps until the next instant; false when `stop` was set meanwhile: whoever sets it unparks this thread. Periods
+    /// that have passed already are skipped: a late sampler takes fewer samples, not a burst of them.
     pub fn wait(&mut self, stop: &AtomicBool) -> bool {
         if stop.load(Ordering::Relaxed) {
             return false;
@@ -97,7 +97,11 @@ impl Clock {
                 self.waits += 1;
                 return true;
             };
-            std::thread::sleep(left.min(NAP));
+            if left > NAP {
+                std::thread::park_timeout(left);
+            } else {
+                std::thread::sleep(left);
+            }
         }
     }
 
@@ -267,7 +271,17 @@ mod tests {
     #[test]
     fn a_stop_ends_a_long_wait() {
         let mut clock = Clock::new(Rate::Hz(0.01), false);
-        let stop = AtomicBool::new(true);
-        assert!(!clock.wait(&stop));
+        let stop = AtomicBool::new(false);
+        let waiting = std::thread::current();
+        let started = Instant::now();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(20));
+                stop.store(true, Ordering::SeqCst);
+                waiting.unpark();
+            });
+            assert!(!clock.wait(&stop));
+        });
+        assert!(started.elapsed() < Duration::from_secs(5));
     }
 }

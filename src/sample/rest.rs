@@ -12,7 +12,7 @@ use crate::units::Pid;
 
 /// A sample stands for more time the longer nothing has happened: for this part of that time, so that work that
 /// begins meanwhile is seen unless it is shorter than that.
-const PART_OF_REST: u64 = 64;
+const PART_OF_REST: u64 = 32;
 
 /// The longest time that one sample stands for, unless the rate is lower.
 const LONGEST_US: u64 = 16_000;
@@ -96,8 +96,8 @@ mod tests {
         assert!(!rest.is_on());
         rest.note(false, 1_000_000);
         assert!(rest.is_on());
-        assert_eq!(rest.periods(1_127_000, period), 1);
-        assert_eq!(rest.periods(1_256_000, period), 4);
+        assert_eq!(rest.periods(1_063_000, period), 1);
+        assert_eq!(rest.periods(1_128_000, period), 4);
         assert_eq!(rest.periods(9_000_000, period), 16);
         assert_eq!(rest.periods(9_000_000, Duration::from_millis(10)), 1);
         rest.note(true, 9_000_001);

@@ -38,13 +38,13 @@ use crate::units::Pid;
 const CHILD_SCAN: Duration = Duration::from_millis(20);
 
 /// How often a sampler makes sure that its process is still there.
-const ALIVE_SCAN: Duration = Duration::from_millis(100);
+const ALIVE_SCAN: Duration = Duration::from_millis(250);
 
 /// Share of the period by which samples may be late on average without a word about it.
 const LATE: f64 = 0.25;
 
-/// How often the stop flag is looked at.
-const STOP_SCAN: Duration = Duration::from_millis(50);
+/// How often the stop flag is looked at: each look wakes a CPU that may be asleep, 60 us.
+const STOP_SCAN: Duration = Duration::from_millis(150);
 
 /// How long a process whose memory makes no sense any more may take to become readable again (after an
 /// exec), before it is given up.

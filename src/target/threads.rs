@@ -172,18 +172,16 @@ impl Threads {
 /// CPU time that a process has used, of all its threads, those that have ended too; `None` when it is gone. A running
 /// thread's is brought up to date at each tick and when it gives up its CPU, as in [`Activity`].
 pub fn process_cpu_ns(pid: Pid) -> Option<u64> {
-    // SAFETY: both calls only write to the variables that they are given; neither changes anything.
-    unsafe {
-        let mut clock: libc::clockid_t = 0;
+    // What clock_getcpuclockid(3) gives after asking the kernel whether there is such a process: `MAKE_PROCESS_CPUCLOCK`
+    // with `CPUCLOCK_SCHED` (include/linux/posix-timers_types.h).
+    let clock: libc::clockid_t = (!pid.0 << 3) | 2;
+    // SAFETY: timespec is plain integers, for which all zeroes is a value; the kernel writes to it alone.
+    let time = unsafe {
         let mut time: libc::timespec = std::mem::zeroed();
-        if libc::clock_getcpuclockid(pid.0, &raw mut clock) != 0
-            || libc::clock_gettime(clock, &raw mut time) != 0
-        {
-            return None;
-        }
-        let seconds = u64::try_from(time.tv_sec).ok()?;
-        Some(seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).ok()?)
-    }
+        (libc::clock_gettime(clock, &raw mut time) == 0).then_some(time)?
+    };
+    let seconds = u64::try_from(time.tv_sec).ok()?;
+    Some(seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).ok()?)
 }
 
 /// The kernel thread, in the target's PID namespace, of the Python thread `ident`: for versions before 3.11,

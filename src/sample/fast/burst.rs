@@ -193,6 +193,7 @@ impl Bursting {
     /// Ends; what was gathered, if bursts were possible.
     pub fn finish(self) -> Option<Harvest> {
         self.stop.store(true, Ordering::SeqCst);
+        self.thread.thread().unpark();
         self.thread.join().ok().flatten()
     }
 }

@@ -161,9 +161,8 @@ impl Codes {
             }
             let is_late = !is_settled || age_us >= BELIEVED_UNSEEN_US;
             let is_copied = self.copied.contains(&address);
-            if is_late || !is_copied {
-                self.want(address);
-            }
+            // If samples come seldom, it is due in the next one again.
+            self.want(address);
             if !is_late && !is_copied {
                 return Some(CodeId(index));
             }

@@ -87,6 +87,9 @@ impl Family {
             }
             let ended = shared.ended.load(Ordering::SeqCst) == self.samplers.len();
             if shared.stop.load(Ordering::Relaxed) || ended {
+                self.samplers
+                    .iter()
+                    .for_each(|(_, sampler)| sampler.thread().unpark());
                 break;
             }
             if shared.options.subprocesses {
