@@ -15,6 +15,8 @@ use crate::target::threads;
 /// Most frames of all threads and modules that are followed.
 const FRAMES: usize = 1 << 20;
 const MODULES: u64 = 1 << 20;
+/// Most frames whose bytecode is walked for what is on their evaluation stacks: of a hostile target each may be long.
+const WALKED: usize = 20_000;
 
 /// Offset of `header.self` in `struct pthread`.
 const HEADER_SELF: u32 = 16;
@@ -178,7 +180,8 @@ fn stack(
         let is_shim = offsets
             .owner
             .is_some_and(|owner| place.byte(owner) >= offsets.first_shim_owner);
-        if !is_shim && !frame_roots(heap, thread, depth, &place, &mut sink, roots) {
+        let walks = followed.len() <= WALKED;
+        if !is_shim && !frame_roots(heap, thread, depth, walks, &place, &mut sink, roots) {
             return;
         }
         depth += u32::from(!is_shim);
@@ -186,11 +189,12 @@ fn stack(
     }
 }
 
-/// What one frame holds; false when that is too much.
+/// What one frame holds, with `walks` that on its evaluation stack too; false when that is too much.
 fn frame_roots(
     heap: &Heap,
     thread: i32,
     depth: u32,
+    walks: bool,
     place: &Place,
     sink: &mut Named,
     roots: &mut Vec<(u64, Reason)>,
@@ -233,7 +237,12 @@ fn frame_roots(
         };
         roots.push((*target, reason(local)));
     }
-    for value in each_word(frames::running_values(heap, place)) {
+    let running = if walks {
+        frames::running_values(heap, place)
+    } else {
+        &[]
+    };
+    for value in each_word(running) {
         let value = frames::untagged(heap, value);
         if is_object_at(heap, value) {
             roots.push((value, reason(None)));

@@ -8,8 +8,8 @@ use crate::layout::{Bytecode, Instruction, object};
 
 /// Most slots of a frame that are believed.
 const SLOTS: u64 = 1 << 20;
-/// Most bytes of bytecode, or of an exception table, that are believed.
-const BYTECODE: u64 = 16 << 20;
+/// Most bytes of bytecode, or of an exception table, that are walked for the depth of a stack.
+const BYTECODE: u64 = 128 << 10;
 /// `gi_frame_state` from which on a generator's frame is gone.
 const CLEARED: u8 = 4;
 
