@@ -46,9 +46,19 @@ fn recorded(python: &Python, what: &str, options: &[&str]) -> Recorded {
     let ran = biopsy(&words).ok();
     let truth = ran.stdout.lines().find(|line| line.starts_with('{'));
     let text = std::fs::read_to_string(file).expect("a profile");
+    let profile: Value = serde_json::from_str(&text).expect("JSON");
+    // A thread that has no Python on its stack for a moment, as the first one while Python starts, is one thread still.
+    let threads = profile["threads"].as_array().expect("threads");
+    let mut ids: Vec<u64> = threads
+        .iter()
+        .filter_map(|one| one["id"].as_u64())
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), threads.len(), "{python} {what}: {threads:?}");
     Recorded {
         truth: serde_json::from_str(truth.expect("the program's own numbers")).expect("JSON"),
-        profile: serde_json::from_str(&text).expect("JSON"),
+        profile,
         notes: ran.stderr,
     }
 }
@@ -130,6 +140,32 @@ fn c_code_without_the_gil_runs_and_waits_for_nobody() {
             "{python}: {states}"
         );
         assert!(!got.notes.contains("the GIL"), "{python}: {}", got.notes);
+    }
+}
+
+#[test]
+fn threads_that_follow_each_other_at_the_same_place_are_told_apart() {
+    let _alone = alone();
+    for python in pythons() {
+        let got = recorded(python, "relay", &[]);
+        for number in 0..4 {
+            let name = format!("leg-{number}");
+            let states = thread(&got.profile, &name);
+            let truth = &got.truth["threads"][&name];
+            // A process at rest is looked at up to 16 ms apart.
+            let wall = seconds(&truth["wall_s"]);
+            near(python, &name, seconds(&states["wall_s"]), wall, 0.06);
+            // On a busy machine it also waits for a CPU, which is no sleep.
+            let used = seconds(&truth["cpu_s"]);
+            let on_cpu = seconds(&states["on_cpu_s"]);
+            let most = if used > 0.1 * wall { wall } else { used };
+            assert!(
+                on_cpu > used - 0.06 && on_cpu < most + 0.06,
+                "{python}, {name}: {states}, {truth}"
+            );
+        }
+        let threads = got.profile["threads"].as_array().expect("threads");
+        assert_eq!(threads.len(), 5, "{python}: {threads:?}");
     }
 }
 

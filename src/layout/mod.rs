@@ -106,6 +106,9 @@ pub struct ThreadOffsets {
     pub thread_id: u32,
     /// OS thread id in the target's PID namespace (3.11 and newer).
     pub native_id: Option<u32>,
+    /// `id`, a number that no other thread state of the interpreter has or had (`PyThreadState_GetID()`): states,
+    /// idents and the list's links are those of ended threads again, often at once.
+    pub unique_id: u32,
     /// Innermost frame.
     pub current: CurrentFrame,
     /// Data stack; `None` where frames are objects on the heap.

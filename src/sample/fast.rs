@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 pub use codes::read_text;
 
 use codes::Codes;
+use names::Naming;
 use tasks::Tasks;
 use thread::{RawFrame, Thread};
 use turns::Turns;
@@ -115,9 +116,9 @@ pub struct FastReader<M: Memory = Live> {
     threads: Vec<Thread>,
     /// Whether the list of threads has to be read.
     stale: bool,
-    /// Whether threads without a name are to be looked up, and when that was done last.
+    /// Whether there are threads whose names are not known for sure.
     unnamed: bool,
-    named_us: Option<u64>,
+    naming: Naming,
     /// Whether `ThreadStacks` has to be arranged anew.
     rearrange: bool,
     codes: Codes,
@@ -261,7 +262,7 @@ impl<M: Memory> FastReader<M> {
             threads: Vec::new(),
             stale: true,
             unnamed: true,
-            named_us: None,
+            naming: Naming::default(),
             rearrange: true,
             codes: Codes::new(offsets, runtime.code_type),
             tasks: offsets.coroutine.filter(|_| options.tasks).map(Tasks::new),
@@ -312,7 +313,7 @@ impl<M: Memory> FastReader<M> {
         self.turns = Turns::default();
         self.threads.clear();
         (self.stale, self.rearrange, self.planned) = (true, true, None);
-        self.named_us = None;
+        self.naming = Naming::default();
         self.retried = 0;
         if found {
             return Ok(());

@@ -22,15 +22,13 @@ use super::clock::Clock;
 use super::fast::burst::Bursting;
 use super::pyspy::{self, ReaderOptions};
 use super::rest::Rest;
-use super::slot::Slot;
+use super::slot::{Comings, Since, Slot};
 use super::tasks::{MOST_TASKS, Moment, Spent, TaskStacks, Timelines};
-use super::turns::{Seen, Turning};
+use super::turns::Turning;
 use super::{Fault, SampleOptions, ThreadStack, ThreadStacks, states};
 use crate::error::{Error, ErrorKind, Result};
-use crate::profile::{
-    Meta, Origin, ProcessId, ProcessInfo, Profile, Recorder, RunState, ThreadInfo,
-};
-use crate::target::threads::{self, Threads};
+use crate::profile::{Meta, Origin, ProcessId, ProcessInfo, Profile, Recorder};
+use crate::target::threads::Threads;
 use crate::target::{access, process};
 use crate::units::Pid;
 
@@ -369,6 +367,7 @@ struct ProcessSampler<'a> {
     rest: Rest,
     /// By Python's thread ident.
     slots: FxHashMap<u64, Slot>,
+    comings: Comings,
     tasks: TaskStacks,
     timelines: Timelines,
     turning: Turning,
@@ -411,6 +410,7 @@ impl<'a> ProcessSampler<'a> {
             os_threads: Threads::new(pid),
             rest: Rest::new(pid),
             slots: FxHashMap::default(),
+            comings: Comings::new(pid),
             tasks: TaskStacks::default(),
             timelines: Timelines::default(),
             turning: Turning::default(),
@@ -476,6 +476,7 @@ impl<'a> ProcessSampler<'a> {
         self.settle();
         self.opened = opened;
         self.slots.clear();
+        self.comings = Comings::new(self.pid);
         (self.tasks, self.timelines) = Default::default();
         self.os_threads = Threads::new(self.pid);
         self.rest = Rest::new(self.pid);
@@ -514,12 +515,12 @@ impl<'a> ProcessSampler<'a> {
         self.rest.note(happened, now_us);
         let generation = self.generation;
         let (recorder, turning) = (&mut self.part.recorder, &mut self.turning);
+        let comings = &mut self.comings;
         if slots.len() != looked.threads {
             slots.retain(|_, slot| {
                 let kept = slot.generation == generation;
                 if !kept {
-                    slot.settle(recorder);
-                    turning.finish(&mut slot.loops);
+                    comings.gone(recorder, turning, slot);
                 }
                 kept
             });
@@ -550,6 +551,8 @@ impl<'a> ProcessSampler<'a> {
             if slot.os_id == 0 {
                 slot.os_id = thread.os_id;
             } else if thread.os_id != 0 && slot.os_id != thread.os_id {
+                let recorder = &mut self.part.recorder;
+                self.comings.gone(recorder, &mut self.turning, slot);
                 *slot = self.new_slot(thread, now_us);
             }
             looked.threads += usize::from(slot.generation != self.generation);
@@ -582,6 +585,7 @@ impl<'a> ProcessSampler<'a> {
                 continue;
             };
             self.part.has_states |= !thread.gil.is_empty();
+            slot.name(recorder, thread);
             let running = self.tasks.run_by(at);
             if running.is_none() && slot.rests_on(thread, until_us) {
                 continue;
@@ -650,44 +654,12 @@ impl<'a> ProcessSampler<'a> {
     }
 
     fn new_slot(&mut self, thread: &ThreadStack, now_us: u64) -> Slot {
-        let inner = match i32::try_from(thread.os_id) {
-            Ok(0) | Err(_) => threads::pthread_tid(self.pid, thread.python_id),
-            Ok(inner) => Some(inner),
-        };
-        let tid = inner.and_then(|inner| self.os_threads.resolve(inner));
-        let seen = tid.and_then(|tid| self.os_threads.activity(tid, None));
-        let cpu_ns = seen.map_or(0, |seen| seen.cpu_ns);
-        // What a thread has used that was not there at the last sample, it has used since then.
-        let last_cpu_ns = if self.generation > 1 {
-            cpu_ns.saturating_sub(now_us.saturating_sub(self.last_us).saturating_mul(1000))
-        } else {
-            cpu_ns
-        };
-        let id = self.part.recorder.add_thread(ThreadInfo {
-            process: ProcessId(0),
-            os_id: tid.map_or(thread.os_id, |tid| tid.0 as u64),
-            python_id: thread.python_id,
-            name: thread.name.clone(),
-            started_us: self.last_us,
-        });
-        Slot {
-            id,
-            os_id: thread.os_id,
-            tid,
-            frames: Vec::new(),
-            stacks: Vec::new(),
-            stack: None,
-            seen,
+        let since = Since {
+            now_us,
             last_us: self.last_us,
-            last_cpu_ns,
-            pending_cpu_ns: 0,
-            generation: 0,
-            version: 0,
-            state: RunState::default(),
-            rests: false,
-            rested: 0,
-            rested_until_us: 0,
-            loops: Seen::default(),
-        }
+            first: self.generation <= 1,
+        };
+        let (recorder, os_threads) = (&mut self.part.recorder, &mut self.os_threads);
+        self.comings.slot(recorder, os_threads, thread, since)
     }
 }

@@ -1,11 +1,13 @@
 //! What a session remembers of a thread from sample to sample.
 
+use rustc_hash::FxHashMap;
+
 use super::turns::{Seen, Turning};
 use super::{FrameSample, ThreadStack, calls, states};
 use crate::profile::record::Sample;
-use crate::profile::{Recorder, RunState, StackId, Tables, ThreadId};
+use crate::profile::{ProcessId, Recorder, RunState, StackId, Tables, ThreadId, ThreadInfo};
 use crate::target::threads::{self, Threads};
-use crate::units::Tid;
+use crate::units::{Pid, Tid};
 
 /// What is remembered of a thread between samples.
 pub struct Slot {
@@ -74,6 +76,17 @@ impl Slot {
             self.rested = 0;
         }
     }
+
+    /// Takes over the name that the thread has by now.
+    pub fn name(&self, recorder: &mut Recorder, thread: &ThreadStack) {
+        if thread.name.is_some()
+            && let Some(known) = recorder.profile.threads.get_mut(self.id.index())
+            && known.name != thread.name
+        {
+            known.name.clone_from(&thread.name);
+        }
+    }
+
     /// Counts a sample for later when the thread rests in it; `false` when it does not, or had run a task.
     pub fn rests_on(&mut self, thread: &ThreadStack, until_us: u64) -> bool {
         let rests =
@@ -107,12 +120,6 @@ impl Slot {
         let shown = (self.id, thread);
         let fresh = turning.add(tables, &mut self.loops, shown, frames, fresh);
         let stack = self.intern(tables, frames);
-        if thread.name.is_some()
-            && let Some(known) = profile.threads.get_mut(self.id.index())
-            && known.name != thread.name
-        {
-            known.name.clone_from(&thread.name);
-        }
         let state = states::run_state(thread, self.seen);
         let on_cpu = state.has(RunState::ON_CPU);
         let stood_still = thread.version != 0 && thread.version == self.version;
@@ -170,6 +177,135 @@ impl Slot {
             stack = Some(next);
         }
         stack.unwrap_or(StackId(0))
+    }
+}
+
+/// Threads that come and go: one that has no Python on its stack for a while (a callback from C that has returned, an
+/// interpreter that is starting) is the same one when it is back.
+pub struct Comings {
+    pid: Pid,
+    /// By Python's ident and the kernel's id.
+    gone: FxHashMap<(u64, u64), Gone>,
+}
+
+/// A thread that had nothing to show when it was looked at last.
+#[derive(Debug, Clone, Copy)]
+struct Gone {
+    id: ThreadId,
+    stack: StackId,
+    /// Until when its time is recorded.
+    last_us: u64,
+}
+
+/// The time of a sample, microseconds since the start.
+#[derive(Debug, Clone, Copy)]
+pub struct Since {
+    pub now_us: u64,
+    /// End of the time of the one before.
+    pub last_us: u64,
+    /// Whether there is none before.
+    pub first: bool,
+}
+
+impl Comings {
+    /// Of this process.
+    pub fn new(pid: Pid) -> Comings {
+        Comings {
+            pid,
+            gone: FxHashMap::default(),
+        }
+    }
+
+    /// The slot of a thread that has none.
+    pub fn slot(
+        &mut self,
+        recorder: &mut Recorder,
+        os_threads: &mut Threads,
+        thread: &ThreadStack,
+        since: Since,
+    ) -> Slot {
+        let inner = match i32::try_from(thread.os_id) {
+            Ok(0) | Err(_) => threads::pthread_tid(self.pid, thread.python_id),
+            Ok(inner) => Some(inner),
+        };
+        let tid = inner.and_then(|inner| os_threads.resolve(inner));
+        let seen = tid.and_then(|tid| os_threads.activity(tid, None));
+        let cpu_ns = seen.map_or(0, |seen| seen.cpu_ns);
+        // What a thread has used that was not there at the last sample, it has used since then.
+        let last_cpu_ns = if since.first {
+            cpu_ns
+        } else {
+            let most_us = since.now_us.saturating_sub(since.last_us);
+            cpu_ns.saturating_sub(most_us.saturating_mul(1000))
+        };
+        let os_id = tid.map_or(thread.os_id, |tid| tid.0 as u64);
+        Slot {
+            id: self.id(recorder, thread, os_id, since.last_us),
+            os_id: thread.os_id,
+            tid,
+            frames: Vec::new(),
+            stacks: Vec::new(),
+            stack: None,
+            seen,
+            last_us: since.last_us,
+            last_cpu_ns,
+            pending_cpu_ns: 0,
+            generation: 0,
+            version: 0,
+            state: RunState::default(),
+            rests: false,
+            rested: 0,
+            rested_until_us: 0,
+            loops: Seen::default(),
+        }
+    }
+
+    /// The thread's place in the profile; what passed since it was seen last is nobody's time.
+    fn id(
+        &mut self,
+        recorder: &mut Recorder,
+        thread: &ThreadStack,
+        os_id: u64,
+        now_us: u64,
+    ) -> ThreadId {
+        match self.gone.remove(&(thread.python_id, os_id)) {
+            Some(gone) => {
+                recorder.add(Sample {
+                    thread: gone.id,
+                    stack: gone.stack,
+                    count: 0,
+                    wall_us: now_us.saturating_sub(gone.last_us),
+                    cpu_us: 0,
+                    fresh_from: None,
+                    state: RunState::ELSEWHERE,
+                });
+                gone.id
+            }
+            None => recorder.add_thread(ThreadInfo {
+                process: ProcessId(0),
+                os_id,
+                python_id: thread.python_id,
+                name: thread.name.clone(),
+                started_us: now_us,
+            }),
+        }
+    }
+
+    /// The thread of this slot has no Python any more, or is another one by now: adds what has yet to be added.
+    pub fn gone(&mut self, recorder: &mut Recorder, turning: &mut Turning, slot: &mut Slot) {
+        slot.settle(recorder);
+        turning.finish(&mut slot.loops);
+        let info = recorder.profile.threads.get(slot.id.index());
+        if let (Some(info), Some(stack)) = (info, slot.stack)
+            && info.os_id != 0
+        {
+            let gone = Gone {
+                id: slot.id,
+                stack,
+                last_us: slot.last_us,
+            };
+            self.gone.insert((info.python_id, info.os_id), gone);
+        }
     }
 }
 

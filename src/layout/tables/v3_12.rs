@@ -35,6 +35,7 @@ pub const OFFSETS: Offsets = Offsets {
         interp: 16,
         thread_id: 136,
         native_id: Some(144),
+        unique_id: 224,
         current: CurrentFrame::CFrame {
             cframe: 56,
             current: 0,

@@ -35,6 +35,7 @@ pub const OFFSETS: Offsets = Offsets {
         interp: 16,
         thread_id: 152,
         native_id: Some(160),
+        unique_id: 224,
         current: CurrentFrame::Thread(72),
         stack: Some(DataStackOffsets {
             chunk: 232,

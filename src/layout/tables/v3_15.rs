@@ -35,6 +35,7 @@ pub const OFFSETS: Offsets = Offsets {
         interp: 16,
         thread_id: 176,
         native_id: Some(184),
+        unique_id: 248,
         current: CurrentFrame::Thread(72),
         stack: Some(DataStackOffsets {
             chunk: 256,

@@ -34,6 +34,7 @@ pub const OFFSETS: Offsets = Offsets {
         interp: 16,
         thread_id: 176,
         native_id: None,
+        unique_id: 256,
         current: CurrentFrame::Thread(24),
         stack: None,
     },

@@ -1,7 +1,10 @@
 //! The lists of interpreters and threads: read when something says that they have changed, with what was known of
 //! each thread kept; and the threads' names.
 
-use super::thread::Thread;
+use rustc_hash::FxHashSet;
+
+use super::names::Wanted;
+use super::thread::{NAMED, Thread};
 use super::{Domain, FastReader, Interpreter, fault, names, thread};
 use crate::layout::{self, GcPlace, GilPlace, Offsets, at};
 use crate::sample::{Fault, ThreadStack, ThreadStacks};
@@ -12,9 +15,6 @@ use crate::units::Pid;
 /// Most interpreters and threads that are believed.
 const MOST_INTERPRETERS: usize = 256;
 const MOST_THREADS: usize = 65_536;
-
-/// How often names of threads are looked for.
-const NAMING_US: u64 = 1_000_000;
 
 impl<M: Memory> FastReader<M> {
     /// Reads the lists of interpreters and threads.
@@ -54,11 +54,17 @@ impl<M: Memory> FastReader<M> {
                 let word = |offset: u32| layout::word(&state, at(offset)).unwrap_or(0);
                 let links = [word(offsets.thread.prev), word(offsets.thread.next)];
                 let ident = word(offsets.thread.thread_id);
+                let unique_id = word(offsets.thread.unique_id);
                 if word(offsets.thread.interp) != interpreter {
                     return Err(Fault::Torn);
                 }
-                let mut thread = match known.and_then(|index| old.get_mut(index)) {
-                    Some(thread) if thread.ident == ident && thread.interpreter == interpreter => {
+                let is_same = |thread: &&mut Thread| {
+                    thread.ident == ident
+                        && thread.unique_id == unique_id
+                        && thread.interpreter == interpreter
+                };
+                let mut thread = match known.and_then(|index| old.get_mut(index)).filter(is_same) {
+                    Some(thread) => {
                         let fresh = Thread::new(0, 0, 0);
                         let mut thread = std::mem::replace(thread, fresh);
                         // Where it is in `ThreadStacks`, which may not have been arranged since.
@@ -67,9 +73,10 @@ impl<M: Memory> FastReader<M> {
                         }
                         thread
                     }
-                    _ => Thread::new(address, interpreter, domain),
+                    None => Thread::new(address, interpreter, domain),
                 };
-                (thread.links, thread.ident, thread.domain) = (links, ident, domain);
+                (thread.links, thread.domain) = (links, domain);
+                (thread.ident, thread.unique_id) = (ident, unique_id);
                 self.threads.push(thread);
                 address = links[1];
             }
@@ -137,6 +144,7 @@ impl<M: Memory> FastReader<M> {
     /// Puts one entry a thread into `stacks`, in our order.
     pub(super) fn arrange(&mut self, stacks: &mut ThreadStacks) {
         let mut old = std::mem::take(&mut stacks.threads);
+        let mut new = false;
         for thread in &mut self.threads {
             let kept = thread.was.and_then(|index| old.get_mut(index));
             let mut stack = match kept {
@@ -144,6 +152,7 @@ impl<M: Memory> FastReader<M> {
                 _ => {
                     thread.raw.clear();
                     thread.dirty = true;
+                    new = true;
                     ThreadStack::default()
                 }
             };
@@ -163,29 +172,42 @@ impl<M: Memory> FastReader<M> {
         }
         stacks.locals.clear();
         (self.rearrange, self.tids) = (false, None);
-        self.unnamed = stacks.threads.iter().any(|stack| stack.name.is_none());
+        self.unnamed = self.threads.iter().any(|thread| thread.named < NAMED);
+        if new {
+            self.naming.threads_came();
+        }
     }
 
-    /// Looks up the names of threads: when there is one without, and not more than once a second.
+    /// Looks up the names of threads when it is time for that.
     pub(super) fn name_threads(&mut self, stacks: &mut ThreadStacks, now_us: u64) {
-        let lately = |then: u64| now_us < then.saturating_add(NAMING_US);
-        if !self.unnamed || self.named_us.is_some_and(lately) {
+        let Some(wanted) = self.naming.wanted(self.unnamed, now_us) else {
             return;
-        }
-        self.named_us = Some(now_us);
+        };
         for interpreter in &self.interpreters {
-            let names = names::read_names(&self.offsets, &self.memory, interpreter.address);
+            let is_wanted = |thread: &&Thread| {
+                thread.interpreter == interpreter.address
+                    && (wanted == Wanted::All || thread.named < NAMED)
+            };
+            let idents = self.threads.iter().filter(is_wanted);
+            let idents: FxHashSet<u64> = idents.map(|thread| thread.ident).collect();
+            if idents.is_empty() {
+                continue;
+            }
+            let names =
+                names::read_names(&self.offsets, &self.memory, interpreter.address, |ident| {
+                    idents.contains(&ident)
+                });
             let mut names = names.unwrap_or_default();
-            let threads = self.threads.iter().zip(&mut stacks.threads);
-            for (thread, stack) in threads {
+            for (thread, stack) in self.threads.iter_mut().zip(&mut stacks.threads) {
                 if thread.interpreter == interpreter.address
                     && let Some(name) = names.remove(&thread.ident)
                 {
+                    thread.named = NAMED.min(thread.named + 1);
                     stack.name = Some(name);
                 }
             }
         }
-        self.unnamed = stacks.threads.iter().any(|stack| stack.name.is_none());
+        self.unnamed = self.threads.iter().any(|thread| thread.named < NAMED);
     }
 }
 

@@ -7,7 +7,18 @@ use rustc_hash::FxHashMap;
 
 use super::codes::read_text;
 use crate::layout::{self, DictKeys, InstanceDict, Offsets, at, object};
-use crate::target::memory::Memory;
+use crate::target::memory::{Memory, Range};
+
+/// How long after a thread has come its name is looked up again, and for as long as it has none: twice as long each time,
+/// up to [`LAST_LOOK_US`]. Threads enter their names some time after their states are there, and others never do.
+const FIRST_LOOK_US: u64 = 50_000;
+const LAST_LOOK_US: u64 = 1_000_000;
+
+/// How often all names are looked up: threads may be renamed.
+const RENAMED_US: u64 = 10_000_000;
+
+/// Keys whose lengths are read at once.
+const KEYS_AT_ONCE: usize = 256;
 
 /// Most entries of a dict that are looked at.
 const MOST_ENTRIES: u64 = 1 << 20;
@@ -20,21 +31,69 @@ const MD_DICT: u64 = 16;
 const TP_BASICSIZE: u64 = 32;
 const TP_DICTOFFSET: u64 = 288;
 
-/// Reads the names of all threads, by ident.
+/// When to look for names of threads. Times are microseconds since some start.
+#[derive(Debug, Default)]
+pub struct Naming {
+    /// When names were looked up last, and all of them.
+    looked_us: Option<u64>,
+    looked_at_all_us: Option<u64>,
+    /// How long after the last look the next one comes.
+    wait_us: u64,
+}
+
+/// Which names are to be looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Those of threads that have none yet, or have just come.
+    Missing,
+    /// All.
+    All,
+}
+
+impl Naming {
+    /// There are new threads.
+    pub fn threads_came(&mut self) {
+        self.wait_us = FIRST_LOOK_US;
+    }
+
+    /// Which names to look up now, where those of some threads are `missing` or not.
+    pub fn wanted(&mut self, missing: bool, now_us: u64) -> Option<Wanted> {
+        let due = |since: Option<u64>, wait_us: u64| {
+            since.is_none_or(|since| now_us >= since.saturating_add(wait_us))
+        };
+        let wanted = if due(self.looked_at_all_us, RENAMED_US) {
+            self.looked_at_all_us = Some(now_us);
+            Wanted::All
+        } else if missing && due(self.looked_us, self.wait_us) {
+            Wanted::Missing
+        } else {
+            return None;
+        };
+        self.wait_us = (self.wait_us * 2).clamp(FIRST_LOOK_US, LAST_LOOK_US);
+        self.looked_us = Some(now_us);
+        Some(wanted)
+    }
+}
+
+/// Reads the names of those threads that are wanted, by ident.
 pub fn read_names(
     offsets: &Offsets,
     memory: &impl Memory,
     interpreter: u64,
+    wanted: impl Fn(u64) -> bool,
 ) -> Option<FxHashMap<u64, String>> {
     let dicts = Dicts::new(offsets, memory);
     let globals = dicts.module(interpreter, "threading")?;
     let active = dicts.find(globals, "_active")?;
     let mut names = FxHashMap::default();
     for (key, value) in dicts.entries(active)? {
+        let Some(ident) = dicts.int(key).filter(|ident| wanted(*ident)) else {
+            continue;
+        };
         let name = dicts
             .attribute(value, "_name")
             .and_then(|name| read_text(offsets, memory, name));
-        if let (Some(ident), Some(name)) = (dicts.int(key), name) {
+        if let Some(name) = name {
             names.insert(ident, name);
         }
     }
@@ -66,16 +125,33 @@ impl<'a, M: Memory> Dicts<'a, M> {
 
     /// The value of a string key.
     pub fn find(&self, dict: u64, name: &str) -> Option<u64> {
-        self.entries(dict)?
-            .into_iter()
-            .find(|(key, _)| self.is_text(*key, name))
-            .map(|(_, value)| value)
+        self.with_key(&self.entries(dict)?, name)
     }
 
-    /// Whether the object is this (ASCII) string; reads no more than is needed to say so.
-    fn is_text(&self, address: u64, name: &str) -> bool {
-        self.word(address, object::SIZE as u64) == Some(name.len() as u64)
-            && read_text(self.offsets, self.memory, address).is_some_and(|text| text == name)
+    /// The value of an (ASCII) string among keys. Only those of its length are read whole.
+    fn with_key(&self, entries: &[(u64, u64)], name: &str) -> Option<u64> {
+        let mut ranges = Vec::new();
+        let mut lengths = vec![0; entries.len().min(KEYS_AT_ONCE) * 8];
+        for batch in entries.chunks(KEYS_AT_ONCE) {
+            ranges.clear();
+            ranges.extend(batch.iter().map(|(key, _)| {
+                Range {
+                    address: usize::try_from(*key)
+                        .unwrap_or(0)
+                        .saturating_add(object::SIZE),
+                    length: 8,
+                }
+            }));
+            let read = self.memory.read_ranges(&ranges, &mut lengths).ok()?;
+            for (index, (key, value)) in batch.iter().enumerate().take(read / 8) {
+                if layout::word(&lengths, index * 8) == Some(name.len() as u64)
+                    && read_text(self.offsets, self.memory, *key).is_some_and(|text| text == name)
+                {
+                    return Some(*value);
+                }
+            }
+        }
+        None
     }
 
     /// Keys and values of a dict.
@@ -166,8 +242,7 @@ impl<'a, M: Memory> Dicts<'a, M> {
         };
         let in_values = |start: u64| {
             let values = self.with_values(&keys_of_type()?, start)?;
-            let found = values.into_iter().find(|(key, _)| self.is_text(*key, name));
-            found.map(|(_, value)| value)
+            self.with_key(&values, name)
         };
         match self.offsets.dict.instance {
             InstanceDict::DictOffset => {
@@ -211,5 +286,32 @@ impl<'a, M: Memory> Dicts<'a, M> {
             value |= u128::from(part as u32) << (30 * digit);
         }
         u64::try_from(value).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_missing_are_looked_up_soon_and_then_more_and_more_rarely() {
+        let mut naming = Naming::default();
+        assert_eq!(naming.wanted(false, 7), Some(Wanted::All));
+        assert_eq!(naming.wanted(false, 5_000_000), None);
+        let mut looks = |from: u64, to: u64| {
+            let times = (from..to).step_by(1000);
+            let looks: Vec<u64> = times
+                .filter(|now| naming.wanted(true, *now) == Some(Wanted::Missing))
+                .map(|now| now - from)
+                .collect();
+            naming.threads_came();
+            looks
+        };
+        assert_eq!(
+            looks(100_000, 3_000_000),
+            [0, 100_000, 300_000, 700_000, 1_500_000, 2_500_000]
+        );
+        assert_eq!(looks(3_000_000, 3_120_000), [0, 100_000]);
+        assert_eq!(naming.wanted(false, 10_000_007), Some(Wanted::All));
     }
 }

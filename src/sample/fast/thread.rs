@@ -38,6 +38,9 @@ const REMEMBERED_WALKS: u32 = 1024;
 /// Most frames outside of the data stack that are remembered at all.
 const MOST_LOOSE: usize = 40_000;
 
+/// A name that was found so often is the thread's: many give themselves one at their start.
+pub const NAMED: u8 = 2;
+
 /// A frame as it lies in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RawFrame {
@@ -73,6 +76,8 @@ pub struct Thread {
     pub links: [u64; 2],
     /// `pthread_self()`.
     pub ident: u64,
+    /// Tells it from an earlier thread at the same place with the same ident.
+    pub unique_id: u64,
     /// Whether it may have run since its stack was read.
     pub dirty: bool,
     /// Last stack that was read, outermost frame first.
@@ -85,6 +90,8 @@ pub struct Thread {
     pub settled: bool,
     /// When its innermost code object was looked at last.
     pub looked_us: u64,
+    /// How often its name was found, up to [`NAMED`].
+    pub named: u8,
     /// Its index before the list of threads was read anew.
     pub was: Option<usize>,
     cframe: u64,
@@ -124,7 +131,8 @@ pub fn state_length(offsets: &Offsets) -> u64 {
         CurrentFrame::CFrame { cframe, .. } => cframe,
     };
     let stack = thread.stack.map_or(0, |stack| stack.chunk.max(stack.top));
-    u64::from(current.max(stack).max(thread.thread_id)) + 8
+    let ids = thread.thread_id.max(thread.unique_id);
+    u64::from(current.max(stack).max(ids)) + 8
 }
 
 /// Bytes of a frame that are copied.
@@ -146,12 +154,14 @@ impl Thread {
             domain,
             links: [0; 2],
             ident: 0,
+            unique_id: 0,
             dirty: true,
             raw: Vec::new(),
             places: Vec::new(),
             words: Vec::new(),
             settled: false,
             looked_us: 0,
+            named: 0,
             was: None,
             cframe: 0,
             chunks: Vec::new(),
@@ -228,6 +238,7 @@ impl Thread {
         if [word(thread.prev), word(thread.next)] != self.links
             || word(thread.interp) != self.interpreter
             || word(thread.thread_id) != self.ident
+            || word(thread.unique_id) != self.unique_id
         {
             return Walk::Stale;
         }
