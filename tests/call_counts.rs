@@ -115,7 +115,12 @@ fn calls_of_all_lengths_are_counted() {
 fn calls_of_every_turn_of_a_loop_are_exact() {
     let _alone = alone();
     for python in versions() {
-        for (loop_, options) in [("for", &[][..]), ("unrolled", &["--no-bursts"])] {
+        let kinds = [
+            ("for", &[][..]),
+            ("unrolled", &["--no-bursts"]),
+            ("counter", &["--no-bursts"]),
+        ];
+        for (loop_, options) in kinds {
             let stage = python.stage();
             let names = ["c_20", "loop_50", "c_1000", "loop_5000"];
             let arguments = [&["--seconds", "3", "--loop", loop_], &names[..]].concat();
@@ -153,10 +158,13 @@ fn calls_of_every_turn_of_a_loop_are_exact() {
 }
 
 #[test]
-fn all_iterators_that_count_are_known() {
+fn all_that_counts_turns_is_known() {
     let _alone = alone();
     for python in versions() {
-        for loop_ in ["zip", "map", "deque", "array", "reversed", "count"] {
+        for loop_ in [
+            "zip", "map", "deque", "array", "reversed", "count", "repeat", "keys", "counter",
+            "down", "numbered",
+        ] {
             let stage = python.stage();
             let arguments = ["--seconds", "1", "--loop", loop_, "c_200"];
             let counted = count(python, &stage, &["--no-bursts"], &arguments);

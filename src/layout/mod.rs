@@ -14,6 +14,7 @@ pub mod opcodes;
 pub mod tables;
 pub mod version;
 
+pub use self::object::IntSize;
 pub use asyncio::CoroutineOffsets;
 pub use gc::{GcOffsets, GcPlace};
 pub use iterators::RangeIterator;
@@ -188,6 +189,8 @@ pub enum LineCoding {
 /// `PyCodeObject`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CodeOffsets {
+    /// `co_consts`.
+    pub constants: u32,
     /// `co_filename`.
     pub filename: u32,
     /// `co_name`.
@@ -250,6 +253,16 @@ pub struct DictOffsets {
     pub instance: InstanceDict,
     /// `ht_cached_keys` in a heap type.
     pub cached_keys: u32,
+}
+
+impl DictOffsets {
+    /// How ints are stored, which changed in 3.12 with much else.
+    pub fn ints(&self) -> IntSize {
+        match self.instance {
+            InstanceDict::DictOffset | InstanceDict::ValuesOrDict => IntSize::Signed,
+            InstanceDict::TaggedValues | InstanceDict::InlineValues => IntSize::Tagged,
+        }
+    }
 }
 
 /// All offsets of one version.

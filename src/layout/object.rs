@@ -24,6 +24,37 @@ pub const TEXT_LIMIT: u64 = 4096;
 /// Bytes of a string's head.
 pub const TEXT_HEAD: usize = 64;
 
+/// Most bytes of an int object that are of use.
+pub const INT_HEAD: usize = 32;
+
+/// How an int object says how many digits it has and its sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IntSize {
+    /// `ob_size`, negative for negative numbers (up to 3.11).
+    Signed,
+    /// `lv_tag`: three bits, of which the lower two are 2 for negative numbers, then the number of digits.
+    Tagged,
+}
+
+/// The value of an int object of up to two digits of 30 bits each (`PyLongObject`, Include/cpython/longintrepr.h).
+pub fn small_int(bytes: &[u8; INT_HEAD], coding: IntSize) -> Option<i64> {
+    let size = word(bytes, SIZE)?;
+    let (digits, negative) = match coding {
+        IntSize::Signed => ((size as i64).unsigned_abs(), (size as i64) < 0),
+        IntSize::Tagged => (size >> 3, size & 3 == 2),
+    };
+    let digit = |index: usize| {
+        int(bytes, 24 + 4 * index).map(|digit| i64::from(digit as u32 & 0x3fff_ffff))
+    };
+    let value = match digits {
+        0 => 0,
+        1 => digit(0)?,
+        2 => digit(0)? | digit(1)? << 30,
+        _ => return None,
+    };
+    Some(if negative { -value } else { value })
+}
+
 /// Where a string's characters are and how wide they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Text {
@@ -95,6 +126,29 @@ mod tests {
             decode(&[0, 0xf6, 1, 0, 0, 0, 0x7f, 0], 4),
             "\u{1f600}\u{fffd}"
         );
+    }
+
+    /// Heads as they were in 3.11.7 and 3.12.1.
+    #[test]
+    fn ints_of_up_to_two_digits_have_their_values() {
+        let head = |size: i64, digits: [u32; 2]| {
+            let mut bytes = [0; INT_HEAD];
+            bytes[SIZE..SIZE + 8].copy_from_slice(&size.to_ne_bytes());
+            bytes[24..28].copy_from_slice(&digits[0].to_ne_bytes());
+            bytes[28..32].copy_from_slice(&digits[1].to_ne_bytes());
+            bytes
+        };
+        let signed = |size, digits| small_int(&head(size, digits), IntSize::Signed);
+        let tagged = |size, digits| small_int(&head(size, digits), IntSize::Tagged);
+        assert_eq!(signed(0, [9, 9]), Some(0));
+        assert_eq!(signed(-1, [7, 9]), Some(-7));
+        assert_eq!(signed(2, [5, 1]), Some((1 << 30) + 5));
+        assert_eq!(signed(3, [0, 0]), None);
+        assert_eq!(tagged(1, [0, 0]), Some(0));
+        assert_eq!(tagged(8, [7, 9]), Some(7));
+        assert_eq!(tagged(10, [7, 9]), Some(-7));
+        assert_eq!(tagged(16, [5, 1]), Some((1 << 30) + 5));
+        assert_eq!(tagged(-1, [5, 1]), None);
     }
 
     #[test]

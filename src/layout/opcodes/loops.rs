@@ -1,6 +1,7 @@
-//! The `for` loops of a code object (3.11 and newer): where the iterator of each is on the evaluation stack, and
-//! which calls every turn of a loop makes exactly once. The positions of the iterator then count those calls. And calls in
-//! no loop that every invocation makes exactly once, unless it raises: there are as many of them as of invocations.
+//! Loops of a code object whose turns something counts (3.11 and newer): the iterator of a `for` loop, by its place on the
+//! evaluation stack, or a local variable to which each turn adds the same number; and which calls every turn of a loop makes
+//! exactly once, which are then counted too. And calls in no loop that every invocation makes exactly once, unless it
+//! raises: there are as many of them as of invocations.
 //!
 //! Loops are natural ones: what leads back to the place that a jump back goes to, without passing it. A call is made
 //! once a turn when no way through the body leaves it out. Loading a variable or an attribute is taken not to raise.
@@ -17,11 +18,23 @@ const MOST_STEPS: usize = 1 << 22;
 const MOST_LOOPS: usize = 256;
 const MOST_PROTECTED: usize = 1024;
 
+/// Arguments of BINARY_OP (Include/opcode.h, NB_ADD to NB_INPLACE_SUBTRACT).
+const ADD: u32 = 0;
+const SUBTRACT: u32 = 10;
+const ADD_IN_PLACE: u32 = 13;
+const SUBTRACT_IN_PLACE: u32 = 23;
+
 /// What an instruction does to variables, as far as it is of use here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Loads a constant or null, or does nothing.
+    /// Loads null, or does nothing.
     Constant,
+    /// Loads a constant of the code object by its index.
+    LoadConstant,
+    /// Loads its argument.
+    LoadNumber,
+    /// Replaces two values by what an operator makes of them.
+    Binary,
     /// Moves or drops values.
     Discard,
     /// Loads a local variable.
@@ -61,26 +74,51 @@ pub enum Role {
 pub enum Outer {
     /// No loop.
     None,
-    /// The `for` loop at this position.
-    For(usize),
-    /// A loop of another kind.
+    /// The loop at this position.
+    Counted(usize),
+    /// A loop whose turns nothing counts.
     Other,
 }
 
-/// A `for` loop.
+/// What each turn adds to a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ForLoop {
-    /// First unit of the instruction that takes the next value.
+pub enum Addend {
+    /// This number.
+    Number(i64),
+    /// The constant of the code object at this index, or its negative.
+    Constant {
+        /// In `co_consts`.
+        index: u32,
+        /// Whether it is subtracted.
+        negative: bool,
+    },
+}
+
+/// A local variable to which each turn of a loop adds the same number, and which it does not assign otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counter {
+    /// Index of the variable.
+    pub local: u32,
+    /// What is added.
+    pub adds: Addend,
+}
+
+/// A loop whose turns something counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CountedLoop {
+    /// First unit that a turn begins with: in a `for` loop, of the instruction that takes the next value.
     pub head: u32,
-    /// Place of the iterator, counted from the bottom of the evaluation stack.
-    pub slot: u32,
+    /// Place of the iterator, counted from the bottom of the evaluation stack; `None` for a `while` loop.
+    pub slot: Option<u32>,
+    /// A variable that counts, if there is one.
+    pub counter: Option<Counter>,
     /// What is around it in the same code object.
     pub outer: Outer,
     /// Whether there is a call that every turn makes once.
     pub counts: bool,
 }
 
-/// A call in the body of a `for` loop and in no loop within, or in no loop at all.
+/// A call in the body of a loop and in no loop within, or in no loop at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Site {
     /// First unit and the one after the last inline cache.
@@ -95,19 +133,19 @@ pub struct Site {
     pub steady: bool,
 }
 
-/// The `for` loops of one code object.
+/// The loops of one code object whose turns something counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Loops {
     /// The loops.
-    pub loops: Vec<ForLoop>,
+    pub loops: Vec<CountedLoop>,
     /// By rising unit.
     sites: Vec<Site>,
-    /// By unit: the innermost loop, if that is a `for` loop, plus 1. Empty where there is none.
+    /// By unit: the innermost loop, if that is one of those, plus 1. Empty where there is none.
     inside: Vec<u16>,
 }
 
 impl Loops {
-    /// The `for` loop in whose body a unit is, and in no loop within.
+    /// The loop in whose body a unit is, and in no loop within.
     pub fn at(&self, unit: u32) -> Option<usize> {
         let found = *self.inside.get(unit as usize)?;
         usize::from(found).checked_sub(1)
@@ -129,6 +167,27 @@ struct Step {
     role: Option<Role>,
     argument: u32,
     depth: i64,
+}
+
+impl Step {
+    /// The local variables that it stores or deletes.
+    fn stored(&self) -> [Option<u32>; 2] {
+        match self.role {
+            Some(Role::StoreLocal) => [Some(self.argument), None],
+            Some(Role::StoreLoad) => [Some(self.argument >> 4), None],
+            Some(Role::StoreTwo) => [Some(self.argument >> 4), Some(self.argument & 15)],
+            _ => [None, None],
+        }
+    }
+
+    /// The local variable that it loads, if it loads one.
+    fn loaded(&self) -> Option<u32> {
+        match self.role {
+            Some(Role::Local) => Some(self.argument),
+            Some(Role::StoreLoad) => Some(self.argument & 15),
+            _ => None,
+        }
+    }
 }
 
 /// Instructions and the ways between them, by position.
@@ -183,7 +242,7 @@ impl Graph {
             };
             let goes_on = !matches!(step.op.flow, Flow::Stop | Flow::Jump | Flow::JumpBack);
             // Nothing but a load is sure not to raise.
-            let raises = step.role.is_none() || step.role == Some(Role::ForIter);
+            let raises = matches!(step.role, None | Some(Role::ForIter | Role::Binary));
             let handler = protected.iter().find(|entry| entry.has(step.first));
             let handler = handler.filter(|_| raises).map(|entry| entry.target);
             let targets = [goes_on.then_some(step.next), jump, handler];
@@ -213,6 +272,59 @@ impl Graph {
             open.extend(self.behind.get(at as usize).into_iter().flatten());
         }
         body
+    }
+
+    /// A local variable to which every turn of `natural` adds the same number once, and which nothing else in it assigns.
+    /// `inner`: loops that may be within.
+    fn counter(&self, natural: &Natural, inner: &[Natural], budget: &mut usize) -> Option<Counter> {
+        let inside = |at: &usize| natural.has(*at);
+        (0..self.steps.len()).filter(inside).find_map(|at| {
+            let counter = self.addition(at)?;
+            let stores = (0..self.steps.len())
+                .filter(inside)
+                .filter_map(|at| self.steps.get(at))
+                .flat_map(Step::stored)
+                .filter(|stored| *stored == Some(counter.local));
+            let is_within = inner.iter().any(|within| within.has(at));
+            *budget = budget.saturating_sub(self.steps.len());
+            let every_turn = stores.take(2).count() == 1
+                && !is_within
+                && !self.can_miss(Some(natural), u32::try_from(at).ok()?, budget);
+            every_turn.then_some(counter)
+        })
+    }
+
+    /// What the instruction at `at` counts, if it is the last one of `variable += number`, or of the like.
+    fn addition(&self, at: usize) -> Option<Counter> {
+        let first = at.checked_sub(3)?;
+        let [load, number, add, store] = self.steps.get(first..=at)? else {
+            return None;
+        };
+        let local = match store.role {
+            Some(Role::StoreLocal) => store.argument,
+            Some(Role::StoreLoad) => store.argument >> 4,
+            _ => return None,
+        };
+        let negative = match (add.role, add.argument) {
+            (Some(Role::Binary), ADD | ADD_IN_PLACE) => false,
+            (Some(Role::Binary), SUBTRACT | SUBTRACT_IN_PLACE) => true,
+            _ => return None,
+        };
+        let adds = match number.role {
+            Some(Role::LoadConstant) => Addend::Constant {
+                index: number.argument,
+                negative,
+            },
+            Some(Role::LoadNumber) => {
+                let number = i64::from(number.argument);
+                Addend::Number(if negative { -number } else { number })
+            }
+            _ => return None,
+        };
+        // Nothing else leads into the middle of it.
+        let ways = self.behind.get(first + 1..=at)?;
+        let straight = ways.iter().all(|ways| ways.len() == 1);
+        (straight && load.loaded() == Some(local)).then_some(Counter { local, adds })
     }
 
     /// Whether a turn from the head of a loop back to it can leave out `call`; without a loop, whether an invocation can return.
@@ -251,8 +363,10 @@ struct Natural {
     head: u32,
     body: Vec<bool>,
     size: usize,
-    /// Position among the `for` loops.
-    is_for: Option<usize>,
+    /// Place of its iterator, if it is a `for` loop.
+    slot: Option<u32>,
+    /// Position among the loops whose turns something counts.
+    counted: Option<usize>,
 }
 
 impl Natural {
@@ -262,7 +376,7 @@ impl Natural {
 }
 
 impl Opcodes {
-    /// Finds the `for` loops of a code object, as [`Opcodes::calls`] takes it. `None` when the walk does not fit the code, when
+    /// Finds the loops of a code object, as [`Opcodes::calls`] takes it. `None` when the walk does not fit the code, when
     /// it is too long, and for versions up to 3.10.
     pub fn loops(&self, code: &[u8], exceptions: &[u8], stack_size: u32) -> Option<Loops> {
         if self.roles.is_empty() || code.len() / 2 > MOST_UNITS {
@@ -275,18 +389,38 @@ impl Opcodes {
         let (_, depths) = self.walk(code, &protected, stack_size)?;
         let graph = Graph::new(self, code, &protected, &depths)?;
         let mut found = Loops::default();
-        let mut naturals = self.naturals(&graph, &mut found)?;
+        let mut naturals = self.naturals(&graph)?;
         // The innermost first.
         naturals.sort_by_key(|natural| natural.size);
+        let mut budget = MOST_STEPS;
+        for at in 0..naturals.len() {
+            let (inner, natural) = naturals
+                .get(..=at)?
+                .split_last()
+                .map(|(own, inner)| (inner, own))?;
+            let counter = graph.counter(natural, inner, &mut budget);
+            let head = graph.steps.get(natural.head as usize)?.first as u32;
+            let slot = natural.slot;
+            if slot.is_some() || counter.is_some() {
+                found.loops.push(CountedLoop {
+                    head,
+                    slot,
+                    counter,
+                    outer: Outer::Other,
+                    counts: false,
+                });
+                naturals.get_mut(at)?.counted = Some(found.loops.len() - 1);
+            }
+        }
         for at in 0..naturals.len() {
             let natural = naturals.get(at)?;
             let head = natural.head as usize;
             let around = naturals.get(at + 1..)?.iter().find(|outer| outer.has(head));
-            if let Some(of) = natural.is_for.and_then(|of| found.loops.get_mut(of)) {
-                of.outer = match around.map(|outer| outer.is_for) {
+            if let Some(of) = natural.counted.and_then(|of| found.loops.get_mut(of)) {
+                of.outer = match around.map(|outer| outer.counted) {
                     None => Outer::None,
                     Some(None) => Outer::Other,
-                    Some(Some(outer)) => Outer::For(outer),
+                    Some(Some(outer)) => Outer::Counted(outer),
                 };
             }
         }
@@ -302,7 +436,7 @@ impl Opcodes {
         let mut budget = MOST_STEPS;
         for (at, step) in graph.steps.iter().enumerate() {
             let innermost = naturals.iter().find(|natural| natural.has(at));
-            let of = innermost.and_then(|natural| natural.is_for);
+            let of = innermost.and_then(|natural| natural.counted);
             if let Some(of) = of {
                 let places = found.inside.get_mut(step.first..step.next);
                 places
@@ -339,8 +473,8 @@ impl Opcodes {
         }
     }
 
-    /// The loops of any kind; `for` loops are added to `found`.
-    fn naturals(&self, graph: &Graph, found: &mut Loops) -> Option<Vec<Natural>> {
+    /// The loops of any kind.
+    fn naturals(&self, graph: &Graph) -> Option<Vec<Natural>> {
         let mut sources: std::collections::BTreeMap<u32, Vec<u32>> = Default::default();
         for (at, step) in graph.steps.iter().enumerate() {
             if matches!(step.op.flow, Flow::JumpBack | Flow::BranchBack) {
@@ -359,22 +493,14 @@ impl Opcodes {
             let slot = graph.steps.get(head as usize).and_then(|step| {
                 let slot = step.depth.checked_sub(i64::from(self.for_values))?;
                 let is_for = step.role == Some(Role::ForIter);
-                Some((step.first as u32, u32::try_from(slot).ok()?)).filter(|_| is_for)
-            });
-            let is_for = slot.map(|(head, slot)| {
-                found.loops.push(ForLoop {
-                    head,
-                    slot,
-                    outer: Outer::Other,
-                    counts: false,
-                });
-                found.loops.len() - 1
+                u32::try_from(slot).ok().filter(|_| is_for)
             });
             naturals.push(Natural {
                 head,
                 size: body.iter().filter(|inside| **inside).count(),
                 body,
-                is_for,
+                slot,
+                counted: None,
             });
         }
         Some(naturals)
@@ -420,19 +546,14 @@ impl Opcodes {
         let inside = |at: usize| natural.is_none_or(|natural| natural.has(at));
         let stores = stores.filter(|(at, _)| inside(*at)).map(|(_, step)| step);
         let index = load.argument;
-        let mut locals = stores.clone().flat_map(|step| match step.role {
-            Some(Role::StoreLocal) => [Some(step.argument), None],
-            Some(Role::StoreLoad) => [Some(step.argument >> 4), None],
-            Some(Role::StoreTwo) => [Some(step.argument >> 4), Some(step.argument & 15)],
-            _ => [None, None],
-        });
+        let mut locals = stores.clone().flat_map(Step::stored);
         let others = |role: Role, index: u32| {
             !stores
                 .clone()
                 .any(|step| step.role == Some(role) && step.argument == index)
         };
         match load.role {
-            Some(Role::Constant | Role::Attribute) => true,
+            Some(Role::Constant | Role::LoadConstant | Role::LoadNumber | Role::Attribute) => true,
             // What an invocation calls by an argument, the next one may not.
             Some(Role::Local | Role::StoreLoad) if natural.is_none() => false,
             Some(Role::Local) => !locals.any(|stored| stored == Some(index)),

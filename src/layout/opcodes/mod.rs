@@ -20,7 +20,7 @@ mod v3_15;
 mod v3_8;
 mod v3_9;
 
-pub use loops::{Loops, Outer, Role, Site};
+pub use loops::{Addend, Counter, Loops, Outer, Role, Site};
 pub use shape::Shape;
 
 /// Effect on the stack's depth.

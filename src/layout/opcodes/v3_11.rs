@@ -151,7 +151,7 @@ static OPS: [Op; 109] = [
 
 /// What instructions do to variables, by rising number.
 #[rustfmt::skip]
-static ROLES: [(u8, Role); 24] = [
+static ROLES: [(u8, Role); 25] = [
     (1, Role::Discard), // POP_TOP
     (2, Role::Constant), // PUSH_NULL
     (9, Role::Constant), // NOP
@@ -163,11 +163,12 @@ static ROLES: [(u8, Role); 24] = [
     (97, Role::StoreName), // STORE_GLOBAL
     (98, Role::StoreName), // DELETE_GLOBAL
     (99, Role::Discard), // SWAP
-    (100, Role::Constant), // LOAD_CONST
+    (100, Role::LoadConstant), // LOAD_CONST
     (101, Role::Name), // LOAD_NAME
     (106, Role::Attribute), // LOAD_ATTR
     (116, Role::Global), // LOAD_GLOBAL
     (120, Role::Discard), // COPY
+    (122, Role::Binary), // BINARY_OP
     (124, Role::Local), // LOAD_FAST
     (125, Role::StoreLocal), // STORE_FAST
     (126, Role::StoreLocal), // DELETE_FAST

@@ -158,12 +158,13 @@ static OPS: [Op; 116] = [
 
 /// What instructions do to variables, by rising number.
 #[rustfmt::skip]
-static ROLES: [(u8, Role); 27] = [
+static ROLES: [(u8, Role); 28] = [
     (30, Role::Constant), // NOP
     (32, Role::Discard), // POP_TOP
     (34, Role::Constant), // PUSH_NULL
     (35, Role::Generator), // RETURN_GENERATOR
     (36, Role::Return), // RETURN_VALUE
+    (45, Role::Binary), // BINARY_OP
     (61, Role::Discard), // COPY
     (64, Role::StoreCell), // DELETE_DEREF
     (65, Role::StoreLocal), // DELETE_FAST
@@ -171,7 +172,7 @@ static ROLES: [(u8, Role); 27] = [
     (67, Role::StoreName), // DELETE_NAME
     (72, Role::ForIter), // FOR_ITER
     (82, Role::Attribute), // LOAD_ATTR
-    (83, Role::Constant), // LOAD_CONST
+    (83, Role::LoadConstant), // LOAD_CONST
     (84, Role::Cell), // LOAD_DEREF
     (85, Role::Local), // LOAD_FAST
     (87, Role::Local), // LOAD_FAST_CHECK

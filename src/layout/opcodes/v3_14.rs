@@ -161,13 +161,14 @@ static OPS: [Op; 119] = [
 
 /// What instructions do to variables, by rising number.
 #[rustfmt::skip]
-static ROLES: [(u8, Role); 30] = [
+static ROLES: [(u8, Role); 31] = [
     (27, Role::Constant), // NOP
     (28, Role::Constant), // NOT_TAKEN
     (31, Role::Discard), // POP_TOP
     (33, Role::Constant), // PUSH_NULL
     (34, Role::Generator), // RETURN_GENERATOR
     (35, Role::Return), // RETURN_VALUE
+    (44, Role::Binary), // BINARY_OP
     (59, Role::Discard), // COPY
     (62, Role::StoreCell), // DELETE_DEREF
     (63, Role::StoreLocal), // DELETE_FAST
@@ -175,7 +176,7 @@ static ROLES: [(u8, Role); 30] = [
     (65, Role::StoreName), // DELETE_NAME
     (70, Role::ForIter), // FOR_ITER
     (80, Role::Attribute), // LOAD_ATTR
-    (82, Role::Constant), // LOAD_CONST
+    (82, Role::LoadConstant), // LOAD_CONST
     (83, Role::Cell), // LOAD_DEREF
     (84, Role::Local), // LOAD_FAST
     (86, Role::Local), // LOAD_FAST_BORROW
@@ -184,7 +185,7 @@ static ROLES: [(u8, Role); 30] = [
     (89, Role::TwoLocals), // LOAD_FAST_LOAD_FAST
     (92, Role::Global), // LOAD_GLOBAL
     (93, Role::Name), // LOAD_NAME
-    (94, Role::Constant), // LOAD_SMALL_INT
+    (94, Role::LoadNumber), // LOAD_SMALL_INT
     (111, Role::StoreCell), // STORE_DEREF
     (112, Role::StoreLocal), // STORE_FAST
     (113, Role::StoreLoad), // STORE_FAST_LOAD_FAST

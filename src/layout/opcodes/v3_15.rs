@@ -161,13 +161,14 @@ static OPS: [Op; 119] = [
 
 /// What instructions do to variables, by rising number.
 #[rustfmt::skip]
-static ROLES: [(u8, Role); 30] = [
+static ROLES: [(u8, Role); 31] = [
     (25, Role::Constant), // NOP
     (26, Role::Constant), // NOT_TAKEN
     (29, Role::Discard), // POP_TOP
     (31, Role::Constant), // PUSH_NULL
     (32, Role::Generator), // RETURN_GENERATOR
     (33, Role::Return), // RETURN_VALUE
+    (42, Role::Binary), // BINARY_OP
     (57, Role::Discard), // COPY
     (60, Role::StoreCell), // DELETE_DEREF
     (61, Role::StoreLocal), // DELETE_FAST
@@ -175,7 +176,7 @@ static ROLES: [(u8, Role); 30] = [
     (63, Role::StoreName), // DELETE_NAME
     (68, Role::ForIter), // FOR_ITER
     (79, Role::Attribute), // LOAD_ATTR
-    (81, Role::Constant), // LOAD_CONST
+    (81, Role::LoadConstant), // LOAD_CONST
     (82, Role::Cell), // LOAD_DEREF
     (83, Role::Local), // LOAD_FAST
     (85, Role::Local), // LOAD_FAST_BORROW
@@ -184,7 +185,7 @@ static ROLES: [(u8, Role); 30] = [
     (88, Role::TwoLocals), // LOAD_FAST_LOAD_FAST
     (91, Role::Global), // LOAD_GLOBAL
     (92, Role::Name), // LOAD_NAME
-    (93, Role::Constant), // LOAD_SMALL_INT
+    (93, Role::LoadNumber), // LOAD_SMALL_INT
     (110, Role::StoreCell), // STORE_DEREF
     (111, Role::StoreLocal), // STORE_FAST
     (112, Role::StoreLoad), // STORE_FAST_LOAD_FAST

@@ -3,8 +3,9 @@
 
 use rustc_hash::FxHashMap;
 
+use super::names::read_int;
 use crate::layout::linetable::Lines;
-use crate::layout::opcodes::{Calls, Loops};
+use crate::layout::opcodes::{Addend, Calls, Counter, Loops};
 use crate::layout::{self, Bytecode, Offsets, Shape, at, object};
 use crate::profile::{FrameId, FunctionId, FunctionKind, Tables};
 use crate::target::memory::{Memory, Range, read_c_string};
@@ -57,11 +58,12 @@ pub struct Code {
     /// Size of the evaluation stack.
     stack_size: u32,
     exceptions: u64,
+    constants: u64,
     /// Calls by unit; `None` inside where they cannot be told.
     calls: Option<Option<Calls>>,
     /// Calls and jumps back; `None` inside where they cannot be told.
     shape: Option<Option<Shape>>,
-    /// `for` loops; `None` inside where they cannot be told.
+    /// Loops whose turns something counts; `None` inside where they cannot be told.
     loops: Option<Option<Loops>>,
     lines: Option<Lines>,
     /// Frame by unit, plus 1; 0 for none yet.
@@ -236,8 +238,8 @@ impl Codes {
         code.shape.as_ref()?.as_ref()
     }
 
-    /// Its `for` loops, where they can be told; by [`CodeId::index`]. They are found if `budget` is left, and that takes one
-    /// of it.
+    /// Its loops whose turns something counts, where they can be told; by [`CodeId::index`]. What counters add are numbers,
+    /// not 0. They are found if `budget` is left, and that takes one of it.
     pub fn loops(&mut self, memory: &impl Memory, index: u32, budget: &mut u32) -> Option<&Loops> {
         let opcodes = self.offsets.opcodes?;
         let code = self.codes.get_mut(index as usize)?;
@@ -245,10 +247,15 @@ impl Codes {
             *budget = budget.checked_sub(1)?;
             let mut bytecode = vec![0; code.units as usize * 2];
             let exceptions = read_bytes(memory, code.exceptions).unwrap_or_default();
-            let loops = match memory.read(code.start, &mut bytecode) {
+            let mut loops = match memory.read(code.start, &mut bytecode) {
                 Ok(()) => opcodes.loops(&bytecode, &exceptions, code.stack_size),
                 Err(_) => None,
             };
+            for counted in loops.iter_mut().flat_map(|loops| &mut loops.loops) {
+                counted.counter = counted.counter.and_then(|counter| {
+                    with_number(&self.offsets, memory, code.constants, counter)
+                });
+            }
             code.loops = Some(loops);
         }
         code.loops.as_ref()?.as_ref()
@@ -317,6 +324,7 @@ impl Codes {
                 .exception_table
                 .and_then(|offset| layout::word(&bytes, at(offset)))
                 .unwrap_or(0),
+            constants: layout::word(&bytes, at(coding.constants)).unwrap_or(0),
             calls: None,
             shape: None,
             loops: None,
@@ -397,6 +405,31 @@ impl Codes {
         let first = code.nlocalsplus;
         Some(opcodes.slots(call).map(|slot| slot?.checked_add(first)))
     }
+}
+
+/// A counter with the number that it adds instead of its place among the constants; `None` where that is no int, or 0.
+fn with_number(
+    offsets: &Offsets,
+    memory: &impl Memory,
+    constants: u64,
+    counter: Counter,
+) -> Option<Counter> {
+    let number = match counter.adds {
+        Addend::Number(number) => number,
+        Addend::Constant { index, negative } => {
+            let item = u64::from(offsets.tuple_items) + 8 * u64::from(index);
+            let constant = memory.read_word(constants.checked_add(item)?).ok()?;
+            let kind = memory.read_word(constant.checked_add(object::TYPE as u64)?);
+            let name = memory.read_word(kind.ok()?.checked_add(object::TYPE_NAME as u64)?);
+            if read_c_string(memory, name.ok()?, 8)? != "int" {
+                return None;
+            }
+            let number = read_int(offsets, memory, constant)?;
+            if negative { -number } else { number }
+        }
+    };
+    let adds = Addend::Number(number);
+    (number != 0).then_some(Counter { adds, ..counter })
 }
 
 /// What identifies the code object at `address`, and its first bytes.

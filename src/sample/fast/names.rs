@@ -6,7 +6,7 @@
 use rustc_hash::FxHashMap;
 
 use super::codes::read_text;
-use crate::layout::{self, DictKeys, InstanceDict, Offsets, at, object};
+use crate::layout::{self, DictKeys, InstanceDict, Offsets, object};
 use crate::target::memory::{Memory, Range};
 
 /// How long after a thread has come its name is looked up again, and for as long as it has none: twice as long each time,
@@ -270,23 +270,17 @@ impl<'a, M: Memory> Dicts<'a, M> {
         }
     }
 
-    /// A positive int object of up to 90 bits that fits 64; digits of 30 bits.
+    /// An int object that is not negative and has up to 60 bits.
     pub fn int(&self, address: u64) -> Option<u64> {
-        let mut bytes = [0; 36];
-        self.memory.read(address, &mut bytes).ok()?;
-        let size = layout::word(&bytes, object::SIZE)?;
-        // Up to 3.11 the number of digits; from 3.12 on that is shifted by three bits.
-        let digits = match self.offsets.dict.instance {
-            InstanceDict::DictOffset | InstanceDict::ValuesOrDict => size,
-            InstanceDict::TaggedValues | InstanceDict::InlineValues => size >> 3,
-        };
-        let mut value = 0u128;
-        for digit in 0..usize::try_from(digits).ok().filter(|digits| *digits <= 3)? {
-            let part = layout::int(&bytes, at(24) + 4 * digit)?;
-            value |= u128::from(part as u32) << (30 * digit);
-        }
-        u64::try_from(value).ok()
+        read_int(self.offsets, self.memory, address).and_then(|value| u64::try_from(value).ok())
     }
+}
+
+/// An int object of up to 60 bits.
+pub fn read_int(offsets: &Offsets, memory: &impl Memory, address: u64) -> Option<i64> {
+    let mut bytes = [0; object::INT_HEAD];
+    memory.read(address, &mut bytes).ok()?;
+    object::small_int(&bytes, offsets.dict.ints())
 }
 
 #[cfg(test)]

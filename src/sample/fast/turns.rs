@@ -1,5 +1,5 @@
-//! How far the `for` loops are in which the innermost frames of a thread wait: positions of the iterators on their
-//! evaluation stacks.
+//! How far the loops are in which the innermost frames of a thread wait: positions of the iterators on their evaluation
+//! stacks, and local variables to which each turn adds a number.
 //!
 //! What an iterator says is copied with the stack: its address is that of the sample before. A new one is read beside
 //! the copy, at once. Most of the time there is one of them, and samples that follow each other by less than half a
@@ -12,7 +12,7 @@ use super::locals::Fingerprint;
 use super::thread::{RawFrame, Thread};
 use super::window::Window;
 use crate::layout::iterators::{CountingIterator, HEAD, Position, tagged_number};
-use crate::layout::opcodes::{Loops, Outer};
+use crate::layout::opcodes::{Addend, Counter, Loops, Outer};
 use crate::layout::{self, Offsets, at, object};
 use crate::sample::{LoopSeen, LoopSite, ThreadStack};
 use crate::target::memory::{Memory, Range, read_c_string};
@@ -49,6 +49,9 @@ const MOST_TYPES: usize = 10_000;
 /// Longest name of a type, in bytes.
 const NAME_LIMIT: usize = 64;
 
+/// Positions are not negative, counters may be.
+const ZERO: u64 = 1 << 61;
+
 /// Where to look.
 pub struct Sight<'a, M> {
     /// Offsets.
@@ -59,11 +62,18 @@ pub struct Sight<'a, M> {
     pub memory: &'a M,
 }
 
+/// What counts.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Iterator(&'static CountingIterator),
+    Int,
+}
+
 /// What is remembered from sample to sample.
 #[derive(Debug, Default)]
 pub struct Turns {
-    /// Types of iterators by address; `None` for all other types.
-    types: FxHashMap<u64, Option<&'static CountingIterator>>,
+    /// Types that count by address; `None` for all others.
+    types: FxHashMap<u64, Option<Kind>>,
     /// Iterators that were looked at in this sample, with the bytes that are of use.
     watched: Vec<Range>,
     /// When the next sample may look, the time of this one, whether it does, and what it may still look at.
@@ -172,24 +182,22 @@ impl Turns {
         raw: &RawFrame,
         words: u32,
     ) -> Option<(u64, u64)> {
-        let first = u64::from(sight.offsets.frame.localsplus) + 8 * u64::from(words);
-        let bottom = raw.address.checked_add(first)?;
+        let variables = u64::from(sight.offsets.frame.localsplus);
+        let variables = raw.address.checked_add(variables)?;
+        let bottom = variables.checked_add(8 * u64::from(words))?;
         let mut which = Fingerprint::default();
         let mut taken = None;
         let mut at = of;
         for _ in 0..MOST_AROUND {
             let found = loops.loops.get(at)?;
-            let place = bottom.checked_add(8 * u64::from(found.slot))?;
-            let bytes = sight.window.get(place, 16, &mut 0);
-            let word = |offset| bytes.and_then(|bytes| layout::word(bytes, offset));
-            let address = word(0)? & !sight.offsets.frame.tag_mask;
-            // 3.15 keeps the position in a sequence beside it.
-            let number = word(8).and_then(tagged_number);
-            let position = match number.filter(|_| sight.offsets.counts_beside()) {
-                Some(taken) => Position { taken, over: 0 },
-                None => self.position(sight, address)?,
-            };
-            which.add(address);
+            let by_iterator = found
+                .slot
+                .and_then(|slot| self.iterated(sight, bottom, slot));
+            let (iterator, position) = by_iterator.or_else(|| {
+                let counter = found.counter.filter(|counter| counter.local < words)?;
+                self.counted(sight, variables, counter)
+            })?;
+            which.add(iterator);
             which.add(position.over);
             if taken.is_none() {
                 taken = Some(position.taken);
@@ -198,11 +206,64 @@ impl Turns {
             }
             match found.outer {
                 Outer::None => return Some((which.finish(), taken?)),
-                Outer::For(outer) => at = outer,
+                Outer::Counted(outer) => at = outer,
                 Outer::Other => return None,
             }
         }
         None
+    }
+
+    /// The iterator in a slot of the evaluation stack, and its position.
+    fn iterated<M: Memory>(
+        &mut self,
+        sight: &Sight<'_, M>,
+        bottom: u64,
+        slot: u32,
+    ) -> Option<(u64, Position)> {
+        let place = bottom.checked_add(8 * u64::from(slot))?;
+        let bytes = sight.window.get(place, 16, &mut 0);
+        let word = |offset| bytes.and_then(|bytes| layout::word(bytes, offset));
+        let address = word(0)? & !sight.offsets.frame.tag_mask;
+        // 3.15 keeps the position in a sequence beside it.
+        let number = word(8).and_then(tagged_number);
+        let position = match number.filter(|_| sight.offsets.counts_beside()) {
+            Some(taken) => Position { taken, over: 0 },
+            None => self.position(sight, address)?,
+        };
+        Some((address, position))
+    }
+
+    /// How far a variable has counted. Executions of its loop are told apart by that it goes back.
+    fn counted<M: Memory>(
+        &mut self,
+        sight: &Sight<'_, M>,
+        variables: u64,
+        counter: Counter,
+    ) -> Option<(u64, Position)> {
+        let Addend::Number(adds) = counter.adds else {
+            return None;
+        };
+        let place = variables.checked_add(8 * u64::from(counter.local))?;
+        let word = layout::word(sight.window.get(place, 8, &mut 0)?, 0)?;
+        let address = word & !sight.offsets.frame.tag_mask;
+        if address == 0 {
+            return None;
+        }
+        self.iterators = self.iterators.checked_sub(1)?;
+        let mut bytes = [0; object::INT_HEAD];
+        match sight.window.get(address, object::INT_HEAD, &mut 0) {
+            Some(copied) => bytes.copy_from_slice(copied),
+            None => sight.memory.read(address, &mut bytes).ok()?,
+        }
+        let Kind::Int = self.kind(sight, layout::word(&bytes, object::TYPE)?)? else {
+            return None;
+        };
+        // Most have two places, in turn.
+        self.watch(address, object::INT_HEAD);
+        let value = object::small_int(&bytes, sight.offsets.dict.ints())?;
+        let turns = (value * adds.signum()).div_euclid(adds.checked_abs()?);
+        let taken = ZERO.checked_add_signed(turns)?;
+        Some((0, Position { taken, over: 0 }))
     }
 
     /// The position of the iterator at `address`.
@@ -216,7 +277,9 @@ impl Turns {
                 sight.memory.read(address, &mut bytes).ok()?;
             }
             let kind = layout::word(copied.unwrap_or(&bytes), object::TYPE)?;
-            let kind = self.kind(sight, kind)?;
+            let Kind::Iterator(kind) = self.kind(sight, kind)? else {
+                return None;
+            };
             self.watch(address, kind.length());
             let bytes = match copied {
                 Some(_) => sight.window.get(address, kind.length(), &mut 0)?,
@@ -246,11 +309,7 @@ impl Turns {
         }
     }
 
-    fn kind<M: Memory>(
-        &mut self,
-        sight: &Sight<'_, M>,
-        kind: u64,
-    ) -> Option<&'static CountingIterator> {
+    fn kind<M: Memory>(&mut self, sight: &Sight<'_, M>, kind: u64) -> Option<Kind> {
         if let Some(known) = self.types.get(&kind) {
             return *known;
         }
@@ -260,10 +319,11 @@ impl Turns {
         let name = kind.checked_add(object::TYPE_NAME as u64)?;
         let name = sight.memory.read_word(name).ok()?;
         let name = read_c_string(sight.memory, name, NAME_LIMIT)?;
-        let found = sight
-            .offsets
-            .range_iterator
-            .and_then(|range| range.find(&name));
+        let found = match (name.as_str(), sight.offsets.range_iterator) {
+            ("int", _) => Some(Kind::Int),
+            (name, Some(range)) => range.find(name).map(Kind::Iterator),
+            _ => None,
+        };
         self.types.insert(kind, found);
         found
     }
