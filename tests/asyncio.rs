@@ -378,3 +378,45 @@ fn versions_without_it_are_refused_by_name() {
         target.tell("");
     }
 }
+
+#[test]
+fn no_chain_of_a_suspended_task_is_one_that_never_was() {
+    let _alone = alone();
+    for python in pythons() {
+        let stage = python.stage();
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("tasks.collapsed");
+        let file = file.to_str().expect("UTF-8");
+        let program = python.words(&[&stage.fixture("await_alternating.py"), "30", "3"]);
+        let mut words = vec!["run", "-q", "--async", "--rate", "2000", "-o", file, "--"];
+        words.extend(program.iter().map(String::as_str));
+        biopsy(&words).ok();
+        let text = std::fs::read_to_string(file).expect("written");
+        let mut whole = BTreeMap::from([("odd", 0), ("even", 0)]);
+        for line in text.lines() {
+            let (stack, weight) = line.rsplit_once(' ').expect("a weight");
+            let chain: Vec<(&str, usize)> = stack
+                .split(';')
+                .filter_map(|frame| {
+                    let (kind, level) = frame.split(' ').next()?.split_once('_')?;
+                    let level = level.parse().ok()?;
+                    whole.contains_key(kind).then_some((kind, level))
+                })
+                .collect();
+            for (at, (kind, level)) in chain.iter().enumerate() {
+                let fits = *level == at + 1 && *kind == chain[0].0;
+                assert!(fits, "{python}: {line}");
+            }
+            if let [(kind, _), _, _] = chain.as_slice() {
+                let weight: u64 = weight.parse().expect("microseconds");
+                *whole.get_mut(kind).expect("known") += weight;
+            }
+        }
+        // Thirty tasks for three seconds, suspended in one of the two chains nearly all of the time.
+        common::say(format_args!("{python}: {whole:?} us"));
+        assert!(
+            whole.values().all(|us| *us > 15_000_000),
+            "{python}: {whole:?}"
+        );
+    }
+}

@@ -11,6 +11,7 @@ mod attempt;
 mod awaits;
 pub mod burst;
 mod codes;
+mod compose;
 mod current;
 mod decode;
 mod hold;

@@ -41,6 +41,9 @@ const ALIVE_SCAN: Duration = Duration::from_millis(250);
 /// Share of the period by which samples may be late on average without a word about it.
 const LATE: f64 = 0.25;
 
+/// Share of looks at suspended tasks that may come to nothing without a word about it.
+const MOST_CHANGING: f64 = 0.01;
+
 /// How often the stop flag is looked at: each look wakes a CPU that may be asleep, 60 us.
 const STOP_SCAN: Duration = Duration::from_millis(150);
 
@@ -307,7 +310,7 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
                     sampler.give_up(clock.periods(since.elapsed()));
                     match opened {
                         Ok(opened) => sampler.reopen(opened),
-                        Err(_) if !process::is_alive(pid) => break,
+                        Err(error) if has_ended(pid, &error) => break,
                         Err(error) => {
                             sampler.part.notes.push(error.to_string());
                             break;
@@ -323,6 +326,15 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
     sampler.note_states();
     sampler.part.lateness_us = clock.mean_lateness_us();
     Ok(sampler.part)
+}
+
+/// Whether a process that could not be opened has ended.
+fn has_ended(pid: Pid, error: &Error) -> bool {
+    let is_gone = matches!(
+        error.kind(),
+        ErrorKind::ProcessEnded | ErrorKind::NoSuchProcess
+    );
+    is_gone || !process::is_alive(pid)
 }
 
 /// Opens a process whose memory makes no sense any more. After an exec it may be no Python for a while: the
@@ -463,6 +475,13 @@ impl<'a> ProcessSampler<'a> {
         if self.tasks.cut {
             notes.push(format!(
                 "there were more tasks than can be looked at: only {MOST_TASKS} of them are shown"
+            ));
+        }
+        let (looked, changing) = (self.tasks.looked, self.tasks.changing);
+        if changing as f64 > MOST_CHANGING * looked as f64 {
+            notes.push(format!(
+                "{:.1} % of suspended tasks changed while they were read, and were taken to be as at the look before",
+                100.0 * changing as f64 / looked as f64
             ));
         }
         self.part.notes.append(&mut notes);

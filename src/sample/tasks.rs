@@ -72,6 +72,10 @@ pub struct TaskStacks {
     pub cut: bool,
     /// Counts how often they were looked at.
     pub look: u64,
+    /// Tasks in all looks together, and how many of them changed while they were read: those are as at the look before.
+    pub looked: u64,
+    /// See `looked`.
+    pub changing: u64,
 }
 
 impl TaskStacks {

@@ -297,17 +297,10 @@ impl<M: Memory> FastReader<M> {
     ) -> Result<bool, Fault> {
         let may_have_run = match self.stillness {
             Stillness::SameCpu => {
-                // The scheduler may have moved it to another CPU, where it runs.
-                if let Some(ident) = holder_ident {
-                    let number = self.rseq_number(ident).and_then(|address| {
-                        let mut bytes = [0; 4];
-                        self.memory.read(address, &mut bytes).ok()?;
-                        layout::int(&bytes, 0)
-                    });
-                    let cpu = self.cpu_of(ident, number, stacks);
-                    if !cpu.is_some_and(|cpu| self.pin.is_on(cpu)) {
-                        return Ok(false);
-                    }
+                if let Some(ident) = holder_ident
+                    && !self.is_here(ident, stacks)
+                {
+                    return Ok(false);
                 }
                 !self.alone
             }
@@ -315,6 +308,54 @@ impl<M: Memory> FastReader<M> {
             Stillness::None => false,
         };
         Ok(!may_have_run || self.same_lock(domain)?)
+    }
+
+    /// Whether a thread ran on our CPU last. The scheduler may have moved it to another one, where it runs.
+    fn is_here(&mut self, ident: u64, stacks: &ThreadStacks) -> bool {
+        let cpu = self.cpu_now(ident, stacks);
+        cpu.is_some_and(|cpu| self.pin.is_on(cpu))
+    }
+
+    /// The CPU that a thread ran on last, read now.
+    fn cpu_now(&mut self, ident: u64, stacks: &ThreadStacks) -> Option<u32> {
+        let number = self.rseq_number(ident).and_then(|address| {
+            let mut bytes = [0; 4];
+            self.memory.read(address, &mut bytes).ok()?;
+            layout::int(&bytes, 0)
+        });
+        self.cpu_of(ident, number, stacks)
+    }
+
+    /// Goes to the CPU of the one lock's last holder, if we are to be there: it stands still then, for a while.
+    pub(super) fn follow_holder(&mut self, stacks: &ThreadStacks) {
+        let [lock] = self.domains.as_slice() else {
+            return;
+        };
+        let mut threads = self.threads.iter();
+        let holder = threads.find(|thread| thread.address == lock.holder);
+        if let Some(ident) = holder.map(|thread| thread.ident)
+            && self.stillness == Stillness::SameCpu
+            && let Some(cpu) = self.cpu_now(ident, stacks)
+            && !self.pin.is_on(cpu)
+        {
+            self.pin.move_to(cpu);
+        }
+    }
+
+    /// Whether no Python has run since the locks were read, unless we were interrupted: of the one lock the last holder is on
+    /// our CPU, and nobody else has had it.
+    pub(super) fn stands_still(&mut self, stacks: &ThreadStacks) -> Result<bool, Fault> {
+        let [lock] = self.domains.as_slice() else {
+            return Ok(false);
+        };
+        let mut threads = self.threads.iter();
+        let holder = threads.find(|thread| thread.address == lock.holder);
+        let Some(ident) = holder.map(|thread| thread.ident) else {
+            return Ok(false);
+        };
+        Ok(self.stillness == Stillness::SameCpu
+            && self.is_here(ident, stacks)
+            && self.same_lock(0)?)
     }
 
     /// Where a thread has the number of the CPU that it ran on last: `cpu_id` of its `struct rseq` (linux/rseq.h).

@@ -1,8 +1,12 @@
 //! From a coroutine along what it awaits to the innermost one.
 //!
-//! Everything that is read goes through a copy of what the look before it has read, taken at one instant.
+//! Everything that is read goes through a copy of what the look before it has read. What was not in it is read later, and
+//! the program may have gone on meanwhile: then all of a chain is read a second time, and what is the same both times was
+//! there together in between.
 
-use rustc_hash::FxHashMap;
+use std::hash::Hasher;
+
+use rustc_hash::{FxHashMap, FxHasher};
 
 use super::codes::Codes;
 use super::fault;
@@ -13,7 +17,7 @@ use crate::layout::{self, CoroutineOffsets, Offsets, at, object};
 use crate::profile::Tables;
 use crate::sample::{Fault, FrameSample};
 use crate::target::cpu;
-use crate::target::memory::{Memory, read_c_string};
+use crate::target::memory::{Memory, Range, read_c_string};
 
 /// Most coroutines and wrappers of one chain.
 const LONGEST: usize = 2000;
@@ -21,6 +25,9 @@ const LONGEST: usize = 2000;
 /// Most bytes that one look copies ahead, and most ranges of them.
 const MOST_BYTES: usize = 16 << 20;
 const MOST_RANGES: usize = 200_000;
+
+/// Most pieces that are read for one task: a few for each of its coroutines.
+const MOST_OWN: usize = 8 * LONGEST;
 
 /// Copies that are made of the same, should we be interrupted: they take up to milliseconds.
 const MOST_COPIES: usize = 4;
@@ -78,13 +85,45 @@ pub struct Walk<'a, M> {
     pub now_us: u64,
 }
 
+/// Something that was read.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    address: u64,
+    length: usize,
+    /// Tells whether its bytes are still the same.
+    print: u64,
+}
+
+impl Piece {
+    fn new(address: u64, bytes: &[u8]) -> Piece {
+        let mut hasher = FxHasher::default();
+        hasher.write(bytes);
+        Piece {
+            address,
+            length: bytes.len(),
+            print: hasher.finish(),
+        }
+    }
+
+    fn range(&self) -> Range {
+        Range {
+            address: self.address as usize,
+            length: self.length,
+        }
+    }
+}
+
 /// Copies of what was read, and types.
 #[derive(Debug, Default)]
 pub struct Awaits {
     window: Window,
     /// What this look has read.
-    touched: Vec<(u64, usize)>,
+    touched: Vec<Piece>,
     touched_bytes: usize,
+    /// What was read for one task, whether all of it was in the copy, and whether the copy is not to be used.
+    own: Vec<Piece>,
+    late: bool,
+    anew: bool,
     kinds: FxHashMap<u64, Kind>,
     /// Whether the objects of a type are tasks made in C.
     task_types: FxHashMap<u64, bool>,
@@ -96,8 +135,8 @@ impl Awaits {
     /// Copies all that the last look has read.
     pub fn begin(&mut self, memory: &impl Memory) -> Result<(), Fault> {
         self.window.clear();
-        for (address, length) in self.touched.drain(..) {
-            self.window.want(address, length as u64);
+        for piece in self.touched.drain(..) {
+            self.window.want(piece.address, piece.length as u64);
         }
         self.touched_bytes = 0;
         self.window.plan([]);
@@ -133,17 +172,74 @@ impl Awaits {
         self.has(address, COROUTINE_BYTES / 2)
     }
 
+    /// Begins with another task; with `anew` nothing is taken from the copy.
+    pub fn begin_task(&mut self, anew: bool) {
+        self.own.clear();
+        (self.late, self.anew) = (false, anew);
+    }
+
+    /// Whether all that was read for the task was in the copy.
+    pub fn was_copied(&self) -> bool {
+        !self.late
+    }
+
+    /// Reads once more what was read for the task; whether it is the same.
+    pub fn is_same(&self, memory: &impl Memory) -> bool {
+        let ranges: Vec<Range> = self.own.iter().map(Piece::range).collect();
+        let mut bytes = vec![0; self.own.iter().map(|piece| piece.length).sum()];
+        let read = memory.read_ranges(&ranges, &mut bytes);
+        let mut rest = bytes.as_slice();
+        read.is_ok_and(|read| read == bytes.len())
+            && self.own.iter().all(|piece| {
+                let now = rest.split_off(..piece.length);
+                now.is_some_and(|now| Piece::new(piece.address, now).print == piece.print)
+            })
+    }
+
     /// Reads from the copy, or from the target.
     pub fn read(&mut self, memory: &impl Memory, address: u64, into: &mut [u8]) -> Option<()> {
-        match self.window.get(address, into.len(), &mut 0) {
+        let copied = self.window.get(address, into.len(), &mut 0);
+        match copied.filter(|_| !self.anew) {
             Some(bytes) => into.copy_from_slice(bytes),
-            None => memory.read(address, into).ok()?,
+            None => {
+                self.late = true;
+                memory.read(address, into).ok()?;
+            }
         }
-        if self.touched.len() < MOST_RANGES && self.touched_bytes < MOST_BYTES {
-            self.touched.push((address, into.len()));
+        let piece = Piece::new(address, into);
+        if self.own.len() < MOST_OWN {
+            self.own.push(piece);
+        }
+        if !self.is_full() {
+            self.touched.push(piece);
             self.touched_bytes += into.len();
         }
         Some(())
+    }
+
+    /// How many pieces this look has read.
+    pub fn read_so_far(&self) -> usize {
+        self.touched.len()
+    }
+
+    /// Whether this look has read so much that not all of it is remembered.
+    pub fn is_full(&self) -> bool {
+        self.touched.len() >= MOST_RANGES || self.touched_bytes >= MOST_BYTES
+    }
+
+    /// Reads everything once more that this look has read; which of the pieces are the same.
+    pub fn still_same(&self, memory: &impl Memory) -> Result<Vec<bool>, Fault> {
+        let mut window = Window::default();
+        for piece in &self.touched {
+            window.want(piece.address, piece.length as u64);
+        }
+        window.plan([]);
+        window.fill(memory).map_err(fault)?;
+        let same = |piece: &Piece| {
+            let bytes = window.get(piece.address, piece.length, &mut 0);
+            bytes.is_some_and(|bytes| Piece::new(piece.address, bytes).print == piece.print)
+        };
+        Ok(self.touched.iter().map(same).collect())
     }
 
     /// Reads a word.

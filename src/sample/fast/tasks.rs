@@ -2,30 +2,31 @@
 //!
 //! Coroutines change only while they run, so suspended tasks are looked at again only as often as a small share of
 //! the time allows; which task a thread runs is told from the thread's own stack in every sample. One look reads
-//! all that the look before it has read in one go, and the rest piece by piece.
+//! all that the look before it has read in one go, and the rest piece by piece. What it shows was there at one instant: the
+//! thread that can run Python stood still, as in every sample, or a second reading found the same.
+
+use std::ops::Range;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::FastReader;
 use super::awaits::{Awaits, State};
 use super::codes::read_text;
+use super::compose::{self, MOST_PARENTS};
 use super::names::Dicts;
 use crate::layout::asyncio::{self, AsyncioDebug, TaskList};
 use crate::layout::{self, CoroutineOffsets, object};
 use crate::profile::{FrameId, FunctionKind, Tables};
-use crate::sample::tasks::{MOST_TASKS, TaskStack, TaskStacks, TaskState};
+use crate::sample::tasks::{MOST_TASKS, TaskStacks};
 use crate::sample::{Fault, FrameSample, ThreadStacks};
 use crate::target::memory::Memory;
-use crate::target::runtime;
+use crate::target::{cpu, runtime};
 
 /// One part in this many of the time goes into looking at suspended tasks.
 const SHARE: u64 = 33;
 
 /// How often the place of the lists is looked for: `asyncio` may not be imported yet.
 const PLACE_US: u64 = 250_000;
-
-/// Tasks above a task that are shown.
-const MOST_PARENTS: usize = 16;
 
 /// Bytes of a task that are read where its size is not known, and most that are read.
 const TASK_BYTES: usize = 192;
@@ -46,6 +47,9 @@ const OLD_IN_A_ROW: usize = 64;
 /// With more tasks than that, a look at which most of them are new is made twice: each takes 20 us.
 const MANY_NEW: usize = 50;
 
+/// Readings of a task in a row until it did not change meanwhile. One that always does is shown as at the look before.
+const READINGS: usize = 4;
+
 /// Whether the copy of what the last look read has a task too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Age {
@@ -57,6 +61,12 @@ enum Age {
 struct Look<'a> {
     place: &'a Place,
     now_us: u64,
+    /// How often we had been interrupted before it.
+    pauses: u64,
+    /// Whether the program stood still while the copy was made.
+    is_one_instant: bool,
+    /// Tasks that changed whenever they were read.
+    changing: FxHashSet<u64>,
     found: Vec<Found>,
     /// All tasks so far.
     met: FxHashSet<u64>,
@@ -88,9 +98,15 @@ pub(super) struct Found {
     /// What waits for it, as far as the task itself knows; tasks or other futures.
     pub(super) awaited_by: Vec<u64>,
     /// The future that it waits for.
-    awaits: u64,
-    state: State,
+    pub(super) awaits: u64,
+    pub(super) state: State,
     pub(super) frames: Vec<FrameSample>,
+    /// What was read for it, by position.
+    pieces: Range<usize>,
+    /// Its turn among those that were read later than the copy was made; 0 for all that were in it, if it is of one instant.
+    pub(super) turn: usize,
+    /// Whether it stayed as it was read until the end of the look.
+    pub(super) stayed: bool,
 }
 
 impl Found {
@@ -100,8 +116,9 @@ impl Found {
     }
 }
 
+/// The name of a task.
 #[derive(Debug, Clone)]
-struct Name {
+pub(super) struct Name {
     object: u64,
     coro: u64,
     text: String,
@@ -124,7 +141,7 @@ pub struct Tasks {
     pub(super) live: Awaits,
     /// Number of frames and innermost frame of each thread when it was last looked at for a task that runs.
     pub(super) looked: Vec<(usize, Option<FrameSample>)>,
-    names: FxHashMap<u64, Name>,
+    pub(super) names: FxHashMap<u64, Name>,
     /// Names told apart so far.
     roots: usize,
     /// By the address of a task's outermost frame: its place among the tasks.
@@ -232,7 +249,7 @@ impl<M: Memory> FastReader<M> {
         tasks.at_rest &= at_rest;
         if start_us >= tasks.next_us && !tasks.at_rest {
             let mut begin_us = start_us;
-            outcome = self.scan(&mut tasks, tables, stacks, &mut begin_us);
+            outcome = self.scan(&mut tasks, tables, threads, stacks, &mut begin_us);
             tasks.at_rest = at_rest && outcome.is_ok() && tasks.place.is_some();
             let end_us = self.epoch.elapsed().as_micros() as u64;
             let took_us = end_us.saturating_sub(begin_us);
@@ -251,6 +268,7 @@ impl<M: Memory> FastReader<M> {
         &mut self,
         tasks: &mut Tasks,
         tables: &mut Tables,
+        threads: &ThreadStacks,
         stacks: &mut TaskStacks,
         begin_us: &mut u64,
     ) -> Result<(), Fault> {
@@ -267,17 +285,41 @@ impl<M: Memory> FastReader<M> {
             return Ok(());
         };
         let is_first = tasks.ids == 0;
-        let mut look = self.gather(tasks, tables, &place, now_us)?;
+        let mut look = self.gather(tasks, tables, &place, threads, now_us)?;
         if look.new > MANY_NEW && look.new * 2 > look.met.len() {
             // Most of it was read piece by piece, and what lives for milliseconds was gone before its turn came. Now it
             // can be copied in one go.
             if is_first {
                 *begin_us = self.epoch.elapsed().as_micros() as u64;
             }
-            look = self.gather(tasks, tables, &place, now_us)?;
+            look = self.gather(tasks, tables, &place, threads, now_us)?;
         }
+        self.see_who_stayed(tasks, &mut look, threads)?;
         stacks.cut |= look.met.len() > MOST_TASKS;
-        compose(tasks, &look.found, stacks);
+        stacks.looked += look.met.len() as u64;
+        stacks.changing += look.changing.len() as u64;
+        compose::compose(tasks, &look.found, &look.changing, stacks);
+        Ok(())
+    }
+
+    /// Finds out which tasks are still as they were read, so that stacks of several are those of one instant.
+    fn see_who_stayed(
+        &mut self,
+        tasks: &Tasks,
+        look: &mut Look<'_>,
+        threads: &ThreadStacks,
+    ) -> Result<(), Fault> {
+        if look.pauses == cpu::pauses() && self.stands_still(threads)? {
+            for found in &mut look.found {
+                (found.turn, found.stayed) = (0, true);
+            }
+            return Ok(());
+        }
+        let same = tasks.awaits.still_same(&self.memory)?;
+        for found in &mut look.found {
+            let pieces = same.get(found.pieces.clone());
+            found.stayed = pieces.is_some_and(|pieces| pieces.iter().all(|same| *same));
+        }
         Ok(())
     }
 
@@ -287,12 +329,18 @@ impl<M: Memory> FastReader<M> {
         tasks: &mut Tasks,
         tables: &mut Tables,
         place: &'a Place,
+        threads: &ThreadStacks,
         now_us: u64,
     ) -> Result<Look<'a>, Fault> {
+        self.follow_holder(threads);
+        let pauses = cpu::pauses();
         tasks.awaits.begin(&self.memory)?;
         let mut look = Look {
             place,
             now_us,
+            pauses,
+            is_one_instant: pauses == cpu::pauses() && self.stands_still(threads)?,
+            changing: FxHashSet::default(),
             found: Vec::new(),
             later: Vec::new(),
             met: FxHashSet::default(),
@@ -369,13 +417,31 @@ impl<M: Memory> FastReader<M> {
         look: &mut Look<'_>,
         address: u64,
     ) {
-        let Some(found) = self.read_task(tasks, tables, look.place, address, look.now_us) else {
+        for reading in 0..READINGS {
+            tasks.awaits.begin_task(reading > 0);
+            let first = tasks.awaits.read_so_far();
+            let found = self.read_task(tasks, tables, look.place, address, look.now_us);
+            let copied = tasks.awaits.was_copied();
+            let is_whole = (copied && look.is_one_instant) || tasks.awaits.is_same(&self.memory);
+            if !is_whole {
+                self.retried += 1;
+                continue;
+            }
+            tasks.awaits.begin_task(false);
+            if let Some(mut found) = found.filter(|found| found.state != State::Ended) {
+                found.pieces = first..tasks.awaits.read_so_far();
+                found.turn = match (copied, look.is_one_instant) {
+                    (true, true) => 0,
+                    (true, false) => 1,
+                    (false, _) => look.found.len() + 2,
+                };
+                tasks.name(self, &found, tables);
+                look.found.push(found);
+            }
             return;
-        };
-        if found.state != State::Ended {
-            tasks.name(self, &found, tables);
-            look.found.push(found);
         }
+        tasks.awaits.begin_task(false);
+        look.changing.insert(address);
     }
 
     /// Where the lists of tasks are; `None` while asyncio is not there.
@@ -569,88 +635,6 @@ impl<M: Memory> FastReader<M> {
         found.awaits = end.future;
         Some(found)
     }
-}
-
-/// Puts together what was found: each task's stack with those of the tasks that wait for it above.
-fn compose(tasks: &mut Tasks, all: &[Found], stacks: &mut TaskStacks) {
-    let place: FxHashMap<u64, usize> = all
-        .iter()
-        .enumerate()
-        .map(|(at, found)| (found.address, at))
-        .collect();
-    // Who waits for a task directly, where the task itself does not know.
-    let waits: FxHashMap<u64, u64> = all
-        .iter()
-        .filter(|found| found.awaits != 0)
-        .map(|found| (found.awaits, found.address))
-        .collect();
-    let parents_of = |found: &Found| -> Vec<u64> {
-        let known = found.awaited_by.iter().copied();
-        let direct = waits.get(&found.address).copied();
-        let mut parents: Vec<u64> = known
-            .chain(direct)
-            .filter(|parent| place.contains_key(parent))
-            .collect();
-        parents.sort_unstable();
-        parents.dedup();
-        parents
-    };
-    // By name too: another task may have got the address.
-    let mut old: FxHashMap<(u64, String), TaskStack> = std::mem::take(&mut stacks.tasks)
-        .into_iter()
-        .map(|task| ((task.address, task.name.clone()), task))
-        .collect();
-    tasks.by_frame.clear();
-    for (at, found) in all.iter().enumerate() {
-        let awaited_by = parents_of(found);
-        let mut line = vec![found];
-        let mut parent = awaited_by.first().copied();
-        while let Some(next) = parent
-            .and_then(|parent| place.get(&parent))
-            .and_then(|at| all.get(*at))
-            && line.len() <= MOST_PARENTS
-            && !line.iter().any(|known| known.address == next.address)
-        {
-            line.push(next);
-            parent = parents_of(next).first().copied();
-        }
-        let mut frames = Vec::new();
-        let mut own = 0;
-        for found in line.iter().rev() {
-            own = frames.len();
-            frames.extend(tasks.root_of(found.address));
-            frames.extend_from_slice(&found.frames);
-        }
-        if let Some(first) = found.frames.first() {
-            tasks.by_frame.insert(first.invocation, at);
-        }
-        let name = tasks.text_of(found.address);
-        let before = old.remove(&(found.address, name.clone()));
-        let (mut id, mut version) = tasks.next();
-        if let Some(before) = before {
-            id = before.id;
-            if before.frames == frames {
-                version = before.version;
-            }
-        }
-        stacks.tasks.push(TaskStack {
-            address: found.address,
-            id,
-            name,
-            state: match found.state {
-                State::Created => TaskState::Created,
-                State::Executing => TaskState::Running,
-                _ => TaskState::Suspended,
-            },
-            awaited_by,
-            frames,
-            own,
-            version,
-            transient: false,
-        });
-    }
-    stacks.look += 1;
-    tasks.names.retain(|address, _| place.contains_key(address));
 }
 
 /// The type of an object.
