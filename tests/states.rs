@@ -152,15 +152,16 @@ fn threads_that_follow_each_other_at_the_same_place_are_told_apart() {
             let name = format!("leg-{number}");
             let states = thread(&got.profile, &name);
             let truth = &got.truth["threads"][&name];
-            // A process at rest is looked at up to 16 ms apart.
+            // A process at rest is looked at up to 16 ms apart. Wide, for busy machines: one thread taken for two, or two for
+            // one, is off by 0.3.
             let wall = seconds(&truth["wall_s"]);
-            near(python, &name, seconds(&states["wall_s"]), wall, 0.06);
+            near(python, &name, seconds(&states["wall_s"]), wall, 0.1);
             // On a busy machine it also waits for a CPU, which is no sleep.
             let used = seconds(&truth["cpu_s"]);
             let on_cpu = seconds(&states["on_cpu_s"]);
             let most = if used > 0.1 * wall { wall } else { used };
             assert!(
-                on_cpu > used - 0.06 && on_cpu < most + 0.06,
+                on_cpu > used - 0.1 && on_cpu < most + 0.1,
                 "{python}, {name}: {states}, {truth}"
             );
         }

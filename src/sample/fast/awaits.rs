@@ -113,10 +113,25 @@ impl Piece {
     }
 }
 
+/// Whether all pieces are what they were.
+fn are_same(memory: &impl Memory, pieces: &[Piece]) -> bool {
+    let ranges: Vec<Range> = pieces.iter().map(Piece::range).collect();
+    let mut bytes = vec![0; pieces.iter().map(|piece| piece.length).sum()];
+    let read = memory.read_ranges(&ranges, &mut bytes);
+    let mut rest = bytes.as_slice();
+    read.is_ok_and(|read| read == bytes.len())
+        && pieces.iter().all(|piece| {
+            let now = rest.split_off(..piece.length);
+            now.is_some_and(|now| Piece::new(piece.address, now).print == piece.print)
+        })
+}
+
 /// Copies of what was read, and types.
 #[derive(Debug, Default)]
 pub struct Awaits {
     window: Window,
+    /// The same, copied later.
+    again: Option<Window>,
     /// What this look has read.
     touched: Vec<Piece>,
     touched_bytes: usize,
@@ -135,6 +150,7 @@ impl Awaits {
     /// Copies all that the last look has read.
     pub fn begin(&mut self, memory: &impl Memory) -> Result<(), Fault> {
         self.window.clear();
+        self.again = None;
         for piece in self.touched.drain(..) {
             self.window.want(piece.address, piece.length as u64);
         }
@@ -142,6 +158,11 @@ impl Awaits {
         self.window.plan([]);
         // Code may have come to an address where other code was.
         self.waits.clear();
+        self.copy(memory)
+    }
+
+    /// Copies it anew.
+    pub fn copy(&mut self, memory: &impl Memory) -> Result<(), Fault> {
         for _ in 0..MOST_COPIES {
             let pauses = cpu::pauses();
             self.window.fill(memory).map_err(fault)?;
@@ -153,6 +174,18 @@ impl Awaits {
         Ok(())
     }
 
+    /// Copies the same once more: of what was copied only that counts which is the same both times.
+    pub fn copy_again(&mut self, memory: &impl Memory) -> Result<(), Fault> {
+        let mut again = Window::default();
+        for range in self.window.ranges() {
+            again.want(range.address as u64, range.length as u64);
+        }
+        again.plan([]);
+        again.fill(memory).map_err(fault)?;
+        self.again = Some(again);
+        Ok(())
+    }
+
     /// Forgets all copies: what is read next is as it is now.
     pub fn forget(&mut self) {
         self.touched.clear();
@@ -160,6 +193,7 @@ impl Awaits {
         self.waits.clear();
         self.window.clear();
         self.window.plan([]);
+        self.again = None;
     }
 
     /// Whether the copy has `length` bytes at `address`.
@@ -185,21 +219,24 @@ impl Awaits {
 
     /// Reads once more what was read for the task; whether it is the same.
     pub fn is_same(&self, memory: &impl Memory) -> bool {
-        let ranges: Vec<Range> = self.own.iter().map(Piece::range).collect();
-        let mut bytes = vec![0; self.own.iter().map(|piece| piece.length).sum()];
-        let read = memory.read_ranges(&ranges, &mut bytes);
-        let mut rest = bytes.as_slice();
-        read.is_ok_and(|read| read == bytes.len())
-            && self.own.iter().all(|piece| {
-                let now = rest.split_off(..piece.length);
-                now.is_some_and(|now| Piece::new(piece.address, now).print == piece.print)
-            })
+        are_same(memory, &self.own)
+    }
+
+    /// The same for some of what the look has read, by position.
+    pub fn are_same(&self, memory: &impl Memory, pieces: std::ops::Range<usize>) -> bool {
+        let pieces = self.touched.get(pieces);
+        pieces.is_some_and(|pieces| !self.is_full() && are_same(memory, pieces))
     }
 
     /// Reads from the copy, or from the target.
     pub fn read(&mut self, memory: &impl Memory, address: u64, into: &mut [u8]) -> Option<()> {
         let copied = self.window.get(address, into.len(), &mut 0);
-        match copied.filter(|_| !self.anew) {
+        let is_good = |bytes: &&[u8]| {
+            let again = self.again.as_ref();
+            !self.anew
+                && again.is_none_or(|again| again.get(address, bytes.len(), &mut 0) == Some(*bytes))
+        };
+        match copied.filter(is_good) {
             Some(bytes) => into.copy_from_slice(bytes),
             None => {
                 self.late = true;
@@ -225,21 +262,6 @@ impl Awaits {
     /// Whether this look has read so much that not all of it is remembered.
     pub fn is_full(&self) -> bool {
         self.touched.len() >= MOST_RANGES || self.touched_bytes >= MOST_BYTES
-    }
-
-    /// Reads everything once more that this look has read; which of the pieces are the same.
-    pub fn still_same(&self, memory: &impl Memory) -> Result<Vec<bool>, Fault> {
-        let mut window = Window::default();
-        for piece in &self.touched {
-            window.want(piece.address, piece.length as u64);
-        }
-        window.plan([]);
-        window.fill(memory).map_err(fault)?;
-        let same = |piece: &Piece| {
-            let bytes = window.get(piece.address, piece.length, &mut 0);
-            bytes.is_some_and(|bytes| Piece::new(piece.address, bytes).print == piece.print)
-        };
-        Ok(self.touched.iter().map(same).collect())
     }
 
     /// Reads a word.

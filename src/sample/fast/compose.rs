@@ -15,6 +15,32 @@ fn is_at_once(task: &Found, other: &Found) -> bool {
     turns == (0, 0) || (task.stayed && turns.0 <= turns.1)
 }
 
+/// Places of the tasks above those that were read later than the copy was made.
+pub(super) fn parents_of_late(all: &[Found]) -> Vec<usize> {
+    let addresses = all.iter().enumerate();
+    let place: FxHashMap<u64, usize> = addresses.map(|(at, found)| (found.address, at)).collect();
+    let waiting = all
+        .iter()
+        .enumerate()
+        .filter(|(_, found)| found.awaits != 0);
+    let waits: FxHashMap<u64, usize> = waiting.map(|(at, found)| (found.awaits, at)).collect();
+    let late = all.iter().enumerate().filter(|(_, found)| found.turn > 0);
+    let mut open: Vec<usize> = late.map(|(at, _)| at).collect();
+    let mut met: FxHashSet<usize> = FxHashSet::default();
+    while let Some(found) = open.pop().and_then(|at| all.get(at)) {
+        let known = found
+            .awaited_by
+            .iter()
+            .filter_map(|parent| place.get(parent));
+        for parent in known.chain(waits.get(&found.address)) {
+            if met.insert(*parent) {
+                open.push(*parent);
+            }
+        }
+    }
+    met.into_iter().collect()
+}
+
 /// Puts together what was found: each task's stack with those of the tasks that wait for it above, as long as those were
 /// there at the same time. Those that are `changing` stay as they were, if they were there.
 pub(super) fn compose(

@@ -47,8 +47,13 @@ const OLD_IN_A_ROW: usize = 64;
 /// With more tasks than that, a look at which most of them are new is made twice: each takes 20 us.
 const MANY_NEW: usize = 50;
 
+/// Copies in a row until the program stood still while one was made: it goes on where it has got another CPU.
+const COPIES: usize = 3;
+
 /// Readings of a task in a row until it did not change meanwhile. One that always does is shown as at the look before.
+/// After so many of those in one look, others are read once: each reading may take 20 us.
 const READINGS: usize = 4;
+const MOST_CHANGING: usize = 100;
 
 /// Whether the copy of what the last look read has a task too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +68,6 @@ struct Look<'a> {
     now_us: u64,
     /// How often we had been interrupted before it.
     pauses: u64,
-    /// Whether the program stood still while the copy was made.
-    is_one_instant: bool,
     /// Tasks that changed whenever they were read.
     changing: FxHashSet<u64>,
     found: Vec<Found>,
@@ -103,9 +106,9 @@ pub(super) struct Found {
     pub(super) frames: Vec<FrameSample>,
     /// What was read for it, by position.
     pieces: Range<usize>,
-    /// Its turn among those that were read later than the copy was made; 0 for all that were in it, if it is of one instant.
+    /// Its turn among those that were read later than the copy was made; 0 for all that were in it.
     pub(super) turn: usize,
-    /// Whether it stayed as it was read until the end of the look.
+    /// Whether it is known to have stayed as it was read until the end of the look.
     pub(super) stayed: bool,
 }
 
@@ -302,23 +305,25 @@ impl<M: Memory> FastReader<M> {
         Ok(())
     }
 
-    /// Finds out which tasks are still as they were read, so that stacks of several are those of one instant.
+    /// Finds out which of the tasks that wait for those that were read late are still as they were read: only then they
+    /// were there together.
     fn see_who_stayed(
         &mut self,
         tasks: &Tasks,
         look: &mut Look<'_>,
         threads: &ThreadStacks,
     ) -> Result<(), Fault> {
-        if look.pauses == cpu::pauses() && self.stands_still(threads)? {
-            for found in &mut look.found {
-                (found.turn, found.stayed) = (0, true);
-            }
+        if look.found.iter().all(|found| found.turn == 0) {
             return Ok(());
         }
-        let same = tasks.awaits.still_same(&self.memory)?;
-        for found in &mut look.found {
-            let pieces = same.get(found.pieces.clone());
-            found.stayed = pieces.is_some_and(|pieces| pieces.iter().all(|same| *same));
+        if look.pauses == cpu::pauses() && self.stands_still(threads)? {
+            look.found.iter_mut().for_each(|found| found.turn = 0);
+            return Ok(());
+        }
+        for at in compose::parents_of_late(&look.found) {
+            if let Some(found) = look.found.get_mut(at) {
+                found.stayed = tasks.awaits.are_same(&self.memory, found.pieces.clone());
+            }
         }
         Ok(())
     }
@@ -333,13 +338,25 @@ impl<M: Memory> FastReader<M> {
         now_us: u64,
     ) -> Result<Look<'a>, Fault> {
         self.follow_holder(threads);
-        let pauses = cpu::pauses();
+        let mut pauses = cpu::pauses();
         tasks.awaits.begin(&self.memory)?;
+        let mut is_one_instant = pauses == cpu::pauses() && self.stands_still(threads)?;
+        for _ in 1..COPIES {
+            if is_one_instant {
+                break;
+            }
+            self.follow_holder(threads);
+            pauses = cpu::pauses();
+            tasks.awaits.copy(&self.memory)?;
+            is_one_instant = pauses == cpu::pauses() && self.stands_still(threads)?;
+        }
+        if !is_one_instant {
+            tasks.awaits.copy_again(&self.memory)?;
+        }
         let mut look = Look {
             place,
             now_us,
             pauses,
-            is_one_instant: pauses == cpu::pauses() && self.stands_still(threads)?,
             changing: FxHashSet::default(),
             found: Vec::new(),
             later: Vec::new(),
@@ -417,24 +434,24 @@ impl<M: Memory> FastReader<M> {
         look: &mut Look<'_>,
         address: u64,
     ) {
-        for reading in 0..READINGS {
+        let readings = if look.changing.len() < MOST_CHANGING {
+            READINGS
+        } else {
+            1
+        };
+        for reading in 0..readings {
             tasks.awaits.begin_task(reading > 0);
             let first = tasks.awaits.read_so_far();
             let found = self.read_task(tasks, tables, look.place, address, look.now_us);
             let copied = tasks.awaits.was_copied();
-            let is_whole = (copied && look.is_one_instant) || tasks.awaits.is_same(&self.memory);
-            if !is_whole {
+            if !(copied || tasks.awaits.is_same(&self.memory)) {
                 self.retried += 1;
                 continue;
             }
             tasks.awaits.begin_task(false);
             if let Some(mut found) = found.filter(|found| found.state != State::Ended) {
                 found.pieces = first..tasks.awaits.read_so_far();
-                found.turn = match (copied, look.is_one_instant) {
-                    (true, true) => 0,
-                    (true, false) => 1,
-                    (false, _) => look.found.len() + 2,
-                };
+                found.turn = if copied { 0 } else { look.found.len() + 1 };
                 tasks.name(self, &found, tables);
                 look.found.push(found);
             }
