@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::SignalsInfo;
@@ -10,10 +11,13 @@ use signal_hook::low_level::siginfo::{Cause, Origin};
 
 use crate::error::{Error, ErrorKind, Result, io_reason};
 
+/// Signals that follow the first one so closely are the same: `timeout` sends each to its child and to the group.
+const ONE: Duration = Duration::from_millis(200);
+
 /// What the arrival of a stop signal does.
 #[derive(Debug, Clone)]
 pub enum OnSignal {
-    /// Sets the flag; a second signal ends biopsy at once with 128+N.
+    /// Sets the flag; a second signal, [`ONE`] later or more, ends biopsy at once with 128+N.
     Stop(Arc<AtomicBool>),
     /// Leaves the end to our child with this PID: a signal from the terminal has reached it already, one that
     /// was sent to biopsy alone is passed on. 0 once the child has ended: signals are ignored then, as one that
@@ -38,10 +42,13 @@ pub fn handle(on_signal: OnSignal) -> Result<Arc<AtomicI32>> {
     std::thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
+            let mut began = None;
             for origin in &mut signals {
+                let began = *began.get_or_insert_with(Instant::now);
                 let first = seen.swap(origin.signal, Ordering::SeqCst) == 0;
                 match &on_signal {
                     OnSignal::Stop(stop) if first => stop.store(true, Ordering::SeqCst),
+                    OnSignal::Stop(_) if began.elapsed() < ONE => {}
                     OnSignal::Stop(_) => signal_hook::low_level::exit(128 + origin.signal),
                     OnSignal::PassOn(child) => pass_on(child.load(Ordering::SeqCst), &origin),
                 }
