@@ -16,7 +16,7 @@ const LAYERS: [&[&str]; 6] = [
 ];
 
 /// Outside crates and the files or folders that may name them.
-const DOORS: [(&str, &[&str]); 8] = [
+const DOORS: [(&str, &[&str]); 9] = [
     ("clap", &["cli/"]),
     ("comfy_table", &["view/table.rs"]),
     ("inferno", &["formats/flamegraph.rs", "formats/flamegraph/"]),
@@ -24,6 +24,10 @@ const DOORS: [(&str, &[&str]); 8] = [
     ("remoteprocess", &["target/"]),
     ("sysinfo", &["target/list.rs"]),
     ("libc", &["target/", "sample/clock.rs"]),
+    (
+        "perf_event_open_sys",
+        &["target/watchpoint.rs", "target/watchpoint/"],
+    ),
     ("object", &["target/elf.rs", "target/memory/core.rs"]),
 ];
 

@@ -20,3 +20,4 @@ pub mod runtime;
 pub mod signals;
 pub mod syscalls;
 pub mod threads;
+pub mod watchpoint;
