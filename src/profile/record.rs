@@ -7,8 +7,7 @@
 use rustc_hash::FxHashMap;
 
 use super::aggregate::CallStats;
-use super::calls::{BurstEdge, Bursts};
-use super::loops::LoopEdge;
+use super::counts::Counted;
 use super::{FrameId, Function, FunctionId, ProcessId, StackId, StringId, Tables, ThreadId};
 
 /// Where the numbers come from.
@@ -157,10 +156,8 @@ pub struct Profile {
     /// How many runs each of `runs` stands for, where equal ones were merged whenever they came: then there is no
     /// timeline. Empty where there is one.
     pub repeats: Vec<u32>,
-    /// What bursts of snapshots saw of calls, by process; none where there were no bursts.
-    pub bursts: Vec<Bursts>,
-    /// What samples saw of the turns of `for` loops.
-    pub loops: Vec<LoopEdge>,
+    /// Calls that were counted, at most one row for a function in a thread; none where nothing was counted.
+    pub counts: Vec<Counted>,
     /// Exact statistics, when the origin is [`Origin::Exact`]: there are no stacks then.
     pub exact: Option<CallStats>,
 }
@@ -232,27 +229,17 @@ impl Profile {
                 process: ProcessId(info.process.0 + process_base),
                 ..info.clone()
             }));
-        self.bursts.extend(other.bursts.iter().map(|bursts| {
-            Bursts {
-                process: bursts.process + process_base,
-                edges: bursts
-                    .edges
+        self.counts.extend(other.counts.iter().map(|counted| {
+            Counted {
+                thread: ThreadId(counted.thread.0 + thread_base),
+                function: functions[counted.function.index()],
+                estimate: counted.estimate,
+                callers: counted
+                    .callers
                     .iter()
-                    .map(|edge| BurstEdge {
-                        thread: ThreadId(edge.thread.0 + thread_base),
-                        caller: functions[edge.caller.index()],
-                        callee: functions[edge.callee.index()],
-                        counts: edge.counts,
-                    })
+                    .map(|(caller, share)| (functions[caller.index()], *share))
                     .collect(),
-                ..*bursts
             }
-        }));
-        self.loops.extend(other.loops.iter().map(|edge| LoopEdge {
-            thread: ThreadId(edge.thread.0 + thread_base),
-            caller: functions[edge.caller.index()],
-            callee: functions[edge.callee.index()],
-            ..*edge
         }));
         self.runs.extend(other.runs.iter().map(|run| Run {
             thread: ThreadId(run.thread.0 + thread_base),

@@ -2,8 +2,7 @@
 //!
 //! From the outside in, a frame is a new invocation when its function differs from the one seen before,
 //! when the reader gives it another identity, when its caller is new, when its caller has moved to another line or
-//! instruction or has changed a variable meanwhile (a caller stands still while its callee runs), or when it has gone
-//! back to an earlier instruction without a loop that leads there. Calls that leave no such trace
+//! instruction meanwhile (a caller stands still while its callee runs), or when it has gone back to an earlier instruction without a loop that leads there. Calls that leave no such trace
 //! between two samples count as one, so the count is a lower estimate for short calls.
 
 use super::FrameSample;
@@ -26,11 +25,6 @@ pub fn fresh_from(
         }
         let has_callee = depth + 1 < now.len();
         if frame.frame == old.frame && frame.instruction == old.instruction {
-            // The same place, but after another turn of a loop.
-            let changed = frame.locals != old.locals && frame.locals != 0 && old.locals != 0;
-            if changed && has_callee {
-                return Some(depth + 1);
-            }
             continue;
         }
         let (new_at, old_at) = (tables.get_frame(frame.frame), tables.get_frame(old.frame));
@@ -58,14 +52,14 @@ mod tests {
                 let name = fields.next().unwrap_or_default();
                 let line = fields.next().and_then(|l| l.parse().ok()).unwrap_or(0);
                 let mut number = || fields.next().and_then(|i| i.parse().ok()).unwrap_or(0);
-                let (invocation, instruction, locals) = (number(), number() as u32, number());
+                let (invocation, instruction) = (number(), number() as u32);
                 let function = tables.function("a.py", 1, name, FunctionKind::Python);
                 FrameSample {
                     frame: tables.frame(function, line),
                     invocation,
                     instruction,
                     code: 1,
-                    locals,
+                    from_c: false,
                 }
             })
             .collect()
@@ -90,11 +84,6 @@ mod tests {
         check("main:1", "main:1 f:2", Some(1));
         check("main:1 f:2:7", "main:1 f:2:8", Some(1));
         check("main:1 f:2 g:3", "main:1 f:4 g:3", Some(2));
-        // Variables of the caller.
-        check("main:1:0:0:5 f:2", "main:1:0:0:5 f:2", None);
-        check("main:1:0:0:5 f:2", "main:1:0:0:6 f:2", Some(1));
-        check("main:1:0:0:5 f:2", "main:1:0:0:0 f:2", None);
-        check("main:1 f:2:0:0:5", "main:1 f:2:0:0:6", None);
         // Back to where no loop leads.
         check("main:1 f:2:0:3", "main:1 f:2:0:7", None);
         check("main:1 f:2:0:7", "main:1 f:2:0:3", Some(1));

@@ -2,7 +2,6 @@
 
 use rustc_hash::FxHashMap;
 
-use super::turns::{Seen, Turning};
 use super::{FrameSample, ThreadStack, calls, states};
 use crate::profile::record::Sample;
 use crate::profile::{ProcessId, Recorder, RunState, StackId, Tables, ThreadId, ThreadInfo};
@@ -34,7 +33,6 @@ pub struct Slot {
     /// Samples of its rest that have yet to be added, and the time of the last one.
     pub rested: u32,
     pub rested_until_us: u64,
-    pub loops: Seen,
 }
 
 impl Slot {
@@ -103,7 +101,6 @@ impl Slot {
     pub fn add(
         &mut self,
         recorder: &mut Recorder,
-        turning: &mut Turning,
         leads: &mut impl FnMut(u32, u32, u32) -> bool,
         thread: &ThreadStack,
         task: Option<usize>,
@@ -117,8 +114,6 @@ impl Slot {
         let profile = &mut recorder.profile;
         let tables = &mut profile.tables;
         let fresh = calls::fresh_from(tables, leads, &self.frames, frames);
-        let shown = (self.id, thread);
-        let fresh = turning.add(tables, &mut self.loops, shown, frames, fresh);
         let stack = self.intern(tables, frames);
         let state = states::run_state(thread, self.seen);
         let on_cpu = state.has(RunState::ON_CPU);
@@ -256,7 +251,6 @@ impl Comings {
             rests: false,
             rested: 0,
             rested_until_us: 0,
-            loops: Seen::default(),
         }
     }
 
@@ -292,9 +286,8 @@ impl Comings {
     }
 
     /// The thread of this slot has no Python any more, or is another one by now: adds what has yet to be added.
-    pub fn gone(&mut self, recorder: &mut Recorder, turning: &mut Turning, slot: &mut Slot) {
+    pub fn gone(&mut self, recorder: &mut Recorder, slot: &mut Slot) {
         slot.settle(recorder);
-        turning.finish(&mut slot.loops);
         let info = recorder.profile.threads.get(slot.id.index());
         if let (Some(info), Some(stack)) = (info, slot.stack)
             && info.os_id != 0
