@@ -444,8 +444,8 @@ mod tests {
         near("main a f", 100);
         near("main b f", 1 + 598);
         near("main d b f", 1 + 199);
-        near("main b c f", 1 + 148 * 5 / 12);
-        near("f", 1 + 148 * 7 / 12);
+        near("main b c f", 1 + 98 * 5 / 12);
+        near("f", 1 + 98 * 7 / 12);
     }
 
     #[test]

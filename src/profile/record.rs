@@ -506,4 +506,48 @@ mod tests {
         both.absorb(&merged);
         assert_eq!(both.repeats.len(), both.runs.len());
     }
+
+    #[test]
+    fn what_was_counted_keeps_its_thread_and_functions() {
+        use crate::profile::{CallEstimate, CallSource};
+        let part = |names: [&str; 2]| {
+            let mut profile = Profile::default();
+            let mut function = |name| {
+                let tables = &mut profile.tables;
+                tables.function("a.py", 1, name, FunctionKind::Python)
+            };
+            let [function, caller] = names.map(&mut function);
+            profile.processes.push(ProcessInfo::default());
+            profile.threads.push(ThreadInfo {
+                process: ProcessId(0),
+                os_id: 1,
+                python_id: 1,
+                name: None,
+                started_us: 0,
+            });
+            profile.counts.push(Counted {
+                thread: ThreadId(0),
+                function,
+                estimate: CallEstimate {
+                    calls: 7.0,
+                    error: Some(1.0),
+                    source: CallSource::Watchpoint,
+                },
+                callers: vec![(caller, 1.0)],
+            });
+            profile
+        };
+        let mut all = part(["f", "main"]);
+        all.absorb(&part(["main", "g"]));
+        let [_, added] = all.counts.as_slice() else {
+            panic!("two rows");
+        };
+        assert_eq!(added.thread, ThreadId(1));
+        assert_eq!(all.tables.name(added.function), "main");
+        let names = added
+            .callers
+            .iter()
+            .map(|(caller, _)| all.tables.name(*caller));
+        assert_eq!(names.collect::<Vec<_>>(), ["g"]);
+    }
 }

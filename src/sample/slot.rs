@@ -1,8 +1,11 @@
 //! What a session remembers of a thread from sample to sample.
 
+use std::collections::VecDeque;
+
 use rustc_hash::FxHashMap;
 
-use super::{FrameSample, ThreadStack, calls, states};
+use super::calls::Roots;
+use super::{FrameSample, ThreadStack, states};
 use crate::profile::record::Sample;
 use crate::profile::{ProcessId, Recorder, RunState, StackId, Tables, ThreadId, ThreadInfo};
 use crate::target::threads::{self, Threads};
@@ -33,6 +36,8 @@ pub struct Slot {
     /// Samples of its rest that have yet to be added, and the time of the last one.
     pub rested: u32,
     pub rested_until_us: u64,
+    /// Samples with another outermost frame than that of `frames`.
+    pub roots: Roots,
 }
 
 impl Slot {
@@ -113,7 +118,7 @@ impl Slot {
             .unwrap_or_default();
         let profile = &mut recorder.profile;
         let tables = &mut profile.tables;
-        let fresh = calls::fresh_from(tables, leads, &self.frames, frames);
+        let fresh = self.roots.fresh_from(tables, leads, &self.frames, frames);
         let stack = self.intern(tables, frames);
         let state = states::run_state(thread, self.seen);
         let on_cpu = state.has(RunState::ON_CPU);
@@ -181,15 +186,22 @@ pub struct Comings {
     pid: Pid,
     /// By Python's ident and the kernel's id.
     gone: FxHashMap<(u64, u64), Gone>,
+    /// Those whose samples are remembered, the first that went first.
+    remembered: VecDeque<(u64, u64)>,
 }
 
+/// Most threads that are gone of which the last samples are remembered.
+const MOST_REMEMBERED: usize = 64;
+
 /// A thread that had nothing to show when it was looked at last.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Gone {
     id: ThreadId,
     stack: StackId,
     /// Until when its time is recorded.
     last_us: u64,
+    /// Its last samples: what is there again need not be new.
+    roots: Roots,
 }
 
 /// The time of a sample, microseconds since the start.
@@ -208,6 +220,7 @@ impl Comings {
         Comings {
             pid,
             gone: FxHashMap::default(),
+            remembered: VecDeque::new(),
         }
     }
 
@@ -234,8 +247,9 @@ impl Comings {
             cpu_ns.saturating_sub(most_us.saturating_mul(1000))
         };
         let os_id = tid.map_or(thread.os_id, |tid| tid.0 as u64);
+        let (id, roots) = self.find(recorder, thread, os_id, since.last_us);
         Slot {
-            id: self.id(recorder, thread, os_id, since.last_us),
+            id,
             os_id: thread.os_id,
             tid,
             frames: Vec::new(),
@@ -251,17 +265,18 @@ impl Comings {
             rests: false,
             rested: 0,
             rested_until_us: 0,
+            roots,
         }
     }
 
-    /// The thread's place in the profile; what passed since it was seen last is nobody's time.
-    fn id(
+    /// The thread's place in the profile, with its last samples; what passed since it was seen last is nobody's time.
+    fn find(
         &mut self,
         recorder: &mut Recorder,
         thread: &ThreadStack,
         os_id: u64,
         now_us: u64,
-    ) -> ThreadId {
+    ) -> (ThreadId, Roots) {
         match self.gone.remove(&(thread.python_id, os_id)) {
             Some(gone) => {
                 recorder.add(Sample {
@@ -273,15 +288,18 @@ impl Comings {
                     fresh_from: None,
                     state: RunState::ELSEWHERE,
                 });
-                gone.id
+                (gone.id, gone.roots)
             }
-            None => recorder.add_thread(ThreadInfo {
-                process: ProcessId(0),
-                os_id,
-                python_id: thread.python_id,
-                name: thread.name.clone(),
-                started_us: now_us,
-            }),
+            None => {
+                let id = recorder.add_thread(ThreadInfo {
+                    process: ProcessId(0),
+                    os_id,
+                    python_id: thread.python_id,
+                    name: thread.name.clone(),
+                    started_us: now_us,
+                });
+                (id, Roots::default())
+            }
         }
     }
 
@@ -292,12 +310,23 @@ impl Comings {
         if let (Some(info), Some(stack)) = (info, slot.stack)
             && info.os_id != 0
         {
+            let mut roots = std::mem::take(&mut slot.roots);
+            roots.add(&slot.frames);
             let gone = Gone {
                 id: slot.id,
                 stack,
                 last_us: slot.last_us,
+                roots,
             };
-            self.gone.insert((info.python_id, info.os_id), gone);
+            let key = (info.python_id, info.os_id);
+            self.gone.insert(key, gone);
+            self.remembered.push_back(key);
+            if self.remembered.len() > MOST_REMEMBERED
+                && let Some(oldest) = self.remembered.pop_front()
+                && let Some(gone) = self.gone.get_mut(&oldest)
+            {
+                gone.roots = Roots::forgotten();
+            }
         }
     }
 }

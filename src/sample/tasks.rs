@@ -93,6 +93,8 @@ struct Timeline {
     /// Whether another task may have it later.
     shared: bool,
     frames: Vec<FrameSample>,
+    /// Where the task itself is among `frames`.
+    own: usize,
     stack: StackId,
     /// Version of the frames, when the task was not running.
     version: Option<u64>,
@@ -272,7 +274,16 @@ impl Timelines {
                 frames.extend_from_slice(inner.unwrap_or_default());
             }
             let tables = &mut recorder.profile.tables;
-            fresh = calls::fresh_from(tables, &mut |_, _, _| true, &timeline.frames, &frames);
+            // Frames of tasks that wait for it count as calls on those tasks' own timelines.
+            let before = timeline.frames.get(timeline.own..).unwrap_or_default();
+            let now = frames.get(task.own..).unwrap_or_default();
+            let has_run = timeline.version.is_none();
+            fresh = match version {
+                Some(_) if has_run => calls::fresh_in_suspended(tables, before, now),
+                _ => calls::fresh_from(tables, &mut |_, _, _| true, before, now),
+            };
+            fresh = fresh.map(|depth| task.own + depth);
+            timeline.own = task.own;
             timeline.stack = super::slot::intern(tables, &frames);
             timeline.frames = frames;
             timeline.version = version;
@@ -326,6 +337,7 @@ impl Timelines {
             id,
             shared: shares,
             frames: Vec::new(),
+            own: 0,
             stack: StackId(0),
             version: None,
             last_us: moment.last_us,
