@@ -84,20 +84,6 @@ fn key(tables: &Tables, frame: &FrameSample) -> (FunctionId, u64) {
     (tables.get_frame(frame.frame).function, frame.invocation)
 }
 
-/// The depth from which on `now`, a task that is suspended, differs in invocation from `before`, when it ran: it has moved on
-/// to where it waits, and what it waits for need not have been called since.
-pub fn fresh_in_suspended(
-    tables: &Tables,
-    before: &[FrameSample],
-    now: &[FrameSample],
-) -> Option<usize> {
-    let mut old = before.iter();
-    now.iter().position(|frame| {
-        let old = old.next().map(|old| key(tables, old));
-        old != Some(key(tables, frame))
-    })
-}
-
 /// The depth from which on `now` differs in invocation from `before` (0 for all of it); `None` when every
 /// frame of `now` is the invocation that was there before. `leads` is that of the reader.
 pub fn fresh_from(
@@ -268,19 +254,5 @@ mod tests {
         roots.add(&now);
         assert_eq!(roots.fresh_from(&tables, &mut leads, &[], &now), None);
         assert_eq!(roots.fresh_from(&tables, &mut leads, &now, &[]), None);
-    }
-
-    #[test]
-    fn a_task_that_is_suspended_called_nobody_by_that() {
-        let mut tables = Tables::default();
-        let mut check = |before: &str, now: &str, expected| {
-            let before = stack(&mut tables, before);
-            let now = stack(&mut tables, now);
-            assert_eq!(fresh_in_suspended(&tables, &before, &now), expected);
-        };
-        check("task:0:1 a:1:2:5 b:1:3:5", "task:0:1 a:1:2:6 b:1:3:6", None);
-        check("task:0:1 a:1:2:5 b:1:3:5 f:1:4", "task:0:1 a:1:2:5", None);
-        check("task:0:1 a:1:2:5", "task:0:1 a:1:2:5 b:1:3", Some(2));
-        check("task:0:1 a:1:2:5 b:1:3", "task:0:1 a:1:2:5 b:1:4", Some(2));
     }
 }

@@ -21,7 +21,7 @@ use super::choose::{self, Opened, Patience};
 use super::clock::Clock;
 use super::pyspy::{self, ReaderOptions};
 use super::rest::Rest;
-use super::slot::{Comings, Since, Slot};
+use super::slot::{Comings, Evidence, Since, Slot};
 use super::tasks::{MOST_TASKS, Moment, Spent, TaskStacks, Timelines};
 use super::{Fault, SampleOptions, ThreadStack, ThreadStacks, states};
 use crate::error::{Error, ErrorKind, Result};
@@ -582,13 +582,17 @@ impl<'a> ProcessSampler<'a> {
                 continue;
             }
             let task = running.map(|running| running.depth);
-            let mut leads = |code, from, to| reader.leads(code, from, to);
-            let added = slot.add(recorder, &mut leads, thread, task, until_us);
+            let mut evidence = Evidence {
+                is_exact: reader.is_exact(),
+                leads: |code, from, to| reader.leads(code, from, to),
+            };
+            let added = slot.add(recorder, &mut evidence, thread, task, until_us);
             happened |= added.happened;
             spent.extend(running.map(|running| Spent {
                 running,
                 state: added.state,
                 cpu_us: added.cpu_us,
+                fresh: added.fresh,
             }));
         }
         let moment = Moment {

@@ -36,8 +36,18 @@ pub struct Slot {
     /// Samples of its rest that have yet to be added, and the time of the last one.
     pub rested: u32,
     pub rested_until_us: u64,
+    /// The last sample with what is its task's of it; empty where it ran none.
+    pub whole: Vec<FrameSample>,
     /// Samples with another outermost frame than that of `frames`.
     pub roots: Roots,
+}
+
+/// What the reader says of the stacks that are added.
+pub struct Evidence<F> {
+    /// [`super::StackReader::leads`].
+    pub leads: F,
+    /// [`super::StackReader::is_exact`]: frames of stacks that need not have existed as a whole are no evidence of calls.
+    pub is_exact: bool,
 }
 
 impl Slot {
@@ -102,11 +112,10 @@ impl Slot {
     }
 
     /// Adds one sample. The time of a thread that runs a task, whose coroutines start at depth `task`, is the task's.
-    /// `leads` is [`super::StackReader::leads`].
     pub fn add(
         &mut self,
         recorder: &mut Recorder,
-        leads: &mut impl FnMut(u32, u32, u32) -> bool,
+        evidence: &mut Evidence<impl FnMut(u32, u32, u32) -> bool>,
         thread: &ThreadStack,
         task: Option<usize>,
         until_us: u64,
@@ -118,7 +127,16 @@ impl Slot {
             .unwrap_or_default();
         let profile = &mut recorder.profile;
         let tables = &mut profile.tables;
-        let fresh = self.roots.fresh_from(tables, leads, &self.frames, frames);
+        let last = if self.whole.is_empty() {
+            &self.frames
+        } else {
+            &self.whole
+        };
+        let all_fresh = self
+            .roots
+            .fresh_from(tables, &mut evidence.leads, last, &thread.frames)
+            .filter(|_| evidence.is_exact || last.is_empty());
+        let fresh = all_fresh.filter(|depth| *depth < frames.len());
         let stack = self.intern(tables, frames);
         let state = states::run_state(thread, self.seen);
         let on_cpu = state.has(RunState::ON_CPU);
@@ -152,15 +170,20 @@ impl Slot {
             fresh_from: fresh.map(|depth| u16::try_from(depth).unwrap_or(u16::MAX - 1)),
             state: kept,
         });
-        let moved = self.stack != Some(stack) || fresh.is_some();
+        let moved = self.stack != Some(stack) || all_fresh.is_some();
         self.frames.clear();
         self.frames.extend_from_slice(frames);
+        self.whole.clear();
+        if task.is_some() {
+            self.whole.extend_from_slice(&thread.frames);
+        }
         self.stack = Some(stack);
         self.last_us = until_us;
         (self.version, self.state) = (thread.version, kept);
         Added {
             state,
             cpu_us,
+            fresh: all_fresh,
             happened: moved || thread.holds_gil || on_cpu || used_ns > 0 || self.seen.is_none(),
         }
     }
@@ -265,6 +288,7 @@ impl Comings {
             rests: false,
             rested: 0,
             rested_until_us: 0,
+            whole: Vec::new(),
             roots,
         }
     }
@@ -311,7 +335,11 @@ impl Comings {
             && info.os_id != 0
         {
             let mut roots = std::mem::take(&mut slot.roots);
-            roots.add(&slot.frames);
+            roots.add(if slot.whole.is_empty() {
+                &slot.frames
+            } else {
+                &slot.whole
+            });
             let gone = Gone {
                 id: slot.id,
                 stack,
@@ -336,6 +364,8 @@ pub struct Added {
     pub state: RunState,
     /// CPU time, microseconds.
     pub cpu_us: u64,
+    /// The depth from which on there are new calls, in its task too.
+    pub fresh: Option<usize>,
     /// Whether the thread may have done something since the last sample.
     pub happened: bool,
 }
