@@ -121,7 +121,7 @@ def austin(path):
 
 
 def find_tools(path):
-    tools = [("biopsy", biopsy(path)), ("biopsy --no-bursts", biopsy(path, ["--no-bursts"]))]
+    tools = [("biopsy", biopsy(path)), ("biopsy --no-counts", biopsy(path, ["--no-counts"]))]
     spy, other = find("py-spy"), find("austin")
     if spy:
         tools += [("py-spy", py_spy(spy)), ("py-spy --nonblocking", py_spy(spy, ["--nonblocking"]))]

@@ -85,9 +85,9 @@ pub struct SampleArgs {
     /// Stacks along await chains, with asyncio's tasks as roots; suspended tasks too (3.11 and newer)
     #[arg(long = "async", conflicts_with = "native")]
     tasks: bool,
-    /// No short bursts of snapshots, which count calls shorter than a sampling period [default: bursts, on 3.11 and newer]
-    #[arg(long)]
-    no_bursts: bool,
+    /// No watchpoints for call counts
+    #[arg(long, alias = "no-bursts")]
+    no_counts: bool,
 }
 
 impl SampleArgs {
@@ -103,7 +103,7 @@ impl SampleArgs {
             native: self.native,
             no_builtins: self.no_builtins,
             tasks: self.tasks,
-            no_bursts: self.no_bursts,
+            no_counts: self.no_counts,
             no_timeline: !timeline,
         }
     }

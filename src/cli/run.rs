@@ -22,7 +22,7 @@ pub struct RunArgs {
     #[command(flatten)]
     sample: SampleArgs,
     /// Real call counts and times by the target's own cProfile (slower), instead of samples
-    #[arg(long, help_heading = "Sampling", conflicts_with_all = ["rate", "duration", "mode", "subprocesses", "blocking", "native", "threads", "no_builtins", "tasks", "no_bursts"])]
+    #[arg(long, help_heading = "Sampling", conflicts_with_all = ["rate", "duration", "mode", "subprocesses", "blocking", "native", "threads", "no_builtins", "tasks", "no_counts"])]
     exact: bool,
     /// The interpreter for scripts, -m and -c
     #[arg(long, value_name = "PATH", default_value = "python3")]

@@ -1,7 +1,7 @@
 //! biopsy's own JSON for scripts and jq: one object with `"schema": "biopsy.profile/1"`.
 //!
 //! Within the version fields are added, never renamed or dropped. What is not known is `null`; numbers are
-//! finite. `ncalls_from` is `exact`, what estimated it (`iterator`, `samples`, `bursts`, `lower-bound`), or `null` where the
+//! finite. `ncalls_from` is `exact`, where it is from (`watchpoint`, `samples`, `lower-bound`), or `null` where the
 //! source has no calls. Names are as the target has them, with control characters as JSON escapes.
 
 use std::cmp::Ordering;
@@ -13,7 +13,7 @@ use serde::ser::{SerializeMap, Serializer};
 
 use super::{ExportOptions, Exporter, Loss};
 use crate::error::{Error, Result};
-use crate::profile::calls::CallEstimate;
+use crate::profile::CallEstimate;
 use crate::profile::states::{self, Contention, StateTimes};
 use crate::profile::{
     CallStats, CallTree, FunctionId, FunctionKind, FunctionStats, Origin, Profile,

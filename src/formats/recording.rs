@@ -37,11 +37,10 @@
 //! 11 ROWS      varint n, n rows of exact statistics in their order: varints function, group, ncalls,
 //!              primitive; f64 tottime, cumtime; varint m, m callers: varint function, edge
 //!              edge: varints ncalls, primitive, f64 tottime, f64 cumtime, u8 1 when count_only
-//! 12 BURSTS    once for a process: varints process, duration_us; for each of 4 spacings varints time_ns, pairs;
-//!              varint n, n edges: varints thread, caller, callee; for each of 4 spacings varints boundaries,
-//!              pairs, coarse, told
-//! 13 LOOPS     varint n, n edges: varints thread, caller, callee, every (0 turn, 1 invocation), sites, steady (0 or 1),
-//!              turns, seen_us, whole_us, looks, executions, mistaken, time_us
+//! 12, 13       what older writers guessed of calls: skipped like an unknown kind
+//! 14 COUNTS    varint n, n times: varints thread, function; u8 source (0 watchpoint, 1 samples, 2 lower bound);
+//!              f64 calls; u8 0, or u8 1 and f64 error; varint m, m callers: varint function, f64 share. All of these
+//!              f64 are finite and not negative, and the shares add up to at most 1
 //! 0 END        last: varints number of blocks before this one, number of runs
 //! ```
 //!
@@ -82,8 +81,12 @@ mod kind {
     pub(super) const RUNS: u32 = 9;
     pub(super) const EXACT: u32 = 10;
     pub(super) const ROWS: u32 = 11;
-    pub(super) const BURSTS: u32 = 12;
-    pub(super) const LOOPS: u32 = 13;
+    pub(super) const COUNTS: u32 = 14;
+
+    /// Whether blocks of a kind are unpacked: 12 and 13 are of older writers.
+    pub(super) fn is_known(kind: u32) -> bool {
+        kind <= ROWS || kind == COUNTS
+    }
 }
 
 /// `.biopsy` files.
@@ -197,72 +200,102 @@ mod tests {
         );
     }
 
-    #[test]
-    fn what_bursts_and_loops_saw_round_trips() {
-        use crate::profile::calls::{BurstEdge, Bursts, EdgeCounts, SpacingTotals};
-        use crate::profile::loops::{Every, LoopEdge};
-        use crate::profile::{FunctionKind, ProcessId, ProcessInfo, ThreadId, ThreadInfo};
+    /// Calls of a function in two threads, one with callers.
+    fn counted() -> Profile {
+        use crate::profile::{
+            CallEstimate, CallSource, Counted, FunctionKind, ProcessId, ProcessInfo, ThreadId,
+            ThreadInfo,
+        };
         let mut profile = Profile::default();
-        let caller = profile
-            .tables
-            .function("a.py", 1, "f", FunctionKind::Python);
-        let callee = profile
-            .tables
-            .function("a.py", 9, "g", FunctionKind::Python);
+        let mut function = |name| {
+            let tables = &mut profile.tables;
+            tables.function("a.py", 1, name, FunctionKind::Python)
+        };
+        let (f, g) = (function("f"), function("g"));
         profile.processes.push(ProcessInfo::default());
-        profile.threads.push(ThreadInfo {
-            process: ProcessId(0),
-            os_id: 1,
-            python_id: 2,
-            name: None,
-            started_us: 0,
-        });
-        let mut edge = BurstEdge {
-            thread: ThreadId(0),
-            caller,
-            callee,
-            counts: Default::default(),
+        for os_id in 1..3 {
+            profile.threads.push(ThreadInfo {
+                process: ProcessId(0),
+                os_id,
+                python_id: 7,
+                name: None,
+                started_us: 0,
+            });
+        }
+        let row = |thread, calls, error, source, callers| Counted {
+            thread: ThreadId(thread),
+            function: f,
+            estimate: CallEstimate {
+                calls,
+                error,
+                source,
+            },
+            callers,
         };
-        edge.counts[2] = EdgeCounts {
-            boundaries: 300,
-            pairs: 1 << 40,
-            coarse: 7,
-            told: 200,
-        };
-        let mut bursts = Bursts {
-            duration_us: 5_000_000,
-            edges: vec![edge; 3],
-            ..Bursts::default()
-        };
-        bursts.totals[1] = SpacingTotals {
-            time_ns: 1 << 33,
-            pairs: 99,
-        };
-        profile.bursts = vec![bursts];
-        profile.loops = (0..3)
-            .map(|number| LoopEdge {
-                thread: ThreadId(0),
-                caller,
-                callee,
-                every: [Every::Turn, Every::Invocation][number as usize % 2],
-                sites: 1,
-                steady: number == 1,
-                turns: 1 << 40,
-                seen_us: 900_000,
-                whole_us: 1_000_000 + number,
-                looks: 1000,
-                executions: 3,
-                mistaken: number,
-                time_us: 800_000,
-            })
-            .collect();
+        let callers = vec![(g, 0.25), (f, 0.75)];
+        profile.counts = vec![
+            row(0, 1e12 + 0.5, Some(3.5), CallSource::Watchpoint, callers),
+            row(1, 0.0, None, CallSource::LowerBound, Vec::new()),
+            row(1, 17.0, Some(0.0), CallSource::Samples, vec![(g, 1.0)]),
+        ];
+        profile
+    }
+
+    #[test]
+    fn what_was_counted_round_trips() {
+        let profile = counted();
         let data = written(&profile);
         let read = Recording.import(&data).expect("reads");
-        assert_eq!(read.bursts, profile.bursts);
-        assert_eq!(read.loops, profile.loops);
+        assert_eq!(read.counts, profile.counts);
         for end in 0..data.len() {
             assert!(Recording.import(&data[..end]).is_err(), "{end}");
         }
+    }
+
+    #[test]
+    fn what_is_no_number_of_calls_is_refused_with_its_offset() {
+        let check = |spoil: &dyn Fn(&mut Profile)| {
+            let mut profile = counted();
+            spoil(&mut profile);
+            let data = written(&profile);
+            let error = Recording.import(&data).expect_err("refused");
+            assert_eq!(error.kind(), ErrorKind::BadFile);
+            let block = blocks(&data);
+            let offset = block[block.len() - 2];
+            let text = error.to_string();
+            assert!(text.contains(&format!("at byte {offset}")), "{text}");
+        };
+        for number in [f64::NAN, f64::INFINITY, -1.0] {
+            check(&|profile| profile.counts[0].estimate.calls = number);
+            check(&|profile| profile.counts[0].estimate.error = Some(number));
+            check(&|profile| profile.counts[0].callers[0].1 = number);
+        }
+        check(&|profile| profile.counts[0].callers[0].1 = 0.5);
+    }
+
+    /// A file with `raw` as a block before the END.
+    fn with_block(data: &[u8], kind: u32, raw: &[u8]) -> Vec<u8> {
+        let starts = blocks(data);
+        let end = *starts.last().expect("END");
+        let stored = zstd::bulk::compress(raw, 3).expect("compresses");
+        let more = block(kind, raw.len() as u32, &stored);
+        let last = [bytes::varint(starts.len() as u64), bytes::varint(0)].concat();
+        let stored = zstd::bulk::compress(&last, 3).expect("compresses");
+        let last = block(kind::END, last.len() as u32, &stored);
+        [&data[..end], &more, &last].concat()
+    }
+
+    #[test]
+    fn guesses_of_older_writers_are_skipped() {
+        let profile = counted();
+        for kind in [12, 13] {
+            let data = with_block(&written(&profile), kind, &[0xff; 40]);
+            let read = Recording.import(&data).expect("reads");
+            assert_eq!(read.counts, profile.counts);
+        }
+        // Not so a block that is known.
+        let data = with_block(&written(&profile), kind::COUNTS, &[0xff; 40]);
+        assert!(Recording.import(&data).is_err());
     }
 
     fn blocks(data: &[u8]) -> Vec<usize> {

@@ -7,7 +7,6 @@ pub mod asyncio;
 pub mod debug_offsets;
 pub mod gc;
 pub mod heap;
-pub mod iterators;
 pub mod linetable;
 pub mod object;
 pub mod opcodes;
@@ -17,7 +16,6 @@ pub mod version;
 pub use self::object::IntSize;
 pub use asyncio::CoroutineOffsets;
 pub use gc::{GcOffsets, GcPlace};
-pub use iterators::RangeIterator;
 pub use opcodes::{Opcodes, Shape};
 
 /// Where the words of the interpreter lock are.
@@ -189,8 +187,6 @@ pub enum LineCoding {
 /// `PyCodeObject`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CodeOffsets {
-    /// `co_consts`.
-    pub constants: u32,
     /// `co_filename`.
     pub filename: u32,
     /// `co_name`.
@@ -288,19 +284,8 @@ pub struct Offsets {
     pub dict: DictOffsets,
     /// Opcodes and the evaluation stack; `None` where C functions are not told apart.
     pub opcodes: Option<Opcodes>,
-    /// How a `range` iterates; `None` where the turns of loops are not counted.
-    pub range_iterator: Option<RangeIterator>,
-    /// First item of a tuple.
-    pub tuple_items: u32,
     /// Coroutines and tasks; `None` where stacks along await chains are not shown.
     pub coroutine: Option<CoroutineOffsets>,
-}
-
-impl Offsets {
-    /// Whether a `for` loop may keep the position in a sequence on the evaluation stack, beside the sequence (3.15).
-    pub fn counts_beside(&self) -> bool {
-        self.opcodes.is_some_and(|opcodes| opcodes.for_values() > 1)
-    }
 }
 
 /// An offset as an index; all are small.

@@ -4,11 +4,10 @@
 //! Nothing here reads a process, a file or a clock.
 
 pub mod aggregate;
-pub mod calls;
+pub mod counts;
 pub mod diff;
 pub mod estimate;
 pub mod filter;
-pub mod loops;
 mod ncalls;
 pub mod record;
 pub mod states;
@@ -16,6 +15,7 @@ pub mod tables;
 pub mod tree;
 
 pub use aggregate::{CallStats, EdgeStats, FunctionStats};
+pub use counts::{CallEstimate, CallSource, Counted};
 pub use filter::{Filter, Mode, Split};
 pub use record::{Meta, Origin, ProcessInfo, Profile, Recorder, Run, RunState, ThreadInfo};
 pub use tables::{Frame, Function, FunctionKind, StackNode, Tables};

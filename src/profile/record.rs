@@ -7,8 +7,7 @@
 use rustc_hash::FxHashMap;
 
 use super::aggregate::CallStats;
-use super::calls::{BurstEdge, Bursts};
-use super::loops::LoopEdge;
+use super::counts::Counted;
 use super::{FrameId, Function, FunctionId, ProcessId, StackId, StringId, Tables, ThreadId};
 
 /// Where the numbers come from.
@@ -157,10 +156,8 @@ pub struct Profile {
     /// How many runs each of `runs` stands for, where equal ones were merged whenever they came: then there is no
     /// timeline. Empty where there is one.
     pub repeats: Vec<u32>,
-    /// What bursts of snapshots saw of calls, by process; none where there were no bursts.
-    pub bursts: Vec<Bursts>,
-    /// What samples saw of the turns of `for` loops.
-    pub loops: Vec<LoopEdge>,
+    /// Calls that were counted, at most one row for a function in a thread; none where nothing was counted.
+    pub counts: Vec<Counted>,
     /// Exact statistics, when the origin is [`Origin::Exact`]: there are no stacks then.
     pub exact: Option<CallStats>,
 }
@@ -232,27 +229,17 @@ impl Profile {
                 process: ProcessId(info.process.0 + process_base),
                 ..info.clone()
             }));
-        self.bursts.extend(other.bursts.iter().map(|bursts| {
-            Bursts {
-                process: bursts.process + process_base,
-                edges: bursts
-                    .edges
+        self.counts.extend(other.counts.iter().map(|counted| {
+            Counted {
+                thread: ThreadId(counted.thread.0 + thread_base),
+                function: functions[counted.function.index()],
+                estimate: counted.estimate,
+                callers: counted
+                    .callers
                     .iter()
-                    .map(|edge| BurstEdge {
-                        thread: ThreadId(edge.thread.0 + thread_base),
-                        caller: functions[edge.caller.index()],
-                        callee: functions[edge.callee.index()],
-                        counts: edge.counts,
-                    })
+                    .map(|(caller, share)| (functions[caller.index()], *share))
                     .collect(),
-                ..*bursts
             }
-        }));
-        self.loops.extend(other.loops.iter().map(|edge| LoopEdge {
-            thread: ThreadId(edge.thread.0 + thread_base),
-            caller: functions[edge.caller.index()],
-            callee: functions[edge.callee.index()],
-            ..*edge
         }));
         self.runs.extend(other.runs.iter().map(|run| Run {
             thread: ThreadId(run.thread.0 + thread_base),
@@ -518,5 +505,49 @@ mod tests {
         let mut both = whole.clone();
         both.absorb(&merged);
         assert_eq!(both.repeats.len(), both.runs.len());
+    }
+
+    #[test]
+    fn what_was_counted_keeps_its_thread_and_functions() {
+        use crate::profile::{CallEstimate, CallSource};
+        let part = |names: [&str; 2]| {
+            let mut profile = Profile::default();
+            let mut function = |name| {
+                let tables = &mut profile.tables;
+                tables.function("a.py", 1, name, FunctionKind::Python)
+            };
+            let [function, caller] = names.map(&mut function);
+            profile.processes.push(ProcessInfo::default());
+            profile.threads.push(ThreadInfo {
+                process: ProcessId(0),
+                os_id: 1,
+                python_id: 1,
+                name: None,
+                started_us: 0,
+            });
+            profile.counts.push(Counted {
+                thread: ThreadId(0),
+                function,
+                estimate: CallEstimate {
+                    calls: 7.0,
+                    error: Some(1.0),
+                    source: CallSource::Watchpoint,
+                },
+                callers: vec![(caller, 1.0)],
+            });
+            profile
+        };
+        let mut all = part(["f", "main"]);
+        all.absorb(&part(["main", "g"]));
+        let [_, added] = all.counts.as_slice() else {
+            panic!("two rows");
+        };
+        assert_eq!(added.thread, ThreadId(1));
+        assert_eq!(all.tables.name(added.function), "main");
+        let names = added
+            .callers
+            .iter()
+            .map(|(caller, _)| all.tables.name(*caller));
+        assert_eq!(names.collect::<Vec<_>>(), ["g"]);
     }
 }

@@ -3,7 +3,7 @@
 
 use rustc_hash::FxHashMap;
 
-use super::calls::CallEstimate;
+use super::counts::CallEstimate;
 use super::ncalls;
 use super::{Filter, FrameId, FunctionId, Profile, Split, StackId, Tables};
 
@@ -31,7 +31,7 @@ pub struct TreeNode {
     pub total_wall_us: u64,
     /// CPU time with this stack or one above it, microseconds.
     pub total_cpu_us: u64,
-    /// Invocations of the innermost frame's function that the samples can tell apart.
+    /// Invocations of the innermost frame's function: those that the samples can tell apart, or more where more is known.
     pub calls: u64,
     /// Samples with this stack exactly.
     pub samples: u64,
@@ -51,13 +51,22 @@ pub struct CallTree {
 impl CallTree {
     /// The tree of the runs that `filter` lets through.
     pub fn of(profile: &Profile, filter: &Filter) -> CallTree {
+        let (mut tree, groups) = CallTree::seen(profile, filter, filter.split);
+        if profile.meta.origin == super::Origin::Sampled {
+            tree.estimates = ncalls::apply(profile, filter, &groups, &mut tree);
+        }
+        tree
+    }
+
+    /// The same with the calls that samples tell apart and no others, apart as `split` says; and each thread's group.
+    pub(super) fn seen(profile: &Profile, filter: &Filter, split: Split) -> (CallTree, Vec<u32>) {
         let tables = &profile.tables;
         let mut builder = Builder {
             tables,
             tree: CallTree::default(),
             nodes: FxHashMap::default(),
         };
-        let groups = builder.add_groups(profile, filter.split);
+        let groups = builder.add_groups(profile, split);
         // Invocations are summed like costs: +1 at the sampled stack, -1 at the deepest frame that is
         // still the old invocation, so that a subtree's sum is the number of its fresh invocations.
         let mut fresh: Vec<i64> = Vec::new();
@@ -86,16 +95,10 @@ impl CallTree {
                 fresh[parent as usize] += fresh[at];
             }
         }
-        // A filter by state may drop the sample in which a call was first seen: whatever has time was
-        // called at least once.
         for (node, fresh) in tree.nodes.iter_mut().zip(fresh) {
             node.calls = fresh.max(0) as u64;
         }
-        if profile.meta.origin == super::Origin::Sampled {
-            let threads = filter.threads(profile);
-            tree.estimates = ncalls::apply(profile, &threads, &groups, &mut tree);
-        }
-        tree
+        (tree, groups)
     }
 
     /// Fills in the inclusive costs from the own ones.

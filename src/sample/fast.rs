@@ -9,7 +9,6 @@
 
 mod attempt;
 mod awaits;
-pub mod burst;
 mod codes;
 mod compose;
 mod current;
@@ -18,11 +17,9 @@ mod hold;
 #[cfg(test)]
 mod hostile;
 mod lists;
-mod locals;
 mod names;
 mod tasks;
 mod thread;
-mod turns;
 mod window;
 
 use std::time::{Duration, Instant};
@@ -33,7 +30,6 @@ use codes::Codes;
 use names::Naming;
 use tasks::Tasks;
 use thread::{RawFrame, Thread};
-use turns::Turns;
 use window::Window;
 
 use super::builtins::Builtins;
@@ -127,7 +123,6 @@ pub struct FastReader<M: Memory = Live> {
     builtins: Option<Builtins>,
     /// `None` where asyncio's tasks are not looked at.
     tasks: Option<Tasks>,
-    turns: Turns,
     window: Window,
     /// The domain and holder that `window` is planned for.
     planned: Option<(usize, u64)>,
@@ -268,7 +263,6 @@ impl<M: Memory> FastReader<M> {
             codes: Codes::new(offsets, runtime.code_type),
             tasks: offsets.coroutine.filter(|_| options.tasks).map(Tasks::new),
             builtins: (!options.no_builtins).then(|| Builtins::new(offsets)),
-            turns: Turns::default(),
             window: Window::default(),
             planned: None,
             alone: false,
@@ -311,7 +305,6 @@ impl<M: Memory> FastReader<M> {
         if let Some(builtins) = &mut self.builtins {
             *builtins = Builtins::new(self.offsets);
         }
-        self.turns = Turns::default();
         self.threads.clear();
         (self.stale, self.rearrange, self.planned) = (true, true, None);
         self.naming = Naming::default();
@@ -346,8 +339,7 @@ impl<M: Memory> StackReader for FastReader<M> {
         let now_us = self.epoch.elapsed().as_micros() as u64;
         let heads = self.codes.heads();
         let objects = self.builtins.iter_mut().flat_map(Builtins::heads);
-        let loops = self.turns.begin(now_us);
-        self.window.set_extras(heads.chain(objects).chain(loops));
+        self.window.set_extras(heads.chain(objects));
         let mut held = self.hold(stacks)?;
         if self.codes.trim() {
             for thread in &mut self.threads {
@@ -418,5 +410,9 @@ impl<M: Memory> StackReader for FastReader<M> {
 
     fn leads(&mut self, code: u32, from: u32, to: u32) -> bool {
         self.codes.leads_to(&self.memory, code, from, to)
+    }
+
+    fn repeats(&mut self, code: u32, unit: u32) -> bool {
+        self.codes.repeats(&self.memory, code, unit)
     }
 }

@@ -2,7 +2,6 @@
 //! again and again and fills a profile.
 
 pub mod builtins;
-pub mod bursts;
 pub mod calls;
 pub mod choose;
 pub mod clock;
@@ -14,7 +13,6 @@ pub mod session;
 mod slot;
 pub mod states;
 pub mod tasks;
-pub mod turns;
 
 use std::time::Duration;
 
@@ -32,8 +30,9 @@ pub struct FrameSample {
     pub instruction: u32,
     /// Code object, where the reader can say, for [`StackReader::leads`]; 0 otherwise.
     pub code: u32,
-    /// Fingerprint of the local variables while it waits for a callee, where the reader can say; 0 otherwise.
-    pub locals: u64,
+    /// Whether C code called the function, not another Python function by the interpreter's own loop; true where the
+    /// reader cannot say.
+    pub from_c: bool,
 }
 
 /// The stack of one Python thread.
@@ -56,35 +55,6 @@ pub struct ThreadStack {
     pub version: u64,
     /// Frames, outermost first; may be empty.
     pub frames: Vec<FrameSample>,
-    /// Loops that its innermost frames are in, innermost first, as far as they can be counted.
-    pub loops: Vec<LoopSeen>,
-    /// When loops were looked for, microseconds since some start; `None` when they were not.
-    pub looked_us: Option<u64>,
-}
-
-/// A `for` loop that a frame is in, with a call that every turn makes exactly once; or a call in no loop that every invocation
-/// makes exactly once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LoopSeen {
-    /// Place of the frame among those of the thread, 0-based.
-    pub depth: u32,
-    /// Tells it from other loops of the code object; `None` for no loop.
-    pub head: Option<u32>,
-    /// The call that the frame is in, if it is one of those.
-    pub site: Option<LoopSite>,
-    /// Whether it is in another loop of the same function.
-    pub nested: bool,
-    /// Which execution of the loop it is, and the number of turns from some start on; `None` when it is not known.
-    pub turns: Option<(u64, u64)>,
-}
-
-/// A call that every turn of a loop, or every invocation, makes exactly once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LoopSite {
-    /// Tells it from other calls of the code object.
-    pub unit: u32,
-    /// Whether the same function is called each time, unless somebody else assigns what is called.
-    pub steady: bool,
 }
 
 /// Local variables of one frame: name and short repr.
@@ -150,6 +120,13 @@ pub trait StackReader {
         let _ = (code, from, to);
         true
     }
+
+    /// Whether one invocation of a code object ([`FrameSample::code`]) can execute the instruction at `unit` a second
+    /// time; true where the reader cannot say.
+    fn repeats(&mut self, code: u32, unit: u32) -> bool {
+        let _ = (code, unit);
+        true
+    }
 }
 
 /// How to sample.
@@ -173,8 +150,8 @@ pub struct SampleOptions {
     pub no_builtins: bool,
     /// Stacks along await chains, asyncio's tasks as roots.
     pub tasks: bool,
-    /// No bursts of snapshots for call counts.
-    pub no_bursts: bool,
+    /// No watchpoints for call counts.
+    pub no_counts: bool,
     /// Keep no timeline: memory does not grow with time.
     pub no_timeline: bool,
 }

@@ -303,7 +303,7 @@ impl StackReader for PySpyReader {
                     invocation: 0,
                     instruction: 0,
                     code: 0,
-                    locals: 0,
+                    from_c: true,
                 })
                 .collect();
             if self.locals {

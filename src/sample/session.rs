@@ -19,15 +19,13 @@ pub use progress::Progress;
 
 use super::choose::{self, Opened, Patience};
 use super::clock::Clock;
-use super::fast::burst::Bursting;
 use super::pyspy::{self, ReaderOptions};
 use super::rest::Rest;
-use super::slot::{Comings, Since, Slot};
+use super::slot::{Comings, Evidence, Since, Slot};
 use super::tasks::{MOST_TASKS, Moment, Spent, TaskStacks, Timelines};
-use super::turns::Turning;
 use super::{Fault, SampleOptions, ThreadStack, ThreadStacks, states};
 use crate::error::{Error, ErrorKind, Result};
-use crate::profile::{Meta, Origin, ProcessId, ProcessInfo, Profile, Recorder};
+use crate::profile::{Meta, Origin, ProcessInfo, Profile, Recorder};
 use crate::target::threads::Threads;
 use crate::target::{access, process};
 use crate::units::Pid;
@@ -108,16 +106,6 @@ impl Shared {
 
     fn now_us(&self) -> u64 {
         self.epoch.elapsed().as_micros() as u64
-    }
-
-    /// Begins to take bursts where they are wanted and do not get in the way of how samples are taken.
-    fn start_bursts(&self, pid: Pid) -> Option<Bursting> {
-        let reader = self.reader_options();
-        let apart = reader.blocking || reader.native || reader.cross_cpu;
-        if self.options.no_bursts || apart {
-            return None;
-        }
-        Bursting::start(pid, reader.no_builtins)
     }
 }
 
@@ -321,7 +309,6 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
         }
     }
     sampler.note_reader();
-    sampler.end_bursts();
     sampler.settle();
     sampler.note_states();
     sampler.part.lateness_us = clock.mean_lateness_us();
@@ -382,10 +369,8 @@ struct ProcessSampler<'a> {
     comings: Comings,
     tasks: TaskStacks,
     timelines: Timelines,
-    turning: Turning,
     last_us: u64,
     generation: u64,
-    bursting: Option<Bursting>,
 }
 
 impl<'a> ProcessSampler<'a> {
@@ -425,10 +410,8 @@ impl<'a> ProcessSampler<'a> {
             comings: Comings::new(pid),
             tasks: TaskStacks::default(),
             timelines: Timelines::default(),
-            turning: Turning::default(),
             last_us: shared.now_us(),
             generation: 0,
-            bursting: shared.start_bursts(pid),
         }
     }
 
@@ -445,14 +428,6 @@ impl<'a> ProcessSampler<'a> {
         self.part.retried += retried;
         let all = &self.shared.progress.retried;
         all.fetch_add(retried, Ordering::Relaxed);
-    }
-
-    /// Ends the bursts and keeps what they brought.
-    fn end_bursts(&mut self) {
-        let harvest = self.bursting.take().and_then(Bursting::finish);
-        if let Some(harvest) = harvest {
-            harvest.add_to(&mut self.part.recorder.profile, ProcessId(0));
-        }
     }
 
     /// Notes how the reader read. It may have become approximate on the way, so this is asked at its end.
@@ -490,8 +465,6 @@ impl<'a> ProcessSampler<'a> {
     /// Goes on with a new reader after an exec: all threads are new.
     fn reopen(&mut self, opened: Opened) {
         self.note_reader();
-        self.end_bursts();
-        self.bursting = self.shared.start_bursts(self.pid);
         self.settle();
         self.opened = opened;
         self.slots.clear();
@@ -533,13 +506,13 @@ impl<'a> ProcessSampler<'a> {
         let happened = self.add(&mut slots, &stacks, until_us);
         self.rest.note(happened, now_us);
         let generation = self.generation;
-        let (recorder, turning) = (&mut self.part.recorder, &mut self.turning);
+        let recorder = &mut self.part.recorder;
         let comings = &mut self.comings;
         if slots.len() != looked.threads {
             slots.retain(|_, slot| {
                 let kept = slot.generation == generation;
                 if !kept {
-                    comings.gone(recorder, turning, slot);
+                    comings.gone(recorder, slot);
                 }
                 kept
             });
@@ -571,7 +544,7 @@ impl<'a> ProcessSampler<'a> {
                 slot.os_id = thread.os_id;
             } else if thread.os_id != 0 && slot.os_id != thread.os_id {
                 let recorder = &mut self.part.recorder;
-                self.comings.gone(recorder, &mut self.turning, slot);
+                self.comings.gone(recorder, slot);
                 *slot = self.new_slot(thread, now_us);
             }
             looked.threads += usize::from(slot.generation != self.generation);
@@ -595,7 +568,6 @@ impl<'a> ProcessSampler<'a> {
     ) -> bool {
         let recorder = &mut self.part.recorder;
         let reader = &mut self.opened.reader;
-        let turning = &mut self.turning;
         let mut happened = self.shared.options.blocking;
         let mut spent: Vec<Spent> = Vec::new();
         for (at, thread) in stacks.threads.iter().enumerate() {
@@ -610,13 +582,17 @@ impl<'a> ProcessSampler<'a> {
                 continue;
             }
             let task = running.map(|running| running.depth);
-            let mut leads = |code, from, to| reader.leads(code, from, to);
-            let added = slot.add(recorder, turning, &mut leads, thread, task, until_us);
+            let mut evidence = Evidence {
+                is_exact: reader.is_exact(),
+                leads: |code, from, to| reader.leads(code, from, to),
+            };
+            let added = slot.add(recorder, &mut evidence, thread, task, until_us);
             happened |= added.happened;
             spent.extend(running.map(|running| Spent {
                 running,
                 state: added.state,
                 cpu_us: added.cpu_us,
+                fresh: added.fresh,
             }));
         }
         let moment = Moment {
@@ -646,7 +622,7 @@ impl<'a> ProcessSampler<'a> {
         self.rest.looked_at_all(known_ns);
     }
 
-    /// Adds what has yet to be added of threads at rest, of tasks and of loops, and takes back the time to come that
+    /// Adds what has yet to be added of threads at rest and of tasks, and takes back the time to come that
     /// samples stand for.
     fn settle(&mut self) {
         let now_us = self.shared.now_us();
@@ -659,10 +635,8 @@ impl<'a> ProcessSampler<'a> {
         for slot in self.slots.values_mut() {
             slot.settle(recorder);
             recorder.cut(slot.id, slot.last_us.saturating_sub(now_us));
-            self.turning.finish(&mut slot.loops);
         }
         self.timelines.finish(recorder, moment);
-        std::mem::take(&mut self.turning).add_to(&mut recorder.profile);
     }
 
     /// Asks the kernel about all threads that are known.

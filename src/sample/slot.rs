@@ -1,9 +1,11 @@
 //! What a session remembers of a thread from sample to sample.
 
+use std::collections::VecDeque;
+
 use rustc_hash::FxHashMap;
 
-use super::turns::{Seen, Turning};
-use super::{FrameSample, ThreadStack, calls, states};
+use super::calls::Roots;
+use super::{FrameSample, ThreadStack, states};
 use crate::profile::record::Sample;
 use crate::profile::{ProcessId, Recorder, RunState, StackId, Tables, ThreadId, ThreadInfo};
 use crate::target::threads::{self, Threads};
@@ -34,7 +36,18 @@ pub struct Slot {
     /// Samples of its rest that have yet to be added, and the time of the last one.
     pub rested: u32,
     pub rested_until_us: u64,
-    pub loops: Seen,
+    /// The last sample with what is its task's of it; empty where it ran none.
+    pub whole: Vec<FrameSample>,
+    /// Samples with another outermost frame than that of `frames`.
+    pub roots: Roots,
+}
+
+/// What the reader says of the stacks that are added.
+pub struct Evidence<F> {
+    /// [`super::StackReader::leads`].
+    pub leads: F,
+    /// [`super::StackReader::is_exact`]: frames of stacks that need not have existed as a whole are no evidence of calls.
+    pub is_exact: bool,
 }
 
 impl Slot {
@@ -99,12 +112,10 @@ impl Slot {
     }
 
     /// Adds one sample. The time of a thread that runs a task, whose coroutines start at depth `task`, is the task's.
-    /// `leads` is [`super::StackReader::leads`].
     pub fn add(
         &mut self,
         recorder: &mut Recorder,
-        turning: &mut Turning,
-        leads: &mut impl FnMut(u32, u32, u32) -> bool,
+        evidence: &mut Evidence<impl FnMut(u32, u32, u32) -> bool>,
         thread: &ThreadStack,
         task: Option<usize>,
         until_us: u64,
@@ -116,9 +127,16 @@ impl Slot {
             .unwrap_or_default();
         let profile = &mut recorder.profile;
         let tables = &mut profile.tables;
-        let fresh = calls::fresh_from(tables, leads, &self.frames, frames);
-        let shown = (self.id, thread);
-        let fresh = turning.add(tables, &mut self.loops, shown, frames, fresh);
+        let last = if self.whole.is_empty() {
+            &self.frames
+        } else {
+            &self.whole
+        };
+        let all_fresh = self
+            .roots
+            .fresh_from(tables, &mut evidence.leads, last, &thread.frames)
+            .filter(|_| evidence.is_exact || last.is_empty());
+        let fresh = all_fresh.filter(|depth| *depth < frames.len());
         let stack = self.intern(tables, frames);
         let state = states::run_state(thread, self.seen);
         let on_cpu = state.has(RunState::ON_CPU);
@@ -152,15 +170,20 @@ impl Slot {
             fresh_from: fresh.map(|depth| u16::try_from(depth).unwrap_or(u16::MAX - 1)),
             state: kept,
         });
-        let moved = self.stack != Some(stack) || fresh.is_some();
+        let moved = self.stack != Some(stack) || all_fresh.is_some();
         self.frames.clear();
         self.frames.extend_from_slice(frames);
+        self.whole.clear();
+        if task.is_some() {
+            self.whole.extend_from_slice(&thread.frames);
+        }
         self.stack = Some(stack);
         self.last_us = until_us;
         (self.version, self.state) = (thread.version, kept);
         Added {
             state,
             cpu_us,
+            fresh: all_fresh,
             happened: moved || thread.holds_gil || on_cpu || used_ns > 0 || self.seen.is_none(),
         }
     }
@@ -186,15 +209,22 @@ pub struct Comings {
     pid: Pid,
     /// By Python's ident and the kernel's id.
     gone: FxHashMap<(u64, u64), Gone>,
+    /// Those whose samples are remembered, the first that went first.
+    remembered: VecDeque<(u64, u64)>,
 }
 
+/// Most threads that are gone of which the last samples are remembered.
+const MOST_REMEMBERED: usize = 64;
+
 /// A thread that had nothing to show when it was looked at last.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Gone {
     id: ThreadId,
     stack: StackId,
     /// Until when its time is recorded.
     last_us: u64,
+    /// Its last samples: what is there again need not be new.
+    roots: Roots,
 }
 
 /// The time of a sample, microseconds since the start.
@@ -213,6 +243,7 @@ impl Comings {
         Comings {
             pid,
             gone: FxHashMap::default(),
+            remembered: VecDeque::new(),
         }
     }
 
@@ -239,8 +270,9 @@ impl Comings {
             cpu_ns.saturating_sub(most_us.saturating_mul(1000))
         };
         let os_id = tid.map_or(thread.os_id, |tid| tid.0 as u64);
+        let (id, roots) = self.find(recorder, thread, os_id, since.last_us);
         Slot {
-            id: self.id(recorder, thread, os_id, since.last_us),
+            id,
             os_id: thread.os_id,
             tid,
             frames: Vec::new(),
@@ -256,18 +288,19 @@ impl Comings {
             rests: false,
             rested: 0,
             rested_until_us: 0,
-            loops: Seen::default(),
+            whole: Vec::new(),
+            roots,
         }
     }
 
-    /// The thread's place in the profile; what passed since it was seen last is nobody's time.
-    fn id(
+    /// The thread's place in the profile, with its last samples; what passed since it was seen last is nobody's time.
+    fn find(
         &mut self,
         recorder: &mut Recorder,
         thread: &ThreadStack,
         os_id: u64,
         now_us: u64,
-    ) -> ThreadId {
+    ) -> (ThreadId, Roots) {
         match self.gone.remove(&(thread.python_id, os_id)) {
             Some(gone) => {
                 recorder.add(Sample {
@@ -279,32 +312,49 @@ impl Comings {
                     fresh_from: None,
                     state: RunState::ELSEWHERE,
                 });
-                gone.id
+                (gone.id, gone.roots)
             }
-            None => recorder.add_thread(ThreadInfo {
-                process: ProcessId(0),
-                os_id,
-                python_id: thread.python_id,
-                name: thread.name.clone(),
-                started_us: now_us,
-            }),
+            None => {
+                let id = recorder.add_thread(ThreadInfo {
+                    process: ProcessId(0),
+                    os_id,
+                    python_id: thread.python_id,
+                    name: thread.name.clone(),
+                    started_us: now_us,
+                });
+                (id, Roots::default())
+            }
         }
     }
 
     /// The thread of this slot has no Python any more, or is another one by now: adds what has yet to be added.
-    pub fn gone(&mut self, recorder: &mut Recorder, turning: &mut Turning, slot: &mut Slot) {
+    pub fn gone(&mut self, recorder: &mut Recorder, slot: &mut Slot) {
         slot.settle(recorder);
-        turning.finish(&mut slot.loops);
         let info = recorder.profile.threads.get(slot.id.index());
         if let (Some(info), Some(stack)) = (info, slot.stack)
             && info.os_id != 0
         {
+            let mut roots = std::mem::take(&mut slot.roots);
+            roots.add(if slot.whole.is_empty() {
+                &slot.frames
+            } else {
+                &slot.whole
+            });
             let gone = Gone {
                 id: slot.id,
                 stack,
                 last_us: slot.last_us,
+                roots,
             };
-            self.gone.insert((info.python_id, info.os_id), gone);
+            let key = (info.python_id, info.os_id);
+            self.gone.insert(key, gone);
+            self.remembered.push_back(key);
+            if self.remembered.len() > MOST_REMEMBERED
+                && let Some(oldest) = self.remembered.pop_front()
+                && let Some(gone) = self.gone.get_mut(&oldest)
+            {
+                gone.roots = Roots::forgotten();
+            }
         }
     }
 }
@@ -314,6 +364,8 @@ pub struct Added {
     pub state: RunState,
     /// CPU time, microseconds.
     pub cpu_us: u64,
+    /// The depth from which on there are new calls, in its task too.
+    pub fresh: Option<usize>,
     /// Whether the thread may have done something since the last sample.
     pub happened: bool,
 }

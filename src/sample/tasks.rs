@@ -3,7 +3,7 @@
 
 use rustc_hash::FxHashMap;
 
-use super::{FrameSample, ThreadStack, calls};
+use super::{FrameSample, ThreadStack};
 use crate::profile::record::Sample;
 use crate::profile::{ProcessId, Recorder, RunState, StackId, ThreadId, ThreadInfo};
 
@@ -92,7 +92,6 @@ struct Timeline {
     id: ThreadId,
     /// Whether another task may have it later.
     shared: bool,
-    frames: Vec<FrameSample>,
     stack: StackId,
     /// Version of the frames, when the task was not running.
     version: Option<u64>,
@@ -149,6 +148,8 @@ pub struct Spent {
     pub state: RunState,
     /// CPU time, microseconds.
     pub cpu_us: u64,
+    /// The depth of the thread's stack from which on there are new calls.
+    pub fresh: Option<usize>,
 }
 
 /// The timelines of all tasks.
@@ -271,10 +272,13 @@ impl Timelines {
                 let inner = running.and_then(|thread| thread.frames.get(spent.running.depth..));
                 frames.extend_from_slice(inner.unwrap_or_default());
             }
-            let tables = &mut recorder.profile.tables;
-            fresh = calls::fresh_from(tables, &mut |_, _, _| true, &timeline.frames, &frames);
-            timeline.stack = super::slot::intern(tables, &frames);
-            timeline.frames = frames;
+            timeline.stack = super::slot::intern(&mut recorder.profile.tables, &frames);
+            // Only who runs calls, and what is new is known from the thread's samples. Tasks at rest show coroutines
+            // whose calls counted when they ran; those above a task count on timelines of their own.
+            fresh = spent.and_then(|spent| {
+                let depth = spent.fresh?.saturating_sub(spent.running.depth);
+                Some(task.own + 1 + depth).filter(|depth| *depth < frames.len())
+            });
             timeline.version = version;
         }
         recorder.add(Sample {
@@ -325,7 +329,6 @@ impl Timelines {
         Timeline {
             id,
             shared: shares,
-            frames: Vec::new(),
             stack: StackId(0),
             version: None,
             last_us: moment.last_us,

@@ -68,20 +68,6 @@ impl Pin {
         moved && current() == Some(cpu)
     }
 
-    /// Moves to any CPU of ours but `cpu` and stays there; false where there is no other.
-    pub fn keep_off(&mut self, cpu: u32) -> bool {
-        let Some(mut mask) = self.old else {
-            return false;
-        };
-        if cpu < MOST_CPUS {
-            // SAFETY: `cpu` is below the number of bits in `mask`.
-            unsafe { libc::CPU_CLR(cpu as usize, &mut mask) };
-        }
-        // SAFETY: counts the bits of an initialised value.
-        let others = unsafe { libc::CPU_COUNT(&mask) };
-        others > 0 && set_affinity(&mask)
-    }
-
     /// Whether every CPU that the target may run on is open to us.
     pub fn may_follow(&mut self, target: Pid) -> bool {
         let (Some(theirs), Some(old)) = (affinity(target.0), self.old) else {
@@ -98,14 +84,6 @@ impl Pin {
 impl Drop for Pin {
     fn drop(&mut self) {
         self.let_go();
-    }
-}
-
-/// Gives the calling thread the CPUs of our main thread: it inherits those of the thread that started it, which may
-/// be pinned.
-pub fn unpin() {
-    if let Some(mask) = affinity(std::process::id() as i32) {
-        set_affinity(&mask);
     }
 }
 

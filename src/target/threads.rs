@@ -46,7 +46,7 @@ pub struct Activity {
     /// CPU time used so far, nanoseconds.
     pub cpu_ns: u64,
     /// How often it has been given a CPU so far.
-    pub slices: u64,
+    slices: u64,
     /// Running or ready to run.
     pub on_cpu: bool,
     /// What it sleeps in; `None` when it does not, or the kernel does not say.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use biopsy::error::Result;
 use biopsy::formats::{ExportOptions, registry};
-use biopsy::profile::Profile;
+use biopsy::profile::{CallEstimate, CallSource, Counted, FunctionId, Profile, ThreadId};
 use proptest::prelude::*;
 
 use crate::profiles::{self, Noise};
@@ -18,6 +18,31 @@ fn read(data: &[u8]) -> Result<Profile> {
     format.importer.expect("importer").import(data)
 }
 
+/// Samples with calls that were counted in some threads, of some functions.
+fn counted() -> Profile {
+    let mut profile = profiles::rich();
+    let functions = profile.tables.functions().len() as u32;
+    for at in 0..2 * functions {
+        profile.counts.push(Counted {
+            thread: ThreadId(at % profile.threads.len() as u32),
+            function: FunctionId(at % functions),
+            estimate: CallEstimate {
+                calls: 1000.5 * f64::from(at),
+                error: (at % 3 != 0).then_some(f64::from(at)),
+                source: [
+                    CallSource::Watchpoint,
+                    CallSource::Samples,
+                    CallSource::LowerBound,
+                ][at as usize % 3],
+            },
+            callers: (0..at % 4)
+                .map(|caller| (FunctionId(caller % functions), 0.25))
+                .collect(),
+        });
+    }
+    profile
+}
+
 fn assert_equal(a: &Profile, b: &Profile) {
     assert_eq!(a.meta, b.meta);
     assert_eq!(a.processes, b.processes);
@@ -27,6 +52,7 @@ fn assert_equal(a: &Profile, b: &Profile) {
     assert_eq!(a.tables.frames(), b.tables.frames());
     assert_eq!(a.tables.stacks(), b.tables.stacks());
     assert!(a.runs == b.runs, "runs differ");
+    assert_eq!(a.counts, b.counts);
     assert_eq!(a.exact, b.exact);
 }
 
@@ -35,6 +61,7 @@ fn a_recording_is_read_back_equal() {
     for profile in [
         Profile::default(),
         profiles::rich(),
+        counted(),
         profiles::exact(),
         profiles::deep(10_000),
     ] {
@@ -213,7 +240,7 @@ fn damaged_files_are_errors() {
 fn hostile_contents_do_no_harm() {
     let mut noise = Noise(99);
     let mut accepted = 0;
-    for original in [profiles::rich(), profiles::exact(), profiles::deep(20)] {
+    for original in [counted(), profiles::exact(), profiles::deep(20)] {
         let blocks = unpack(&write(&original));
         assert!(survives(&pack(&blocks)));
         for _ in 0..3500 {
@@ -237,7 +264,7 @@ fn mutate(blocks: &mut Vec<(u32, Vec<u8>)>, at: usize, noise: &mut Noise) {
     match noise.below(8) {
         0 => raw.truncate(place),
         1 => raw.insert(place, noise.next() as u8),
-        2 => *kind = noise.below(14) as u32,
+        2 => *kind = noise.below(16) as u32,
         3 => {
             let other = noise.below(blocks.len() as u64) as usize;
             blocks.swap(at, other);
@@ -255,7 +282,7 @@ fn mutate(blocks: &mut Vec<(u32, Vec<u8>)>, at: usize, noise: &mut Noise) {
 #[test]
 fn a_small_file_cannot_ask_for_much() {
     // A million rows promised, with few bytes to back them.
-    for kind in 1..12 {
+    for kind in (1..12).chain([14]) {
         let mut raw = vec![0xff, 0xff, 0xff, 0xff, 0x0f];
         raw.resize(4000, 0);
         let meta = unpack(&write(&Profile::default())).remove(0);
@@ -273,7 +300,7 @@ proptest! {
     }
 
     #[test]
-    fn random_contents_do_no_harm(kind in 0u32..13, data: Vec<u8>) {
+    fn random_contents_do_no_harm(kind in 0u32..16, data: Vec<u8>) {
         let mut blocks = unpack(&write(&profiles::exact()));
         let end = blocks.len() - 1;
         blocks.insert(end, (kind, data));

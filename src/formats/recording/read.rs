@@ -5,12 +5,14 @@ use super::{MAGIC, VERSION, WHAT, kind, runs};
 use crate::blocks::bytes::{Cursor, unzigzag};
 use crate::blocks::{BLOCK_HEAD, BlockHead, Unpacker, number};
 use crate::error::{Error, Result};
-use crate::profile::calls::{BurstEdge, Bursts, EdgeCounts, SPACINGS};
-use crate::profile::loops::{Every, LoopEdge};
 use crate::profile::{
-    CallStats, EdgeStats, Frame, FrameId, Function, FunctionId, FunctionKind, FunctionStats, Meta,
-    Mode, Origin, ProcessId, ProcessInfo, Profile, StackId, StringId, ThreadId, ThreadInfo,
+    CallEstimate, CallSource, CallStats, Counted, EdgeStats, Frame, FrameId, Function, FunctionId,
+    FunctionKind, FunctionStats, Meta, Mode, Origin, ProcessId, ProcessInfo, Profile, StackId,
+    StringId, ThreadId, ThreadInfo,
 };
+
+/// Shares of callers may add up to so much, for they are rounded.
+const MOST_SHARES: f64 = 1.0 + 1e-6;
 
 /// Reads a whole recording.
 pub(super) fn profile(data: &[u8]) -> Result<Profile> {
@@ -104,7 +106,7 @@ impl<'a> Blocks<'a> {
             .ok_or_else(|| bad("a block is cut short"))?;
         Unpacker::check(&head, stored).map_err(bad)?;
         self.at += end;
-        if head.kind <= kind::LOOPS {
+        if kind::is_known(head.kind) {
             self.unpacker.unpack(&head, stored).map_err(bad)?;
         } else {
             self.unpacker.raw.clear();
@@ -160,8 +162,7 @@ impl Reader {
             }
             kind::EXACT => self.exact(cursor)?,
             kind::ROWS => self.rows(cursor)?,
-            kind::BURSTS => self.bursts(cursor)?,
-            kind::LOOPS => self.loops(cursor)?,
+            kind::COUNTS => self.counts(cursor)?,
             _ => return Ok(()),
         }
         cursor.end()
@@ -294,61 +295,44 @@ impl Reader {
         Ok(())
     }
 
-    fn bursts(&mut self, cursor: &mut Cursor<'_>) -> Result<()> {
-        let profile = &mut self.profile;
-        let mut bursts = Bursts {
-            process: cursor.index(profile.processes.len(), "process")?,
-            duration_us: cursor.varint()?,
-            ..Bursts::default()
-        };
-        for total in &mut bursts.totals {
-            (total.time_ns, total.pairs) = (cursor.varint()?, cursor.varint()?);
-        }
-        let functions = profile.tables.functions().len();
-        for _ in 0..cursor.rows(3 + 4 * SPACINGS)? {
-            let thread = ThreadId(cursor.index(profile.threads.len(), "thread")?);
-            let caller = FunctionId(cursor.index(functions, "function")?);
-            let callee = FunctionId(cursor.index(functions, "function")?);
-            let mut counts = [EdgeCounts::default(); SPACINGS];
-            for count in &mut counts {
-                count.boundaries = cursor.varint()?;
-                count.pairs = cursor.varint()?;
-                count.coarse = cursor.varint()?;
-                count.told = cursor.varint()?;
-            }
-            bursts.edges.push(BurstEdge {
-                thread,
-                caller,
-                callee,
-                counts,
-            });
-        }
-        profile.bursts.push(bursts);
-        Ok(())
-    }
-
-    fn loops(&mut self, cursor: &mut Cursor<'_>) -> Result<()> {
-        let profile = &mut self.profile;
-        let functions = profile.tables.functions().len();
+    fn counts(&mut self, cursor: &mut Cursor<'_>) -> Result<()> {
+        let threads = self.profile.threads.len();
+        let functions = self.profile.tables.functions().len();
         for _ in 0..cursor.rows(13)? {
-            profile.loops.push(LoopEdge {
-                thread: ThreadId(cursor.index(profile.threads.len(), "thread")?),
-                caller: FunctionId(cursor.index(functions, "function")?),
-                callee: FunctionId(cursor.index(functions, "function")?),
-                every: match cursor.varint()? {
-                    0 => Every::Turn,
-                    1 => Every::Invocation,
-                    _ => return Err(cursor.bad("calls of no known kind")),
+            let thread = ThreadId(cursor.index(threads, "thread")?);
+            let function = FunctionId(cursor.index(functions, "function")?);
+            let source = match cursor.byte()? {
+                0 => CallSource::Watchpoint,
+                1 => CallSource::Samples,
+                2 => CallSource::LowerBound,
+                other => return Err(cursor.bad(format_args!("no source {other} of calls"))),
+            };
+            let calls = amount(cursor)?;
+            let error = match flag(cursor)? {
+                true => Some(amount(cursor)?),
+                false => None,
+            };
+            let count = cursor.rows(9)?;
+            let mut callers = Vec::with_capacity(count);
+            let mut sum = 0.0;
+            for _ in 0..count {
+                let caller = FunctionId(cursor.index(functions, "function")?);
+                let share = amount(cursor)?;
+                sum += share;
+                callers.push((caller, share));
+            }
+            if sum > MOST_SHARES {
+                return Err(cursor.bad("callers have more than all calls"));
+            }
+            self.profile.counts.push(Counted {
+                thread,
+                function,
+                estimate: CallEstimate {
+                    calls,
+                    error,
+                    source,
                 },
-                sites: cursor.varint()?,
-                steady: cursor.varint()? != 0,
-                turns: cursor.varint()?,
-                seen_us: cursor.varint()?,
-                whole_us: cursor.varint()?,
-                looks: cursor.varint()?,
-                executions: cursor.varint()?,
-                mistaken: cursor.varint()?,
-                time_us: cursor.varint()?,
+                callers,
             });
         }
         Ok(())
@@ -428,6 +412,16 @@ fn meta(cursor: &mut Cursor<'_>) -> Result<Meta> {
             Err(_) => cursor.varint()?,
         },
     })
+}
+
+/// A number that is finite and not negative.
+fn amount(cursor: &mut Cursor<'_>) -> Result<f64> {
+    let value = cursor.f64()?;
+    if value.is_finite() && value >= 0.0 {
+        Ok(value)
+    } else {
+        Err(cursor.bad(format_args!("{value} is no number of calls")))
+    }
 }
 
 fn flag(cursor: &mut Cursor<'_>) -> Result<bool> {

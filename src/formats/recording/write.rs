@@ -6,10 +6,9 @@ use super::{MAGIC, VERSION, kind, runs};
 use crate::blocks::Packer;
 use crate::blocks::bytes::{put_f64, put_text, put_varint, zigzag};
 use crate::error::{Error, Result};
-use crate::profile::calls::Bursts;
-use crate::profile::loops::{Every, LoopEdge};
 use crate::profile::{
-    CallStats, EdgeStats, FunctionKind, FunctionStats, Meta, Mode, Origin, Profile, Tables,
+    CallSource, CallStats, Counted, EdgeStats, FunctionKind, FunctionStats, Meta, Mode, Origin,
+    Profile, Tables,
 };
 
 /// Rows of a table, and runs, in one block. At 24 bytes a run a block is 1.5 MiB in memory, and one
@@ -46,14 +45,7 @@ pub(super) fn profile(profile: &Profile, out: &mut dyn Write) -> Result<()> {
     writer.block(kind::THREADS)?;
     writer.tables(&profile.tables)?;
     writer.runs(profile)?;
-    for bursts in &profile.bursts {
-        put_bursts(&mut writer.packer.raw, bursts);
-        writer.block(kind::BURSTS)?;
-    }
-    if !profile.loops.is_empty() {
-        put_loops(&mut writer.packer.raw, &profile.loops);
-        writer.block(kind::LOOPS)?;
-    }
+    writer.counts(&profile.counts)?;
     if let Some(exact) = &profile.exact {
         writer.exact(exact)?;
     }
@@ -207,6 +199,22 @@ impl Writer<'_> {
         Ok(())
     }
 
+    fn counts(&mut self, counts: &[Counted]) -> Result<()> {
+        let mut rows = 0;
+        let mut bytes = Vec::new();
+        for (at, counted) in counts.iter().enumerate() {
+            put_counted(&mut bytes, counted);
+            rows += 1;
+            if bytes.len() >= BLOCK_BYTES || at + 1 == counts.len() {
+                put_varint(&mut self.packer.raw, rows);
+                self.packer.raw.append(&mut bytes);
+                self.block(kind::COUNTS)?;
+                rows = 0;
+            }
+        }
+        Ok(())
+    }
+
     fn exact(&mut self, exact: &CallStats) -> Result<()> {
         put_varint(&mut self.packer.raw, exact.groups.len() as u64);
         for group in &exact.groups {
@@ -230,50 +238,23 @@ impl Writer<'_> {
     }
 }
 
-fn put_loops(out: &mut Vec<u8>, loops: &[LoopEdge]) {
-    put_varint(out, loops.len() as u64);
-    for edge in loops {
-        let ids = [edge.thread.0, edge.caller.0, edge.callee.0];
-        for id in ids {
-            put_varint(out, u64::from(id));
-        }
-        for value in [
-            match edge.every {
-                Every::Turn => 0,
-                Every::Invocation => 1,
-            },
-            edge.sites,
-            u64::from(edge.steady),
-            edge.turns,
-            edge.seen_us,
-            edge.whole_us,
-            edge.looks,
-            edge.executions,
-            edge.mistaken,
-            edge.time_us,
-        ] {
-            put_varint(out, value);
-        }
+fn put_counted(out: &mut Vec<u8>, counted: &Counted) {
+    put_varint(out, u64::from(counted.thread.0));
+    put_varint(out, u64::from(counted.function.0));
+    out.push(match counted.estimate.source {
+        CallSource::Watchpoint => 0,
+        CallSource::Samples => 1,
+        CallSource::LowerBound => 2,
+    });
+    put_f64(out, counted.estimate.calls);
+    out.push(u8::from(counted.estimate.error.is_some()));
+    if let Some(error) = counted.estimate.error {
+        put_f64(out, error);
     }
-}
-
-fn put_bursts(out: &mut Vec<u8>, bursts: &Bursts) {
-    put_varint(out, u64::from(bursts.process));
-    put_varint(out, bursts.duration_us);
-    for total in &bursts.totals {
-        put_varint(out, total.time_ns);
-        put_varint(out, total.pairs);
-    }
-    put_varint(out, bursts.edges.len() as u64);
-    for edge in &bursts.edges {
-        for id in [edge.thread.0, edge.caller.0, edge.callee.0] {
-            put_varint(out, u64::from(id));
-        }
-        for counts in &edge.counts {
-            for value in [counts.boundaries, counts.pairs, counts.coarse, counts.told] {
-                put_varint(out, value);
-            }
-        }
+    put_varint(out, counted.callers.len() as u64);
+    for (caller, share) in &counted.callers {
+        put_varint(out, u64::from(caller.0));
+        put_f64(out, *share);
     }
 }
 

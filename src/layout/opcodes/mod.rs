@@ -9,7 +9,6 @@
 
 use std::collections::BTreeMap;
 
-mod loops;
 mod shape;
 mod v3_10;
 mod v3_11;
@@ -20,7 +19,6 @@ mod v3_15;
 mod v3_8;
 mod v3_9;
 
-pub use loops::{Addend, Counter, Loops, Outer, Role, Site};
 pub use shape::Shape;
 
 /// Effect on the stack's depth.
@@ -69,6 +67,9 @@ pub enum Flow {
     CallFinally,
     /// At the next instruction, unless the `finally` was for an exception (3.8).
     EndFinally,
+    /// At the next instruction, and once more at this one each time that the frame is resumed (`YIELD_FROM` up to 3.10,
+    /// which moves the frame's instruction back when it yields).
+    Again,
     /// The next instruction's argument is longer.
     Extend,
 }
@@ -138,10 +139,6 @@ pub struct Opcodes {
     unpacked: [u32; 2],
     /// What a jump's argument counts: bytes of a unit or units.
     jump_unit: usize,
-    /// Values that a `for` loop keeps on the stack, the iterator lowest.
-    for_values: u32,
-    /// By rising number; empty up to 3.10.
-    roles: &'static [(u8, Role)],
 }
 
 /// No opcode stands for another one.
@@ -249,15 +246,10 @@ impl Opcodes {
         }
     }
 
-    /// Values that a `for` loop keeps on the stack.
-    pub fn for_values(&self) -> u32 {
-        self.for_values
-    }
-
     /// Finds the calls of a code object. `stack_size` is `co_stacksize`; `None` when the walk does not fit the
     /// code (instrumented beyond recognition, or no code at all).
     pub fn calls(&self, code: &[u8], exceptions: &[u8], stack_size: u32) -> Option<Calls> {
-        let (calls, _) = self.walk(code, &exception_table(exceptions), stack_size)?;
+        let (calls, _) = self.walk(code, exceptions, stack_size)?;
         Some(calls)
     }
 
@@ -269,7 +261,7 @@ impl Opcodes {
         stack_size: u32,
         unit: usize,
     ) -> Option<u32> {
-        let (_, depths) = self.walk(code, &exception_table(exceptions), stack_size)?;
+        let (_, depths) = self.walk(code, exceptions, stack_size)?;
         // Inline caches follow their instruction.
         let caches = self.ops.iter().map(|op| usize::from(op.caches)).max()?;
         let before = depths.get(..=unit)?.iter().rev().take(caches + 1);
@@ -283,19 +275,8 @@ impl Opcodes {
         self.ops.get(at).copied()
     }
 
-    /// What an opcode does to variables.
-    fn role(&self, code: u8) -> Option<Role> {
-        let at = self.roles.binary_search_by_key(&code, |(code, _)| *code);
-        self.roles.get(at.ok()?).map(|(_, role)| *role)
-    }
-
     /// The calls, and the depth of the stack before each unit where an instruction starts; -1 where it is not reached.
-    fn walk(
-        &self,
-        code: &[u8],
-        protected: &[Protected],
-        stack_size: u32,
-    ) -> Option<(Calls, Vec<i64>)> {
+    fn walk(&self, code: &[u8], exceptions: &[u8], stack_size: u32) -> Option<(Calls, Vec<i64>)> {
         let units = code.len() / 2;
         let mut index = [None; 256];
         for op in self.ops {
@@ -303,8 +284,7 @@ impl Opcodes {
         }
         let mut depths = vec![-1i64; units];
         let mut calls = Vec::new();
-        let handlers = protected.iter().map(|entry| (entry.target, entry.depth));
-        let mut places = Places::new(handlers.collect());
+        let mut places = Places::new(exception_table(exceptions));
         while let Some((mut unit, mut depth)) = places.next() {
             let (mut argument, mut first) = (0u32, unit);
             while unit < units && depths[unit] < 0 {
@@ -352,7 +332,7 @@ impl Opcodes {
                             .insert(next.saturating_add(distance), depth_jumping);
                     }
                     Flow::EndFinally => places.late.push((next, depth)),
-                    Flow::Next | Flow::Stop | Flow::Extend => {}
+                    Flow::Next | Flow::Again | Flow::Stop | Flow::Extend => {}
                 }
                 match op.flow {
                     Flow::Stop | Flow::Jump | Flow::JumpBack | Flow::JumpTo | Flow::EndFinally => {
@@ -414,25 +394,9 @@ impl Places {
     }
 }
 
-/// Units that are protected by a handler.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Protected {
-    start: usize,
-    length: usize,
-    /// Where the handler starts, and the depth of the stack there.
-    target: usize,
-    depth: i64,
-}
-
-impl Protected {
-    fn has(&self, unit: usize) -> bool {
-        unit.wrapping_sub(self.start) < self.length
-    }
-}
-
 /// Entries of start, length, target and depth with `lasti` in bit 0, each a number of six bits a byte, highest
-/// first; the first byte of an entry has its highest bit set. In units.
-fn exception_table(table: &[u8]) -> Vec<Protected> {
+/// first; the first byte of an entry has its highest bit set. In units; gives where the handlers start.
+fn exception_table(table: &[u8]) -> Vec<Place> {
     let mut rest = table;
     let mut number = || {
         let mut value = 0u64;
@@ -446,15 +410,11 @@ fn exception_table(table: &[u8]) -> Vec<Protected> {
         }
     };
     let mut handlers = Vec::new();
-    while let (Some(start), Some(length), Some(target), Some(depth)) =
+    while let (Some(_), Some(_), Some(target), Some(depth)) =
         (number(), number(), number(), number())
     {
-        handlers.push(Protected {
-            start: start as usize,
-            length: length as usize,
-            target: target as usize,
-            depth: (depth >> 1) as i64 + 1 + (depth & 1) as i64,
-        });
+        let depth = (depth >> 1) as i64 + 1 + (depth & 1) as i64;
+        handlers.push((target as usize, depth));
     }
     handlers
 }

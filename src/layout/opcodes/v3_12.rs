@@ -1,7 +1,7 @@
 //! Opcodes of CPython 3.12: as `dis` of that version gives them (`_inline_cache_entries`, `stack_effect`, `hasjrel`,
 //! `deoptmap`), with the two corrections that `opcodes` explains.
 
-use super::{CallKind, Callable, Effect, Flow, Op, Opcodes, Role, op};
+use super::{CallKind, Callable, Effect, Flow, Op, Opcodes, op};
 
 /// The opcodes.
 pub const OPCODES: Opcodes = Opcodes {
@@ -10,8 +10,6 @@ pub const OPCODES: Opcodes = Opcodes {
     callable: Callable::OrMethodBelow,
     unpacked: [2, 3],
     jump_unit: 1,
-    for_values: 1,
-    roles: &ROLES,
 };
 
 /// Specialised and instrumented opcodes to their base; 0 for unknown ones.
@@ -147,34 +145,4 @@ static OPS: [Op; 109] = [
     op(174, 0, Effect::Fixed(-1), Effect::Fixed(-1), Flow::Next, CallKind::None), // CALL_INTRINSIC_2
     op(175, 0, Effect::Fixed(0), Effect::Fixed(0), Flow::Next, CallKind::None), // LOAD_FROM_DICT_OR_GLOBALS
     op(176, 0, Effect::Fixed(0), Effect::Fixed(0), Flow::Next, CallKind::None), // LOAD_FROM_DICT_OR_DEREF
-];
-
-/// What instructions do to variables, by rising number.
-#[rustfmt::skip]
-static ROLES: [(u8, Role); 25] = [
-    (1, Role::Discard), // POP_TOP
-    (2, Role::Constant), // PUSH_NULL
-    (9, Role::Constant), // NOP
-    (75, Role::Generator), // RETURN_GENERATOR
-    (83, Role::Return), // RETURN_VALUE
-    (90, Role::StoreName), // STORE_NAME
-    (91, Role::StoreName), // DELETE_NAME
-    (93, Role::ForIter), // FOR_ITER
-    (97, Role::StoreName), // STORE_GLOBAL
-    (98, Role::StoreName), // DELETE_GLOBAL
-    (99, Role::Discard), // SWAP
-    (100, Role::LoadConstant), // LOAD_CONST
-    (101, Role::Name), // LOAD_NAME
-    (106, Role::Attribute), // LOAD_ATTR
-    (116, Role::Global), // LOAD_GLOBAL
-    (120, Role::Discard), // COPY
-    (121, Role::Return), // RETURN_CONST
-    (122, Role::Binary), // BINARY_OP
-    (124, Role::Local), // LOAD_FAST
-    (125, Role::StoreLocal), // STORE_FAST
-    (126, Role::StoreLocal), // DELETE_FAST
-    (127, Role::Local), // LOAD_FAST_CHECK
-    (137, Role::Cell), // LOAD_DEREF
-    (138, Role::StoreCell), // STORE_DEREF
-    (139, Role::StoreCell), // DELETE_DEREF
 ];

@@ -1,7 +1,7 @@
 //! Opcodes of CPython 3.13: as `dis` of that version gives them (`_inline_cache_entries`, `stack_effect`, `hasjrel`,
 //! `deoptmap`), with the two corrections that `opcodes` explains.
 
-use super::{CallKind, Callable, Effect, Flow, Op, Opcodes, Role, op};
+use super::{CallKind, Callable, Effect, Flow, Op, Opcodes, op};
 
 /// The opcodes.
 pub const OPCODES: Opcodes = Opcodes {
@@ -10,8 +10,6 @@ pub const OPCODES: Opcodes = Opcodes {
     callable: Callable::BelowSelfOrNull,
     unpacked: [3, 4],
     jump_unit: 1,
-    for_values: 1,
-    roles: &ROLES,
 };
 
 /// Specialised and instrumented opcodes to their base; 0 for unknown ones.
@@ -154,37 +152,4 @@ static OPS: [Op; 116] = [
     op(117, 1, Effect::PerArgument(-1, 1), Effect::PerArgument(-1, 1), Flow::Next, CallKind::None), // UNPACK_SEQUENCE
     op(118, 0, Effect::Fixed(0), Effect::Fixed(0), Flow::Next, CallKind::None), // YIELD_VALUE
     op(149, 0, Effect::Fixed(0), Effect::Fixed(0), Flow::Next, CallKind::None), // RESUME
-];
-
-/// What instructions do to variables, by rising number.
-#[rustfmt::skip]
-static ROLES: [(u8, Role); 28] = [
-    (30, Role::Constant), // NOP
-    (32, Role::Discard), // POP_TOP
-    (34, Role::Constant), // PUSH_NULL
-    (35, Role::Generator), // RETURN_GENERATOR
-    (36, Role::Return), // RETURN_VALUE
-    (45, Role::Binary), // BINARY_OP
-    (61, Role::Discard), // COPY
-    (64, Role::StoreCell), // DELETE_DEREF
-    (65, Role::StoreLocal), // DELETE_FAST
-    (66, Role::StoreName), // DELETE_GLOBAL
-    (67, Role::StoreName), // DELETE_NAME
-    (72, Role::ForIter), // FOR_ITER
-    (82, Role::Attribute), // LOAD_ATTR
-    (83, Role::LoadConstant), // LOAD_CONST
-    (84, Role::Cell), // LOAD_DEREF
-    (85, Role::Local), // LOAD_FAST
-    (87, Role::Local), // LOAD_FAST_CHECK
-    (88, Role::TwoLocals), // LOAD_FAST_LOAD_FAST
-    (91, Role::Global), // LOAD_GLOBAL
-    (92, Role::Name), // LOAD_NAME
-    (103, Role::Return), // RETURN_CONST
-    (109, Role::StoreCell), // STORE_DEREF
-    (110, Role::StoreLocal), // STORE_FAST
-    (111, Role::StoreLoad), // STORE_FAST_LOAD_FAST
-    (112, Role::StoreTwo), // STORE_FAST_STORE_FAST
-    (113, Role::StoreName), // STORE_GLOBAL
-    (114, Role::StoreName), // STORE_NAME
-    (115, Role::Discard), // SWAP
 ];

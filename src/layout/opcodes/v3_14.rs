@@ -1,7 +1,7 @@
 //! Opcodes of CPython 3.14: as `dis` of that version gives them (`_inline_cache_entries`, `stack_effect`, `hasjrel`,
 //! `deoptmap`), with the two corrections that `opcodes` explains.
 
-use super::{CallKind, Callable, Effect, Flow, Op, Opcodes, Role, op};
+use super::{CallKind, Callable, Effect, Flow, Op, Opcodes, op};
 
 /// The opcodes.
 pub const OPCODES: Opcodes = Opcodes {
@@ -10,8 +10,6 @@ pub const OPCODES: Opcodes = Opcodes {
     callable: Callable::BelowSelfOrNull,
     unpacked: [4, 4],
     jump_unit: 1,
-    for_values: 1,
-    roles: &ROLES,
 };
 
 /// Specialised and instrumented opcodes to their base; 0 for unknown ones.
@@ -157,40 +155,4 @@ static OPS: [Op; 119] = [
     op(119, 1, Effect::PerArgument(-1, 1), Effect::PerArgument(-1, 1), Flow::Next, CallKind::None), // UNPACK_SEQUENCE
     op(120, 0, Effect::Fixed(0), Effect::Fixed(0), Flow::Next, CallKind::None), // YIELD_VALUE
     op(128, 0, Effect::Fixed(0), Effect::Fixed(0), Flow::Next, CallKind::None), // RESUME
-];
-
-/// What instructions do to variables, by rising number.
-#[rustfmt::skip]
-static ROLES: [(u8, Role); 31] = [
-    (27, Role::Constant), // NOP
-    (28, Role::Constant), // NOT_TAKEN
-    (31, Role::Discard), // POP_TOP
-    (33, Role::Constant), // PUSH_NULL
-    (34, Role::Generator), // RETURN_GENERATOR
-    (35, Role::Return), // RETURN_VALUE
-    (44, Role::Binary), // BINARY_OP
-    (59, Role::Discard), // COPY
-    (62, Role::StoreCell), // DELETE_DEREF
-    (63, Role::StoreLocal), // DELETE_FAST
-    (64, Role::StoreName), // DELETE_GLOBAL
-    (65, Role::StoreName), // DELETE_NAME
-    (70, Role::ForIter), // FOR_ITER
-    (80, Role::Attribute), // LOAD_ATTR
-    (82, Role::LoadConstant), // LOAD_CONST
-    (83, Role::Cell), // LOAD_DEREF
-    (84, Role::Local), // LOAD_FAST
-    (86, Role::Local), // LOAD_FAST_BORROW
-    (87, Role::TwoLocals), // LOAD_FAST_BORROW_LOAD_FAST_BORROW
-    (88, Role::Local), // LOAD_FAST_CHECK
-    (89, Role::TwoLocals), // LOAD_FAST_LOAD_FAST
-    (92, Role::Global), // LOAD_GLOBAL
-    (93, Role::Name), // LOAD_NAME
-    (94, Role::LoadNumber), // LOAD_SMALL_INT
-    (111, Role::StoreCell), // STORE_DEREF
-    (112, Role::StoreLocal), // STORE_FAST
-    (113, Role::StoreLoad), // STORE_FAST_LOAD_FAST
-    (114, Role::StoreTwo), // STORE_FAST_STORE_FAST
-    (115, Role::StoreName), // STORE_GLOBAL
-    (116, Role::StoreName), // STORE_NAME
-    (117, Role::Discard), // SWAP
 ];

@@ -1,7 +1,7 @@
 //! Opcodes of CPython 3.15: as `dis` of that version gives them (`_inline_cache_entries`, `stack_effect`, `hasjrel`,
 //! `deoptmap`), with the two corrections that `opcodes` explains.
 
-use super::{CallKind, Callable, Effect, Flow, Op, Opcodes, Role, op};
+use super::{CallKind, Callable, Effect, Flow, Op, Opcodes, op};
 
 /// The opcodes.
 pub const OPCODES: Opcodes = Opcodes {
@@ -10,8 +10,6 @@ pub const OPCODES: Opcodes = Opcodes {
     callable: Callable::BelowSelfOrNull,
     unpacked: [4, 4],
     jump_unit: 1,
-    for_values: 2,
-    roles: &ROLES,
 };
 
 /// Specialised and instrumented opcodes to their base; 0 for unknown ones.
@@ -157,40 +155,4 @@ static OPS: [Op; 119] = [
     op(119, 0, Effect::Fixed(0), Effect::Fixed(0), Flow::Next, CallKind::None), // YIELD_VALUE
     op(128, 1, Effect::Fixed(0), Effect::Fixed(0), Flow::Next, CallKind::None), // RESUME
     op(255, 0, Effect::Fixed(0), Effect::Fixed(0), Flow::Next, CallKind::None), // TRACE_RECORD
-];
-
-/// What instructions do to variables, by rising number.
-#[rustfmt::skip]
-static ROLES: [(u8, Role); 31] = [
-    (25, Role::Constant), // NOP
-    (26, Role::Constant), // NOT_TAKEN
-    (29, Role::Discard), // POP_TOP
-    (31, Role::Constant), // PUSH_NULL
-    (32, Role::Generator), // RETURN_GENERATOR
-    (33, Role::Return), // RETURN_VALUE
-    (42, Role::Binary), // BINARY_OP
-    (57, Role::Discard), // COPY
-    (60, Role::StoreCell), // DELETE_DEREF
-    (61, Role::StoreLocal), // DELETE_FAST
-    (62, Role::StoreName), // DELETE_GLOBAL
-    (63, Role::StoreName), // DELETE_NAME
-    (68, Role::ForIter), // FOR_ITER
-    (79, Role::Attribute), // LOAD_ATTR
-    (81, Role::LoadConstant), // LOAD_CONST
-    (82, Role::Cell), // LOAD_DEREF
-    (83, Role::Local), // LOAD_FAST
-    (85, Role::Local), // LOAD_FAST_BORROW
-    (86, Role::TwoLocals), // LOAD_FAST_BORROW_LOAD_FAST_BORROW
-    (87, Role::Local), // LOAD_FAST_CHECK
-    (88, Role::TwoLocals), // LOAD_FAST_LOAD_FAST
-    (91, Role::Global), // LOAD_GLOBAL
-    (92, Role::Name), // LOAD_NAME
-    (93, Role::LoadNumber), // LOAD_SMALL_INT
-    (110, Role::StoreCell), // STORE_DEREF
-    (111, Role::StoreLocal), // STORE_FAST
-    (112, Role::StoreLoad), // STORE_FAST_LOAD_FAST
-    (113, Role::StoreTwo), // STORE_FAST_STORE_FAST
-    (114, Role::StoreName), // STORE_GLOBAL
-    (115, Role::StoreName), // STORE_NAME
-    (116, Role::Discard), // SWAP
 ];

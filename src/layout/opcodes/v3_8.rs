@@ -11,8 +11,6 @@ pub const OPCODES: Opcodes = Opcodes {
     callable: Callable::BelowArguments,
     unpacked: [2, 3],
     jump_unit: 2,
-    for_values: 1,
-    roles: &[],
 };
 
 /// Number, inline caches, effect on the stack, the same when it jumps, where it goes on, how it calls.
@@ -62,7 +60,7 @@ static OPS: [Op; 120] = [
     op(69, 0, Effect::Fixed(0), Effect::Fixed(0), Flow::Next, CallKind::None), // GET_YIELD_FROM_ITER
     op(70, 0, Effect::Fixed(-1), Effect::Fixed(-1), Flow::Next, CallKind::None), // PRINT_EXPR
     op(71, 0, Effect::Fixed(1), Effect::Fixed(1), Flow::Next, CallKind::None), // LOAD_BUILD_CLASS
-    op(72, 0, Effect::Fixed(-1), Effect::Fixed(-1), Flow::Next, CallKind::None), // YIELD_FROM
+    op(72, 0, Effect::Fixed(-1), Effect::Fixed(-1), Flow::Again, CallKind::None), // YIELD_FROM
     op(73, 0, Effect::Fixed(0), Effect::Fixed(0), Flow::Next, CallKind::None), // GET_AWAITABLE
     op(75, 0, Effect::Fixed(-1), Effect::Fixed(-1), Flow::Next, CallKind::None), // INPLACE_LSHIFT
     op(76, 0, Effect::Fixed(-1), Effect::Fixed(-1), Flow::Next, CallKind::None), // INPLACE_RSHIFT

@@ -5,7 +5,7 @@ use crate::layout::asyncio::{StackTop, TaskList, YieldFrom};
 use crate::layout::{
     Bytecode, CodeOffsets, CoroutineOffsets, CurrentFrame, DataStackOffsets, DictKeys, DictOffsets,
     FrameOffsets, GcOffsets, GcPlace, GilOffsets, GilPlace, InstanceDict, Instruction,
-    InterpreterOffsets, LineCoding, Offsets, RangeIterator, TextOffsets, ThreadOffsets, opcodes,
+    InterpreterOffsets, LineCoding, Offsets, TextOffsets, ThreadOffsets, opcodes,
 };
 
 /// Offsets of CPython 3.13.
@@ -60,7 +60,6 @@ pub const OFFSETS: Offsets = Offsets {
         value_stack: None,
     },
     code: CodeOffsets {
-        constants: 24,
         filename: 112,
         name: 120,
         first_line: 68,
@@ -82,8 +81,6 @@ pub const OFFSETS: Offsets = Offsets {
         cached_keys: 880,
     },
     opcodes: Some(opcodes::V3_13),
-    range_iterator: Some(RangeIterator::Left),
-    tuple_items: 24,
     coroutine: Some(CoroutineOffsets {
         frame_state: 67,
         iframe: 72,

@@ -51,7 +51,6 @@ pub const OFFSETS: Offsets = Offsets {
         value_stack: Some(64),
     },
     code: CodeOffsets {
-        constants: 56,
         filename: 104,
         name: 112,
         first_line: 40,
@@ -73,7 +72,5 @@ pub const OFFSETS: Offsets = Offsets {
         cached_keys: 864,
     },
     opcodes: Some(opcodes::V3_9),
-    range_iterator: None,
-    tuple_items: 24,
     coroutine: None,
 };

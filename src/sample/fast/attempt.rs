@@ -7,9 +7,8 @@ use std::time::Duration;
 use super::decode::Decoder;
 use super::hold::Held;
 use super::thread::Walk;
-use super::turns::Sight;
 use super::window::Beside;
-use super::{CLOSED_CPUS, Domain, FastReader, Stillness, fault, locals};
+use super::{CLOSED_CPUS, Domain, FastReader, Stillness, fault};
 use crate::layout::{self, at};
 use crate::profile::Tables;
 use crate::sample::{Fault, ThreadStacks};
@@ -426,13 +425,6 @@ impl<M: Memory> FastReader<M> {
             if !decoder.decode(thread, &self.frames, stack) {
                 return Ok((Attempt::Unfinished, any_late));
             }
-            locals::mark(&self.offsets, &self.window, thread, stack);
-            let sight = Sight {
-                offsets: &self.offsets,
-                window: &self.window,
-                memory: &self.memory,
-            };
-            self.turns.look(&sight, decoder.codes, thread, stack);
         }
         let attempt = if again { Attempt::Again } else { Attempt::Done };
         Ok((attempt, any_late || memory.reads.get() > 0))

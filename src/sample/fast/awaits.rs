@@ -415,7 +415,7 @@ impl Awaits {
             invocation: place,
             instruction: unit,
             code: 0,
-            locals: 0,
+            from_c: true,
         });
         let waits = stands == State::Suspended
             && match layout.yield_from {

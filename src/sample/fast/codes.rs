@@ -3,9 +3,8 @@
 
 use rustc_hash::FxHashMap;
 
-use super::names::read_int;
 use crate::layout::linetable::Lines;
-use crate::layout::opcodes::{Addend, Calls, Counter, Loops};
+use crate::layout::opcodes::Calls;
 use crate::layout::{self, Bytecode, Offsets, Shape, at, object};
 use crate::profile::{FrameId, FunctionId, FunctionKind, Tables};
 use crate::target::memory::{Memory, Range, read_c_string};
@@ -58,13 +57,10 @@ pub struct Code {
     /// Size of the evaluation stack.
     stack_size: u32,
     exceptions: u64,
-    constants: u64,
     /// Calls by unit; `None` inside where they cannot be told.
     calls: Option<Option<Calls>>,
-    /// Calls and jumps back; `None` inside where they cannot be told.
+    /// Jumps back; `None` inside where they cannot be told.
     shape: Option<Option<Shape>>,
-    /// Loops whose turns something counts; `None` inside where they cannot be told.
-    loops: Option<Option<Loops>>,
     lines: Option<Lines>,
     /// Frame by unit, plus 1; 0 for none yet.
     frames: Vec<u32>,
@@ -209,25 +205,8 @@ impl Codes {
         self.codes.get(id.0 as usize)
     }
 
-    /// Its function.
-    pub fn function(&self, id: CodeId) -> Option<FunctionId> {
-        self.get(id).map(|code| code.function)
-    }
-
-    /// Words of local variables in its frames.
-    pub fn locals(&self, id: CodeId) -> Option<u32> {
-        self.get(id).map(|code| code.nlocalsplus)
-    }
-
-    /// Bytes of its frames, where they hold their evaluation stack.
-    pub fn frame_size(&self, id: CodeId) -> Option<u64> {
-        let code = self.get(id)?;
-        let words = u64::from(code.nlocalsplus) + u64::from(code.stack_size);
-        Some(u64::from(self.offsets.frame.localsplus) + 8 * words)
-    }
-
-    /// Its calls and jumps back, where they can be told.
-    pub fn shape(&mut self, memory: &impl Memory, id: CodeId) -> Option<&Shape> {
+    /// Its jumps back, where they can be told.
+    fn shape(&mut self, memory: &impl Memory, id: CodeId) -> Option<&Shape> {
         let opcodes = self.offsets.opcodes?;
         let code = self.codes.get_mut(id.0 as usize)?;
         if code.shape.is_none() {
@@ -236,29 +215,6 @@ impl Codes {
             code.shape = Some(read.ok().and_then(|()| opcodes.shape(&bytecode)));
         }
         code.shape.as_ref()?.as_ref()
-    }
-
-    /// Its loops whose turns something counts, where they can be told; by [`CodeId::index`]. What counters add are numbers,
-    /// not 0. They are found if `budget` is left, and that takes one of it.
-    pub fn loops(&mut self, memory: &impl Memory, index: u32, budget: &mut u32) -> Option<&Loops> {
-        let opcodes = self.offsets.opcodes?;
-        let code = self.codes.get_mut(index as usize)?;
-        if code.loops.is_none() {
-            *budget = budget.checked_sub(1)?;
-            let mut bytecode = vec![0; code.units as usize * 2];
-            let exceptions = read_bytes(memory, code.exceptions).unwrap_or_default();
-            let mut loops = match memory.read(code.start, &mut bytecode) {
-                Ok(()) => opcodes.loops(&bytecode, &exceptions, code.stack_size),
-                Err(_) => None,
-            };
-            for counted in loops.iter_mut().flat_map(|loops| &mut loops.loops) {
-                counted.counter = counted.counter.and_then(|counter| {
-                    with_number(&self.offsets, memory, code.constants, counter)
-                });
-            }
-            code.loops = Some(loops);
-        }
-        code.loops.as_ref()?.as_ref()
     }
 
     /// Whether one invocation can get from one unit to another; `code` is [`CodeId::index`] and one. True where
@@ -271,9 +227,13 @@ impl Codes {
             .is_none_or(|shape| shape.leads(from, to))
     }
 
-    /// The same if it was asked for before; by [`CodeId::index`].
-    pub fn known_shape(&self, index: u32) -> Option<&Shape> {
-        self.get(CodeId(index))?.shape.as_ref()?.as_ref()
+    /// Whether one invocation can execute the instruction at a unit a second time; likewise.
+    pub fn repeats(&mut self, memory: &impl Memory, code: u32, unit: u32) -> bool {
+        let Some(id) = code.checked_sub(1).map(CodeId) else {
+            return true;
+        };
+        self.shape(memory, id)
+            .is_none_or(|shape| shape.repeats(unit))
     }
 
     fn read(&mut self, memory: &impl Memory, tables: &mut Tables, address: u64) -> Option<Code> {
@@ -324,10 +284,8 @@ impl Codes {
                 .exception_table
                 .and_then(|offset| layout::word(&bytes, at(offset)))
                 .unwrap_or(0),
-            constants: layout::word(&bytes, at(coding.constants)).unwrap_or(0),
             calls: None,
             shape: None,
-            loops: None,
             lines: None,
             frames: Vec::new(),
             checked_us: 0,
@@ -405,31 +363,6 @@ impl Codes {
         let first = code.nlocalsplus;
         Some(opcodes.slots(call).map(|slot| slot?.checked_add(first)))
     }
-}
-
-/// A counter with the number that it adds instead of its place among the constants; `None` where that is no int, or 0.
-fn with_number(
-    offsets: &Offsets,
-    memory: &impl Memory,
-    constants: u64,
-    counter: Counter,
-) -> Option<Counter> {
-    let number = match counter.adds {
-        Addend::Number(number) => number,
-        Addend::Constant { index, negative } => {
-            let item = u64::from(offsets.tuple_items) + 8 * u64::from(index);
-            let constant = memory.read_word(constants.checked_add(item)?).ok()?;
-            let kind = memory.read_word(constant.checked_add(object::TYPE as u64)?);
-            let name = memory.read_word(kind.ok()?.checked_add(object::TYPE_NAME as u64)?);
-            if read_c_string(memory, name.ok()?, 8)? != "int" {
-                return None;
-            }
-            let number = read_int(offsets, memory, constant)?;
-            if negative { -number } else { number }
-        }
-    };
-    let adds = Addend::Number(number);
-    (number != 0).then_some(Counter { adds, ..counter })
 }
 
 /// What identifies the code object at `address`, and its first bytes.

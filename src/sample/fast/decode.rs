@@ -68,7 +68,6 @@ impl<M: Memory> Decoder<'_, M> {
         thread.settled |= same == 0;
         thread.raw.truncate(same);
         thread.places.truncate(same);
-        thread.words.truncate(same);
         let kept = thread.places.last().map_or(0, |last| at(*last) + 1);
         stack.frames.truncate(kept);
         let mut caller = None;
@@ -96,13 +95,12 @@ impl<M: Memory> Decoder<'_, M> {
             thread.settled &= self.codes.is_settled(code, self.now_us);
             thread.raw.push(*raw);
             thread.places.push(stack.frames.len() as u32);
-            thread.words.push(self.codes.locals(code).unwrap_or(0));
             stack.frames.push(FrameSample {
                 frame,
                 invocation: raw.address,
                 instruction: unit,
                 code: code.index() + 1,
-                locals: 0,
+                from_c: raw.from_c,
             });
             caller = Some((*raw, code));
         }
@@ -151,7 +149,7 @@ impl<M: Memory> Decoder<'_, M> {
                     invocation: raw.address | 1,
                     instruction: 0,
                     code: 0,
-                    locals: 0,
+                    from_c: false,
                 });
             }
             return;

@@ -272,15 +272,11 @@ impl<'a, M: Memory> Dicts<'a, M> {
 
     /// An int object that is not negative and has up to 60 bits.
     pub fn int(&self, address: u64) -> Option<u64> {
-        read_int(self.offsets, self.memory, address).and_then(|value| u64::try_from(value).ok())
+        let mut bytes = [0; object::INT_HEAD];
+        self.memory.read(address, &mut bytes).ok()?;
+        let value = object::small_int(&bytes, self.offsets.dict.ints())?;
+        u64::try_from(value).ok()
     }
-}
-
-/// An int object of up to 60 bits.
-pub fn read_int(offsets: &Offsets, memory: &impl Memory, address: u64) -> Option<i64> {
-    let mut bytes = [0; object::INT_HEAD];
-    memory.read(address, &mut bytes).ok()?;
-    object::small_int(&bytes, offsets.dict.ints())
 }
 
 #[cfg(test)]

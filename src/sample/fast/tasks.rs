@@ -230,7 +230,7 @@ impl Tasks {
             invocation: address,
             instruction: 0,
             code: 0,
-            locals: 0,
+            from_c: true,
         })
     }
 }

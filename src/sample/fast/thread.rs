@@ -84,8 +84,6 @@ pub struct Thread {
     pub raw: Vec<RawFrame>,
     /// Where each frame of `raw` is among all frames, those of C functions too.
     pub places: Vec<u32>,
-    /// Words of local variables of each frame of `raw`.
-    pub words: Vec<u32>,
     /// Whether all code objects of `raw` have been known for long.
     pub settled: bool,
     /// When its innermost code object was looked at last.
@@ -158,7 +156,6 @@ impl Thread {
             dirty: true,
             raw: Vec::new(),
             places: Vec::new(),
-            words: Vec::new(),
             settled: false,
             looked_us: 0,
             named: 0,
@@ -171,24 +168,6 @@ impl Thread {
             walks: 0,
             replan: true,
         }
-    }
-
-    /// The C frame that held its current frame when it was read last; 0 where there are none.
-    pub fn cframe(&self) -> u64 {
-        self.cframe
-    }
-
-    /// Whether a frame is on its data stack, so that all of it is copied.
-    pub fn is_on_stack(&self, address: u64) -> bool {
-        let inside = |chunk: &Chunk| address.wrapping_sub(chunk.address) < chunk.size;
-        self.chunks.iter().rev().any(inside)
-    }
-
-    /// The newest piece of its data stack; empty where it has none.
-    pub fn newest_chunk(&self) -> std::ops::Range<u64> {
-        self.chunks.last().map_or(0..0, |chunk| {
-            chunk.address..chunk.address.saturating_add(chunk.size)
-        })
     }
 
     /// Adds what has to be copied of it.
