@@ -15,7 +15,7 @@ pub mod states;
 pub mod tables;
 pub mod tree;
 
-pub use aggregate::{CallStats, EdgeStats, FunctionStats};
+pub use aggregate::{CallStats, Certainty, EdgeStats, FunctionStats};
 pub use filter::{Filter, Mode, Split};
 pub use record::{Meta, Origin, ProcessInfo, Profile, Recorder, Run, RunState, ThreadInfo};
 pub use tables::{Frame, Function, FunctionKind, StackNode, Tables};
