@@ -12,7 +12,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use biopsy::formats::{ExportOptions, registry};
-use biopsy::profile::{Filter, Profile, Split};
+use biopsy::profile::{Filter, ProcessId, Profile, Split};
 
 /// What the exporter of `format` writes.
 fn export(format: &str, profile: &Profile, options: &ExportOptions) -> Vec<u8> {
@@ -253,7 +253,12 @@ fn pages_mark_lower_bounds() {
 fn reports_and_differences_show_lower_bounds() {
     let folder = tempfile::tempdir().expect("folder");
     let path = |name: &str| folder.path().join(name);
-    let recording = export("biopsy", &profiles::rich(), &ExportOptions::default());
+    let mut profile = profiles::rich();
+    profile.processes.truncate(1);
+    for thread in &mut profile.threads {
+        thread.process = ProcessId(0);
+    }
+    let recording = export("biopsy", &profile, &ExportOptions::default());
     std::fs::write(path("a.biopsy"), recording).expect("written");
     let biopsy = |words: &[&str], files: &[&str]| {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_biopsy"))
