@@ -53,9 +53,9 @@ impl Exporter for Pstats {
                     .to_string(),
             );
         }
+        losses.extend(unsaid(profile));
         let bounds = dict.rows().iter().filter(|row| row.lower_bound).count();
         losses.extend(unsaid_bounds(bounds, dict.rows().len()));
-        losses.extend(unsaid(profile));
         Ok(losses)
     }
 }
