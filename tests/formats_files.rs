@@ -12,7 +12,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use biopsy::formats::{ExportOptions, registry};
-use biopsy::profile::{Filter, Profile, Split};
+use biopsy::profile::{Filter, ProcessId, Profile, Split};
 
 /// What the exporter of `format` writes.
 fn export(format: &str, profile: &Profile, options: &ExportOptions) -> Vec<u8> {
@@ -151,6 +151,156 @@ fn json_keeps_the_contract() {
         .filter_map(|f| f["tottime_s"].as_f64())
         .sum();
     assert!((own - profiles::wall_s(&profiles::rich())).abs() < 1e-9);
+}
+
+#[test]
+fn json_tells_exact_estimated_and_least_numbers_apart() {
+    let kinds = |profile: &Profile| -> Vec<(String, Option<f64>)> {
+        let json = export("json", profile, &ExportOptions::default());
+        let value: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+        let functions = value["functions"].as_array().expect("functions");
+        let kind = |row: &serde_json::Value| {
+            let from = row["ncalls_from"].as_str().expect("text");
+            (from.to_string(), row["ncalls_error"].as_f64())
+        };
+        functions.iter().map(kind).collect()
+    };
+    let exact = kinds(&profiles::exact());
+    assert!(
+        exact
+            .iter()
+            .all(|kind| *kind == ("exact".to_string(), Some(0.0)))
+    );
+    let rich = kinds(&profiles::rich());
+    for (from, error) in &rich {
+        match from.as_str() {
+            "lower-bound" => assert_eq!(*error, None),
+            "samples" => assert!(error.is_some_and(|error| error > 0.0), "{error:?}"),
+            other => panic!("{other}"),
+        }
+    }
+    let count = |from: &str| rich.iter().filter(|kind| kind.0 == from).count();
+    assert_eq!((count("samples"), count("lower-bound")), (5, 5));
+}
+
+#[test]
+fn files_without_words_say_how_many_numbers_are_lower_bounds() {
+    let losses = |format: &str, profile: &Profile| {
+        let exporter = registry::by_name(format).and_then(|format| format.exporter());
+        exporter
+            .and_then(|it| it.export(profile, &ExportOptions::default(), &mut std::io::sink()))
+            .expect("written")
+    };
+    let note =
+        "the calls of 5 of 10 functions are lower bounds, which the file has no place to say";
+    let says = |format: &str, profile: &Profile| {
+        let said = losses(format, profile);
+        said.iter()
+            .filter(|loss| loss.contains("lower bounds"))
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    for format in ["pstats", "callgrind"] {
+        assert_eq!(says(format, &profiles::rich()), [note], "{format}");
+        assert_eq!(says(format, &profiles::exact()), [""; 0], "{format}");
+    }
+    // These have no calls of sampled profiles, or a place to say it.
+    for format in [
+        "pprof",
+        "html",
+        "json",
+        "gecko",
+        "speedscope",
+        "collapsed",
+        "biopsy",
+    ] {
+        assert_eq!(says(format, &profiles::rich()), [""; 0], "{format}");
+    }
+}
+
+#[test]
+fn callgrind_says_what_its_calls_are() {
+    let file = export("callgrind", &profiles::rich(), &ExportOptions::default());
+    let file = String::from_utf8(file).expect("UTF-8");
+    let words =
+        "given up; call counts: 5 estimates (± 0.1 % in the median), 5 lower bounds; approximate";
+    assert!(file.contains(words), "{file}");
+}
+
+#[test]
+fn pages_mark_lower_bounds() {
+    for profile in [profiles::rich(), profiles::exact()] {
+        let page = export("html", &profile, &ExportOptions::default());
+        let page = String::from_utf8(page).expect("UTF-8");
+        let (_, data) = page.split_once("id=\"data\">").expect("data");
+        let (data, script) = data.split_once("</script>").expect("an end");
+        let value: serde_json::Value = serde_json::from_str(data).expect("JSON");
+        let rows = value["rows"].as_array().expect("rows");
+        let stats = profile.stats(&Default::default());
+        for (row, stats) in rows.iter().zip(&stats.rows) {
+            assert_eq!(row[2], stats.ncalls);
+            assert_eq!(row[6], u8::from(stats.lower_bound));
+        }
+        let is_sampled = profile.exact.is_none();
+        assert_eq!(rows.iter().any(|row| row[6] == 1), is_sampled);
+        let note = value["note"].as_str().expect("note");
+        assert_eq!(note.contains("5 lower bounds"), is_sampled, "{note}");
+        assert!(script.contains("(r[6] ? \"≥\" : \"\")"));
+    }
+}
+
+#[test]
+fn reports_and_differences_show_lower_bounds() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = |name: &str| folder.path().join(name);
+    let mut profile = profiles::rich();
+    profile.processes.truncate(1);
+    for thread in &mut profile.threads {
+        thread.process = ProcessId(0);
+    }
+    let recording = export("biopsy", &profile, &ExportOptions::default());
+    std::fs::write(path("a.biopsy"), recording).expect("written");
+    let biopsy = |words: &[&str], files: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_biopsy"))
+            .args(words)
+            .args(files.iter().map(|name| path(name)))
+            .output()
+            .expect("biopsy starts");
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        (text(output.stdout), text(output.stderr))
+    };
+    let (table, _) = biopsy(&["report", "-s", "stdname"], &["a.biopsy"]);
+    for line in [
+        "sampled at 1000 Hz for 2.50 s: 2480 samples, 20 given up; \
+         ncalls: 5 estimates (± 0.1 % in the median), 5 lower bounds; approximate stacks\n",
+        "\n         at least 16 function calls (14 primitive calls) in 4297.474 seconds\n",
+        "\n    >=4/2    0.003             0.004          /srv/app.py:1(fib)\n",
+        "\n        1    0.000    0.000    0.501    0.501 /srv/app.py:1(run)\n",
+    ] {
+        assert!(table.contains(line), "{line}\n{table}");
+    }
+    let (lines, _) = biopsy(&["report", "--lines", "fib"], &["a.biopsy"]);
+    assert!(
+        lines.starts_with("sampled") && !lines.contains("ncalls"),
+        "{lines}"
+    );
+    let (_, said) = biopsy(&["report", "-f", "pstats", "-o"], &["a.prof", "a.biopsy"]);
+    let note = "biopsy: note: pstats: the calls of 5 of 10 functions are lower bounds, which";
+    assert_eq!(said.matches(note).count(), 1, "{said}");
+    let (table, _) = biopsy(&["diff"], &["a.biopsy", "a.prof"]);
+    let fib = table.lines().find(|line| line.ends_with("app.py:1(fib)"));
+    let words: Vec<&str> = fib.expect("fib").split_whitespace().collect();
+    assert_eq!(words[8..10], [">=4", "4"], "{table}");
+    biopsy(&["diff", "-q", "-o"], &["d.json", "a.biopsy", "a.prof"]);
+    let json = std::fs::read(path("d.json")).expect("read");
+    let value: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+    let functions = value["functions"].as_array().expect("functions");
+    let fib = functions
+        .iter()
+        .find(|row| row["name"] == "fib")
+        .expect("fib");
+    assert_eq!(fib["old"]["ncalls_lower_bound"], true);
+    assert_eq!(fib["new"]["ncalls_lower_bound"], false);
 }
 
 #[test]

@@ -165,6 +165,7 @@ fn exact() -> Profile {
                     (id(caller), edge)
                 })
                 .collect(),
+            lower_bound: false,
         };
     let rows = vec![
         row("main", 1, 0.5, 9.5, &[]),

@@ -176,6 +176,8 @@ struct DiffFunction<'a> {
 #[derive(Serialize)]
 struct DiffSide {
     ncalls: u64,
+    /// At least so many calls: no difference of such numbers means anything.
+    ncalls_lower_bound: bool,
     tottime_s: f64,
     cumtime_s: f64,
 }
@@ -184,6 +186,7 @@ struct DiffSide {
 pub fn diff(old: &str, new: &str, rows: &[DiffRow]) -> Result<String> {
     let side = |side: Side| DiffSide {
         ncalls: side.ncalls,
+        ncalls_lower_bound: side.lower_bound,
         tottime_s: side.tottime,
         cumtime_s: side.cumtime,
     };

@@ -11,7 +11,7 @@ use super::args::{OutputArgs, ViewArgs};
 use crate::error::{Error, ErrorKind, Result, io_reason};
 use crate::formats::registry::{self, Format};
 use crate::formats::{ExportOptions, Loss};
-use crate::profile::{Filter, Origin, Profile};
+use crate::profile::{CallStats, CallTree, Certainty, Filter, Origin, Profile};
 use crate::target::disk;
 use crate::view::stats::{self, LineOptions, Restriction, SortKey, TableOptions};
 
@@ -202,9 +202,20 @@ fn write_table(
     out: &mut dyn Write,
 ) -> Result<()> {
     let failed = |error: std::io::Error| Error::write("the table", &error);
+    let (stats, certainty) = match (&profile.exact, &shown.lines) {
+        (Some(exact), _) => (exact.clone(), None),
+        // Lines have no calls.
+        (None, Some(_)) => (CallStats::default(), None),
+        (None, None) => {
+            let tree = CallTree::of(profile, filter);
+            let stats = CallStats::of(&tree, &profile.tables);
+            let certainty = stats.certainty(&tree);
+            (stats, Some(certainty))
+        }
+    };
     let above = match (&shown.heading, profile.meta.origin) {
         (Some(heading), _) => Some(heading.clone()),
-        (None, Origin::Sampled) => Some(note_line(profile)),
+        (None, Origin::Sampled) => Some(note_line(profile, certainty)),
         (None, _) => None,
     };
     if let Some(above) = above {
@@ -224,7 +235,6 @@ fn write_table(
             out,
         );
     }
-    let stats = profile.stats(filter);
     if stats.groups.len() <= 1 {
         return stats::write_table(&stats, &profile.tables, &shown.table, out);
     }
@@ -239,8 +249,8 @@ fn write_table(
     Ok(())
 }
 
-/// The one line above a table of sampled numbers.
-pub fn note_line(profile: &Profile) -> String {
+/// The one line above a table of sampled numbers; `certainty` where it shows numbers of calls.
+fn note_line(profile: &Profile, certainty: Option<Certainty>) -> String {
     let meta = &profile.meta;
     let rate = if meta.rate_hz > 0.0 {
         format!("at {} Hz", meta.rate_hz)
@@ -248,11 +258,15 @@ pub fn note_line(profile: &Profile) -> String {
         "at full speed".to_string()
     };
     let mut line = format!(
-        "sampled {rate} for {:.2} s: {} samples, {} given up; ncalls are estimates",
+        "sampled {rate} for {:.2} s: {} samples, {} given up",
         meta.duration_us as f64 / 1e6,
         meta.samples,
         meta.given_up
     );
+    if let Some(certainty) = certainty {
+        line.push_str("; ");
+        line.push_str(&certainty.words("ncalls"));
+    }
     if meta.approximate_stacks {
         line.push_str("; approximate stacks");
     }

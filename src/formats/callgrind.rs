@@ -18,9 +18,9 @@ use std::io::{self, BufWriter, Write};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{ExportOptions, Exporter, Loss};
+use super::{ExportOptions, Exporter, Loss, unsaid_bounds};
 use crate::error::{Error, Result};
-use crate::profile::{CallStats, CallTree, FunctionId, Origin, Profile, Tables};
+use crate::profile::{CallStats, CallTree, Certainty, FunctionId, Origin, Profile, Tables};
 use crate::units;
 
 /// Wall and CPU time in microseconds.
@@ -39,6 +39,7 @@ impl Exporter for Callgrind {
     ) -> Result<Vec<Loss>> {
         let mut costs = Costs::new(&profile.tables, options.strip_dirs);
         let mut losses = Vec::new();
+        let mut certainty = Certainty::default();
         let groups: Vec<String> = match &profile.exact {
             Some(stats) => {
                 costs.add_rows(stats);
@@ -48,9 +49,13 @@ impl Exporter for Callgrind {
             None => {
                 let tree = CallTree::of(profile, &options.filter);
                 costs.add_tree(&tree);
+                certainty = CallStats::of(&tree, &profile.tables).certainty(&tree);
                 tree.groups.into_iter().map(|group| group.label).collect()
             }
         };
+        let blocks = &costs.blocks;
+        let bounds = blocks.iter().filter(|block| block.lower_bound).count();
+        losses.extend(unsaid_bounds(bounds, blocks.len()));
         costs.add_roots();
         if costs.open_rings() {
             losses.push("calls back into a ring of recursion are left out".to_string());
@@ -61,6 +66,7 @@ impl Exporter for Callgrind {
             costs: &costs,
             groups: &groups,
             with_cpu,
+            certainty,
         };
         file.write(profile)
             .map_err(|error| Error::write("the callgrind file", &error))?;
@@ -87,6 +93,8 @@ struct Block {
     calls: BTreeMap<(u32, u32), (u64, Cost)>,
     /// Time and calls that no caller accounts for.
     uncalled: Option<(u64, Cost)>,
+    /// Whether there were at least so many calls of it.
+    lower_bound: bool,
 }
 
 struct Costs<'a> {
@@ -194,6 +202,10 @@ impl<'a> Costs<'a> {
         let blocks: Vec<u32> = (0..tree.nodes.len() as u32)
             .map(|at| self.block(tree.nodes[at as usize].group, tree.function(tables, at)))
             .collect();
+        for (at, &block) in blocks.iter().enumerate() {
+            let known = tree.known_calls(tree.nodes[at].group, tree.function(tables, at as u32));
+            self.blocks[block as usize].lower_bound |= known.is_none();
+        }
         // How often each function is on the stack on the way down.
         let open: Vec<std::cell::Cell<u32>> = vec![std::cell::Cell::new(0); self.blocks.len()];
         let of = |at: u32| &open[blocks[at as usize] as usize];
@@ -460,6 +472,7 @@ struct File<'a, W: Write> {
     costs: &'a Costs<'a>,
     groups: &'a [String],
     with_cpu: bool,
+    certainty: Certainty,
 }
 
 #[derive(Default)]
@@ -498,10 +511,11 @@ impl<W: Write> File<'_, W> {
         match meta.origin {
             Origin::Sampled => writeln!(
                 out,
-                "desc: Sampled: {} samples in {:.2} s, {} given up; call counts are estimates{}",
+                "desc: Sampled: {} samples in {:.2} s, {} given up; {}{}",
                 meta.samples,
                 meta.duration_us as f64 / 1e6,
                 meta.given_up,
+                self.certainty.words("call counts"),
                 if meta.approximate_stacks {
                     "; approximate stacks"
                 } else {

@@ -1,8 +1,10 @@
 //! biopsy's own JSON for scripts and jq: one object with `"schema": "biopsy.profile/1"`.
 //!
 //! Within the version fields are added, never renamed or dropped. What is not known is `null`; numbers are
-//! finite. `ncalls_from` is `exact`, where it is from (`watchpoint`, `samples`, `lower-bound`), or `null` where the
-//! source has no calls. Names are as the target has them, with control characters as JSON escapes.
+//! finite. `ncalls_from` is `exact`, where the number is from (`watchpoint`, `samples`), or `lower-bound`: there were at least
+//! so many calls, also along each of the row's `callers`. `ncalls_error` is the standard error of an estimate, in tenths; `null`
+//! for a lower bound, of which nobody knows how far off it is, and 0 for exact numbers alone. Names are as the target
+//! has them, with control characters as JSON escapes.
 
 use std::cmp::Ordering;
 use std::io::{self, BufWriter, Write};
@@ -13,7 +15,7 @@ use serde::ser::{SerializeMap, Serializer};
 
 use super::{ExportOptions, Exporter, Loss};
 use crate::error::{Error, Result};
-use crate::profile::CallEstimate;
+use crate::profile::{CallEstimate, CallSource};
 use crate::profile::states::{self, Contention, StateTimes};
 use crate::profile::{
     CallStats, CallTree, FunctionId, FunctionKind, FunctionStats, Origin, Profile,
@@ -184,7 +186,7 @@ struct FunctionRow<'a> {
     group: Option<&'a str>,
     ncalls: u64,
     primitive_calls: u64,
-    ncalls_from: Option<&'static str>,
+    ncalls_from: &'static str,
     ncalls_error: Option<f64>,
     tottime_s: f64,
     cumtime_s: f64,
@@ -276,14 +278,18 @@ impl<'a> Document<'a> {
             group: group.filter(|group| apart || !group.is_empty()),
             ncalls: row.ncalls,
             primitive_calls: row.primitive,
-            ncalls_from: match self.profile.meta.origin {
-                _ if self.stats.exact => Some("exact"),
-                Origin::Sampled => estimate.map(|found| found.source.name()),
-                Origin::Exact | Origin::Collapsed => None,
+            ncalls_from: match estimate {
+                _ if self.stats.exact => "exact",
+                Some(found) if !row.lower_bound => found.source.name(),
+                _ => CallSource::LowerBound.name(),
             },
-            ncalls_error: estimate
-                .and_then(|found| found.error)
-                .map(|error| finite((error * 10.0).round() / 10.0)),
+            ncalls_error: match estimate.and_then(|found| found.error) {
+                _ if self.stats.exact => Some(0.0),
+                Some(error) if !row.lower_bound => {
+                    Some(finite((error * 10.0).round() / 10.0).max(0.1))
+                }
+                _ => None,
+            },
             tottime_s: self.time(row.tottime),
             cumtime_s: self.time(row.cumtime),
             callers: self.callers(row),

@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 
 use self::dict::{Key, StatsDict};
 use super::marshal::{self, Document, Encoder, Item, Value, unexpected};
-use super::{ExportOptions, Exporter, Importer, Loss, unsaid};
+use super::{ExportOptions, Exporter, Importer, Loss, unsaid, unsaid_bounds};
 use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{
     CallStats, EdgeStats, FunctionId, FunctionKind, FunctionStats, Meta, Origin, Profile, Tables,
@@ -54,6 +54,8 @@ impl Exporter for Pstats {
             );
         }
         losses.extend(unsaid(profile));
+        let bounds = dict.rows().iter().filter(|row| row.lower_bound).count();
+        losses.extend(unsaid_bounds(bounds, dict.rows().len()));
         Ok(losses)
     }
 }
@@ -229,6 +231,7 @@ impl Builder<'_> {
             tottime: time(tottime)?,
             cumtime: time(cumtime)?,
             callers: Vec::new(),
+            lower_bound: false,
         };
         match rest {
             [] => {}
@@ -274,6 +277,7 @@ fn edge(value: &Item) -> Result<EdgeStats> {
             tottime: time(tottime)?,
             cumtime: time(cumtime)?,
             count_only: false,
+            lower_bound: false,
         }),
         Some(_) => Err(unexpected(value.at, "a caller is not (nc, cc, tt, ct)")),
         None => {

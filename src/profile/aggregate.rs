@@ -21,6 +21,8 @@ pub struct EdgeStats {
     pub cumtime: f64,
     /// Whether only `ncalls` is known (files of the pure-Python `profile` module).
     pub count_only: bool,
+    /// Whether there were at least so many calls, and nobody knows how many more.
+    pub lower_bound: bool,
 }
 
 /// One row of the table.
@@ -40,6 +42,9 @@ pub struct FunctionStats {
     pub cumtime: f64,
     /// Who called it, in the order of the source.
     pub callers: Vec<(FunctionId, EdgeStats)>,
+    /// Whether there were at least so many calls, and nobody knows how many more: then there is no time per call
+    /// either. Never for exact rows.
+    pub lower_bound: bool,
 }
 
 /// All rows, in the order of the source.
@@ -63,6 +68,7 @@ impl CallStats {
         let mut leaving: Vec<(usize, Option<(usize, FunctionId)>)> = Vec::new();
         let (roots, children) = tree.children();
         let mut todo: Vec<Step> = roots.into_iter().rev().map(Step::Enter).collect();
+        let is_bound = |group, function| tree.known_calls(group, function).is_none();
         while let Some(step) = todo.pop() {
             match step {
                 Step::Leave => {
@@ -75,7 +81,7 @@ impl CallStats {
                 }
                 Step::Enter(at) => {
                     let node = &tree.nodes[at as usize];
-                    let row = rows.position(node.group, tree.function(tables, at));
+                    let row = rows.position(node.group, tree.function(tables, at), is_bound);
                     let edge = node.parent.map(|p| (row, tree.function(tables, p)));
                     let (tottime, cumtime) = (seconds(node.self_wall_us), node.total_wall_us);
                     let open = open_rows.entry(row).or_insert(0);
@@ -107,6 +113,23 @@ impl CallStats {
         rows.into_stats(tree)
     }
 
+    /// How sure the numbers of calls are, of the rows that were made of `tree`.
+    pub fn certainty(&self, tree: &CallTree) -> Certainty {
+        let mut errors: Vec<f64> = self
+            .rows
+            .iter()
+            .filter_map(|row| tree.known_calls(row.group, row.function))
+            .map(|(calls, error)| error / calls.max(1.0))
+            .collect();
+        let middle = errors.len() / 2;
+        Certainty {
+            estimates: errors.len(),
+            lower_bounds: self.rows.len() - errors.len(),
+            median_error: (!errors.is_empty())
+                .then(|| *errors.select_nth_unstable_by(middle, f64::total_cmp).1),
+        }
+    }
+
     /// The sum of all rows' own time, seconds, added in row order as pstats does.
     pub fn total_tottime(&self) -> f64 {
         self.rows.iter().fold(0.0, |sum, row| sum + row.tottime)
@@ -128,6 +151,55 @@ impl CallStats {
             groups: vec![self.groups[group as usize].clone()],
             exact: self.exact,
         }
+    }
+}
+
+/// How sure the numbers of calls in sampled rows are.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Certainty {
+    /// Rows whose number is an estimate with an error.
+    pub estimates: usize,
+    /// Rows whose number is a lower bound.
+    pub lower_bounds: usize,
+    /// Median of the estimates' errors, as a part of the number.
+    pub median_error: Option<f64>,
+}
+
+impl Certainty {
+    /// What `noun`, the numbers of calls, are: `ncalls: 12 estimates (± 3 % in the median), 40 lower bounds`.
+    pub fn words(&self, noun: &str) -> String {
+        // A tenth of a per cent is as fine as an estimate of an error gets, and no estimate is certain.
+        let error = match self.median_error {
+            Some(error) if error < 0.0095 => {
+                format!(" (± {:.1} % in the median)", (error * 100.0).max(0.1))
+            }
+            Some(error) if error.is_finite() => {
+                format!(" (± {:.0} % in the median)", error * 100.0)
+            }
+            _ => String::new(),
+        };
+        let several = |count: usize, word: &str| match count {
+            1 => format!("1 {word}"),
+            count => format!("{count} {word}s"),
+        };
+        match (self.estimates, self.lower_bounds) {
+            (_, 0) => format!("{noun} are estimates{error}"),
+            (0, _) => format!("{noun} are lower bounds"),
+            (estimates, lower_bounds) => format!(
+                "{noun}: {}{error}, {}",
+                several(estimates, "estimate"),
+                several(lower_bounds, "lower bound")
+            ),
+        }
+    }
+}
+
+impl CallTree {
+    /// The estimated number of calls of a function in a group, and its error; `None` where nothing is known but that
+    /// there were at least as many as the tree has.
+    pub fn known_calls(&self, group: u32, function: FunctionId) -> Option<(f64, f64)> {
+        let found = self.estimates.get(&(group, function))?;
+        found.error.map(|error| (found.calls, error))
     }
 }
 
@@ -158,7 +230,12 @@ struct Rows {
 }
 
 impl Rows {
-    fn position(&mut self, group: u32, function: FunctionId) -> usize {
+    fn position(
+        &mut self,
+        group: u32,
+        function: FunctionId,
+        is_bound: impl Fn(u32, FunctionId) -> bool,
+    ) -> usize {
         *self.positions.entry((group, function)).or_insert_with(|| {
             self.rows.push(FunctionStats {
                 function,
@@ -168,6 +245,7 @@ impl Rows {
                 tottime: 0.0,
                 cumtime: 0.0,
                 callers: Vec::new(),
+                lower_bound: is_bound(group, function),
             });
             self.rows.len() - 1
         })
@@ -191,6 +269,7 @@ impl Rows {
             for (_, edge) in &mut row.callers {
                 edge.ncalls = edge.ncalls.max(1);
                 edge.primitive = edge.primitive.min(edge.ncalls);
+                edge.lower_bound = row.lower_bound;
             }
         }
         CallStats {
@@ -298,6 +377,79 @@ mod tests {
         assert!((from_fib.cumtime - 0.003).abs() < 1e-12);
         let main = row(&stats, &profile.tables, "main");
         assert_eq!((main.ncalls, main.primitive), (1, 1));
+    }
+
+    #[test]
+    fn short_calls_are_a_lower_bound_with_all_that_leads_to_them() {
+        let mut samples = vec![("main:1 f:2", Some(0))];
+        samples.extend([("main:1 f:2 g:3", Some(2)); 8]);
+        let mut recorder = record(&samples);
+        recorder.profile.meta.rate_hz = 1000.0;
+        let profile = &recorder.profile;
+        let tree = CallTree::of(profile, &Filter::default());
+        let stats = CallStats::of(&tree, &profile.tables);
+        let bound = |name| {
+            let row = row(&stats, &profile.tables, name);
+            let of_edges = row
+                .callers
+                .iter()
+                .all(|c| c.1.lower_bound == row.lower_bound);
+            assert!(of_edges, "{name}");
+            row.lower_bound
+        };
+        assert_eq!(
+            [bound("main"), bound("f"), bound("g")],
+            [false, false, true]
+        );
+        assert!(stats.group(0).rows.iter().any(|row| row.lower_bound));
+        let certainty = stats.certainty(&tree);
+        assert_eq!((certainty.estimates, certainty.lower_bounds), (2, 1));
+        // Of a tree without estimates nothing is known but that what is there was called.
+        let bare = CallTree {
+            estimates: FxHashMap::default(),
+            ..tree
+        };
+        let stats = CallStats::of(&bare, &profile.tables);
+        assert!(stats.rows.iter().all(|row| row.lower_bound));
+        assert_eq!(
+            stats.certainty(&bare).words("ncalls"),
+            "ncalls are lower bounds"
+        );
+    }
+
+    #[test]
+    fn certainty_is_told_in_few_words() {
+        let words = |estimates, lower_bounds, median_error| {
+            let certainty = Certainty {
+                estimates,
+                lower_bounds,
+                median_error,
+            };
+            certainty.words("ncalls")
+        };
+        for (certainty, expected) in [
+            (
+                words(12, 40, Some(0.031)),
+                "ncalls: 12 estimates (± 3 % in the median), 40 lower bounds",
+            ),
+            (
+                words(1, 1, Some(0.004)),
+                "ncalls: 1 estimate (± 0.4 % in the median), 1 lower bound",
+            ),
+            (
+                words(3, 0, Some(0.0)),
+                "ncalls are estimates (± 0.1 % in the median)",
+            ),
+            (
+                words(3, 0, Some(0.0096)),
+                "ncalls are estimates (± 1 % in the median)",
+            ),
+            (words(3, 0, Some(f64::NAN)), "ncalls are estimates"),
+            (words(0, 3, None), "ncalls are lower bounds"),
+            (words(0, 0, None), "ncalls are estimates"),
+        ] {
+            assert_eq!(certainty, expected);
+        }
     }
 
     #[test]

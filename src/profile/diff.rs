@@ -24,6 +24,8 @@ pub struct DiffRow {
 pub struct Side {
     /// Calls.
     pub ncalls: u64,
+    /// Whether there were at least so many calls.
+    pub lower_bound: bool,
     /// Own time, seconds.
     pub tottime: f64,
     /// Cumulative time, seconds.
@@ -128,6 +130,7 @@ fn merged(stats: &CallStats) -> Vec<(FunctionId, Side)> {
             rows.len() - 1
         });
         rows[at].1.ncalls += row.ncalls;
+        rows[at].1.lower_bound |= row.lower_bound;
         rows[at].1.tottime += row.tottime;
         rows[at].1.cumtime += row.cumtime;
     }
@@ -151,6 +154,7 @@ mod tests {
                     tottime: *tottime,
                     cumtime: *tottime,
                     callers: Vec::new(),
+                    lower_bound: false,
                 })
                 .collect(),
             groups: vec![String::new()],

@@ -431,6 +431,7 @@ mod tests {
                         (id(caller), edge)
                     })
                     .collect(),
+                lower_bound: false,
             })
             .collect();
         let stats = CallStats {

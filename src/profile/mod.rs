@@ -14,7 +14,7 @@ pub mod states;
 pub mod tables;
 pub mod tree;
 
-pub use aggregate::{CallStats, EdgeStats, FunctionStats};
+pub use aggregate::{CallStats, Certainty, EdgeStats, FunctionStats};
 pub use counts::{CallEstimate, CallSource, Counted};
 pub use filter::{Filter, Mode, Split};
 pub use record::{Meta, Origin, ProcessInfo, Profile, Recorder, Run, RunState, ThreadInfo};

@@ -3,7 +3,8 @@
 //!
 //! Spec: `Lib/pstats.py` of CPython 3.7 to 3.15, which print the same (3.6 has the sort key `file` too;
 //! 3.15 prints other headings for files of its own sampling profiler). Where we differ: control characters
-//! in names are escaped, and names are padded to at most [`MAX_PADDING`].
+//! in names are escaped, names are padded to at most [`MAX_PADDING`], and a number of calls that is a lower
+//! bound is marked (`>=23`) and has no time per call, since that would be an upper bound that looks like a mean.
 
 mod lines;
 mod restriction;
@@ -107,7 +108,10 @@ impl Table<'_> {
         for function in &dict.top_level {
             writeln!(out, "         {}", printable(&dict.get(*function).name))?;
         }
-        write!(out, "         {} function calls ", dict.total_calls)?;
+        let bound = dict.rows().iter().any(|row| row.lower_bound);
+        let at_least = if bound { "at least " } else { "" };
+        let total = dict.total_calls;
+        write!(out, "         {at_least}{total} function calls ")?;
         if dict.total_calls != dict.primitive_calls {
             write!(out, "({} primitive calls) ", dict.primitive_calls)?;
         }
@@ -174,11 +178,11 @@ impl Table<'_> {
             writeln!(
                 out,
                 "{:>9} {} {} {} {} {}",
-                calls(row.ncalls, row.primitive),
+                calls(row.ncalls, row.primitive, row.lower_bound),
                 f8(row.tottime),
-                per_call(row.tottime, row.ncalls),
+                per_call(row.tottime, row.ncalls, row.lower_bound),
                 f8(row.cumtime),
-                per_call(row.cumtime, row.primitive),
+                per_call(row.cumtime, row.primitive, row.lower_bound),
                 printable(self.name(row.key))
             )?;
         }
@@ -262,7 +266,7 @@ impl Table<'_> {
                     out,
                     "{:blank$}{:>number_width$} {} {}  {name}",
                     "",
-                    calls(edge.ncalls, edge.primitive),
+                    calls(edge.ncalls, edge.primitive, edge.lower_bound),
                     f8(edge.tottime),
                     f8(edge.cumtime)
                 )?;
@@ -272,17 +276,19 @@ impl Table<'_> {
     }
 }
 
-/// `n`, or `n/primitive` where they differ.
-fn calls(ncalls: u64, primitive: u64) -> String {
+/// `n`, or `n/primitive` where they differ; `>=n` for a lower bound.
+fn calls(ncalls: u64, primitive: u64, lower_bound: bool) -> String {
+    let sign = if lower_bound { ">=" } else { "" };
     if ncalls == primitive {
-        ncalls.to_string()
+        format!("{sign}{ncalls}")
     } else {
-        format!("{ncalls}/{primitive}")
+        format!("{sign}{ncalls}/{primitive}")
     }
 }
 
-fn per_call(time: f64, calls: u64) -> String {
-    if calls == 0 {
+/// Blank where pstats leaves it so, and where nobody knows how many calls there were.
+fn per_call(time: f64, calls: u64, lower_bound: bool) -> String {
+    if calls == 0 || lower_bound {
         " ".repeat(8)
     } else {
         f8(time / calls as f64)

@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-use crate::profile::diff::DiffRow;
+use crate::profile::diff::{DiffRow, Side};
 use crate::target::list::PythonProcess;
 use crate::units::{format_bytes, printable};
 
@@ -89,7 +89,8 @@ fn cut(line: &str, width: usize) -> String {
     cut
 }
 
-/// The text of `diff`: seconds and shares of the whole, old and new.
+/// The text of `diff`: seconds and shares of the whole, old and new. Numbers of calls stand side by side, for there is no
+/// change between a number and a lower bound (`>=7`).
 pub fn differences(rows: &[DiffRow], old_total: f64, new_total: f64) -> String {
     let mut table = plain(
         &[
@@ -112,6 +113,11 @@ pub fn differences(rows: &[DiffRow], old_total: f64, new_total: f64) -> String {
         Some(value) if total > 0.0 => format!("{:.1}", 100.0 * value / total),
         _ => "-".to_string(),
     };
+    let calls = |side: Option<Side>| match side {
+        Some(side) if side.lower_bound => format!(">={}", side.ncalls),
+        Some(side) => side.ncalls.to_string(),
+        None => "-".to_string(),
+    };
     for row in rows {
         let (old, new) = (row.old, row.new);
         table.add_row(vec![
@@ -123,8 +129,8 @@ pub fn differences(rows: &[DiffRow], old_total: f64, new_total: f64) -> String {
             seconds(old.map(|s| s.cumtime)),
             seconds(new.map(|s| s.cumtime)),
             format!("{:+.3}", row.cumtime_change()),
-            old.map_or("-".to_string(), |s| s.ncalls.to_string()),
-            new.map_or("-".to_string(), |s| s.ncalls.to_string()),
+            calls(old),
+            calls(new),
             function_text(row),
         ]);
     }
@@ -177,6 +183,36 @@ fn function_text(row: &DiffRow) -> String {
 mod tests {
     use super::*;
     use crate::units::Pid;
+
+    #[test]
+    fn a_lower_bound_is_no_number_to_take_a_difference_of() {
+        let side = |ncalls, lower_bound| {
+            Some(Side {
+                ncalls,
+                lower_bound,
+                ..Side::default()
+            })
+        };
+        let rows =
+            [(side(7, true), side(90, false)), (None, side(5, true))].map(|(old, new)| DiffRow {
+                file: "a.py".to_string(),
+                line: 1,
+                name: "f".to_string(),
+                old,
+                new,
+            });
+        let text = differences(&rows, 1.0, 1.0);
+        let ends: Vec<String> = text
+            .lines()
+            .map(|line| {
+                line.split_whitespace()
+                    .skip(8)
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            })
+            .collect();
+        assert_eq!(ends[1..], [">=7 90 a.py:1(f)", "- >=5 a.py:1(f)"], "{text}");
+    }
 
     #[test]
     fn processes_stand_in_columns_without_trailing_blanks() {

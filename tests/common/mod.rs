@@ -595,7 +595,7 @@ pub fn biopsy<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Ran {
 /// One row of a table as pstats prints it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
-    /// `3` or `3/1`.
+    /// `3` or `3/1`; `>=3` for a lower bound.
     pub ncalls: String,
     /// Seconds.
     pub tottime: f64,
@@ -610,17 +610,21 @@ pub fn rows(text: &str) -> Vec<Row> {
     let row = |line: &str| {
         let mut words = line.split_ascii_whitespace();
         let ncalls = words.next()?;
+        let counted = ncalls.strip_prefix(">=");
+        // There is no time per call where the number of calls is a lower bound.
+        let columns = if counted.is_some() { 2 } else { 4 };
         let numbers: Vec<f64> = words
             .by_ref()
-            .take(4)
+            .take(columns)
             .map_while(|word| word.parse().ok())
             .collect();
         let function: Vec<&str> = words.collect();
-        let is_count = ncalls.split('/').all(|part| part.parse::<u64>().is_ok());
-        (is_count && numbers.len() == 4 && !function.is_empty()).then(|| Row {
+        let mut parts = counted.unwrap_or(ncalls).split('/');
+        let is_count = parts.all(|part| part.parse::<u64>().is_ok());
+        (is_count && numbers.len() == columns && !function.is_empty()).then(|| Row {
             ncalls: ncalls.to_string(),
             tottime: numbers[0],
-            cumtime: numbers[2],
+            cumtime: numbers[columns / 2],
             function: function.join(" "),
         })
     };

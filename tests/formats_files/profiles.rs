@@ -190,6 +190,7 @@ pub fn exact() -> Profile {
             tottime,
             cumtime,
             count_only,
+            lower_bound: false,
         };
     let row = |function, ncalls, primitive, tottime, cumtime, callers| FunctionStats {
         function,
@@ -199,6 +200,7 @@ pub fn exact() -> Profile {
         tottime,
         cumtime,
         callers,
+        lower_bound: false,
     };
     let rows = vec![
         row(

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{ExportOptions, Exporter, Loss};
 use crate::error::{Error, Result};
-use crate::profile::{CallStats, CallTree, FunctionKind, Origin, Profile};
+use crate::profile::{CallStats, CallTree, Certainty, FunctionKind, Origin, Profile};
 use crate::units::printable;
 
 const PAGE: &str = include_str!("page.html");
@@ -103,8 +103,8 @@ struct Data {
     total: Vec<u64>,
     /// Name, file, first line, kind (0 Python, 1 C, 2 native).
     functions: Vec<(String, String, u32, u8)>,
-    /// Function, group, calls, primitive calls, own and cumulative time in seconds.
-    rows: Vec<(u32, u32, u64, u64, f64, f64)>,
+    /// Function, group, calls, primitive calls, own and cumulative time in seconds, 1 where the calls are a lower bound.
+    rows: Vec<(u32, u32, u64, u64, f64, f64, u8)>,
     nodes: Nodes,
 }
 
@@ -186,6 +186,7 @@ impl Data {
                 row.primitive,
                 tottime,
                 cumtime,
+                u8::from(row.lower_bound),
             )
         });
         let command = &profile.meta.command;
@@ -196,7 +197,7 @@ impl Data {
         };
         Data {
             title: printable(title).into_owned(),
-            note: note(profile, options),
+            note: note(profile, options, stats.certainty(tree)),
             groups: stats
                 .groups
                 .iter()
@@ -211,7 +212,7 @@ impl Data {
 }
 
 /// What the numbers are, in one line.
-fn note(profile: &Profile, options: &ExportOptions) -> String {
+fn note(profile: &Profile, options: &ExportOptions, certainty: Certainty) -> String {
     let meta = &profile.meta;
     match meta.origin {
         Origin::Exact => "exact calls and times; the flame graph is an estimate".to_string(),
@@ -228,8 +229,8 @@ fn note(profile: &Profile, options: &ExportOptions) -> String {
                 ""
             };
             format!(
-                "{}sampled at {rate} for {:.2} s, mode {}: {} samples, {} given up; ncalls are \
-                 estimates{approximate}",
+                "{}sampled at {rate} for {:.2} s, mode {}: {} samples, {} given up; {}\
+                 {approximate}",
                 if meta.python.is_empty() {
                     String::new()
                 } else {
@@ -239,6 +240,7 @@ fn note(profile: &Profile, options: &ExportOptions) -> String {
                 options.filter.mode.name(),
                 meta.samples,
                 meta.given_up,
+                certainty.words("ncalls"),
             )
         }
     }

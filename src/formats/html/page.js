@@ -119,8 +119,9 @@ function tell(event) {
 }
 
 // Table.
+const calls = (r) => (r[6] ? "≥" : "") + (r[2] === r[3] ? r[2] : r[2] + "/" + r[3]);
 const columns = [
-  ["ncalls", (r) => r[2], (r) => (r[2] === r[3] ? String(r[2]) : r[2] + "/" + r[3])],
+  ["ncalls", (r) => r[2], calls],
   ["tottime", (r) => r[4], (r) => r[4].toFixed(3)],
   ["cumtime", (r) => r[5], (r) => r[5].toFixed(3)],
   ["function", (r) => functions[r[0]][0], (r) => functions[r[0]][0]],

@@ -56,6 +56,8 @@ pub struct DictRow {
     pub cumtime: f64,
     /// Callers, each once.
     pub callers: Vec<(KeyId, EdgeStats)>,
+    /// Whether there were at least so many calls; so is a sum of rows one of which has such a number.
+    pub lower_bound: bool,
 }
 
 /// The dict, with the sums that pstats takes once, before it strips.
@@ -120,6 +122,7 @@ impl<'a> StatsDict<'a> {
                 tottime: row.tottime,
                 cumtime: row.cumtime,
                 callers,
+                lower_bound: row.lower_bound,
             });
         }
         for row in &dict.rows {
@@ -231,6 +234,7 @@ impl<'a> StatsDict<'a> {
         target.primitive = target.primitive.saturating_add(row.primitive);
         target.tottime += row.tottime;
         target.cumtime += row.cumtime;
+        target.lower_bound |= row.lower_bound;
         self.add_callers(at, row.callers);
     }
 
@@ -248,6 +252,7 @@ impl<'a> StatsDict<'a> {
                     sum.tottime += edge.tottime;
                     sum.cumtime += edge.cumtime;
                     sum.count_only &= edge.count_only;
+                    sum.lower_bound |= edge.lower_bound;
                 }
                 None => target.push((caller, edge)),
             }

@@ -358,6 +358,7 @@ impl Reader {
                     tottime: cursor.f64()?,
                     cumtime: cursor.f64()?,
                     count_only: flag(cursor)?,
+                    lower_bound: false,
                 };
                 callers.push((caller, edge));
             }
@@ -369,6 +370,7 @@ impl Reader {
                 tottime,
                 cumtime,
                 callers,
+                lower_bound: false,
             });
         }
         Ok(())
