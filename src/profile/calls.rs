@@ -108,6 +108,8 @@ impl Bursts {
 pub enum CallSource {
     /// Turns of loops that make the call once in each.
     Iterator,
+    /// Watch.
+    Watchpoint,
     /// Ordinary samples: the calls are long enough to be seen.
     Samples,
     /// Bursts.
@@ -122,6 +124,7 @@ impl CallSource {
         match self {
             CallSource::Iterator => "iterator",
             CallSource::Samples => "samples",
+            CallSource::Watchpoint => "watchpoint",
             CallSource::Bursts => "bursts",
             CallSource::LowerBound => "lower-bound",
         }

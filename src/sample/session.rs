@@ -25,9 +25,10 @@ use super::rest::Rest;
 use super::slot::{Comings, Since, Slot};
 use super::tasks::{MOST_TASKS, Moment, Spent, TaskStacks, Timelines};
 use super::turns::Turning;
+use super::watch::{Shown, Watching};
 use super::{Fault, SampleOptions, ThreadStack, ThreadStacks, states};
 use crate::error::{Error, ErrorKind, Result};
-use crate::profile::{Meta, Origin, ProcessId, ProcessInfo, Profile, Recorder};
+use crate::profile::{Meta, Origin, ProcessId, ProcessInfo, Profile, Recorder, RunState};
 use crate::target::threads::Threads;
 use crate::target::{access, process};
 use crate::units::Pid;
@@ -386,6 +387,7 @@ struct ProcessSampler<'a> {
     last_us: u64,
     generation: u64,
     bursting: Option<Bursting>,
+    watching: Option<Watching>,
 }
 
 impl<'a> ProcessSampler<'a> {
@@ -428,7 +430,8 @@ impl<'a> ProcessSampler<'a> {
             turning: Turning::default(),
             last_us: shared.now_us(),
             generation: 0,
-            bursting: shared.start_bursts(pid),
+            bursting: None,
+            watching: if std::env::var("NOWATCH").is_ok() { None } else { Watching::new().ok() },
         }
     }
 
@@ -449,6 +452,14 @@ impl<'a> ProcessSampler<'a> {
 
     /// Ends the bursts and keeps what they brought.
     fn end_bursts(&mut self) {
+        if let Some(w) = self.watching.take() {
+            w.debug();
+            for f in w.finish() {
+                let t = &self.part.recorder.profile.tables;
+                let fun = t.get_function(f.function);
+                eprintln!("FOUND {:?} {} {:?} {:?}", t.text(fun.name), f.estimate.calls, f.estimate.error, f.estimate.source);
+            }
+        }
         let harvest = self.bursting.take().and_then(Bursting::finish);
         if let Some(harvest) = harvest {
             harvest.add_to(&mut self.part.recorder.profile, ProcessId(0));
@@ -613,6 +624,20 @@ impl<'a> ProcessSampler<'a> {
             let mut leads = |code, from, to| reader.leads(code, from, to);
             let added = slot.add(recorder, turning, &mut leads, thread, task, until_us);
             happened |= added.happened;
+            if let Some(watching) = &mut self.watching {
+                watching.sample(
+                    &recorder.profile.tables,
+                    reader.as_mut(),
+                    &Shown {
+                        thread: slot.id,
+                        tid: slot.tid,
+                        frames: &slot.frames,
+                        fresh_from: added.fresh_from,
+                        cpu_ns: added.cpu_us * 1000,
+                        on_cpu: added.state.has(RunState::ON_CPU),
+                    },
+                );
+            }
             spent.extend(running.map(|running| Spent {
                 running,
                 state: added.state,

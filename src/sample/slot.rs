@@ -159,6 +159,7 @@ impl Slot {
         self.last_us = until_us;
         (self.version, self.state) = (thread.version, kept);
         Added {
+            fresh_from: fresh,
             state,
             cpu_us,
             happened: moved || thread.holds_gil || on_cpu || used_ns > 0 || self.seen.is_none(),
@@ -311,6 +312,8 @@ impl Comings {
 
 /// What a sample showed of a thread.
 pub struct Added {
+    /// The depth from which on frames are other invocations than in the sample before.
+    pub fresh_from: Option<usize>,
     pub state: RunState,
     /// CPU time, microseconds.
     pub cpu_us: u64,
