@@ -203,6 +203,8 @@ pub struct CodeOffsets {
     pub nlocalsplus: Option<u32>,
     /// `co_stacksize`.
     pub stack_size: u32,
+    /// `co_flags`.
+    pub flags: u32,
     /// `co_exceptiontable` where there is one.
     pub exception_table: Option<u32>,
     /// Bytes from the start that hold all of the above.

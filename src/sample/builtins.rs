@@ -6,8 +6,10 @@
 use rustc_hash::FxHashMap;
 
 use crate::layout::{self, Offsets, object};
-use crate::profile::{FrameId, FunctionKind, Tables};
+use super::Watchable;
+use crate::profile::{FrameId, FunctionId, FunctionKind, Tables};
 use crate::target::memory::{Memory, Range, read_c_string};
+use crate::target::watchpoint::Access;
 
 /// PyCFunctionObject: `m_ml`, `m_self`, `m_module`; PyDescrObject: `d_type`, `d_name`; the same in all versions that
 /// have opcodes.
@@ -16,6 +18,10 @@ const M_SELF: usize = 24;
 const M_MODULE: usize = 32;
 const D_TYPE: usize = 16;
 const D_NAME: usize = 24;
+const D_METHOD: u64 = 40;
+
+/// PyMethodDef: `ml_meth`, after `ml_name`.
+const ML_METH: u64 = 8;
 
 /// PyTypeObject: `tp_methods`, `tp_base`.
 const TP_METHODS: u64 = 232;
@@ -72,6 +78,8 @@ pub struct Builtins {
     objects: FxHashMap<u64, Known>,
     /// By type of the object, `m_ml` or `d_name`, and type of self.
     frames: FxHashMap<[u64; 3], FrameId>,
+    /// Addresses of their method definitions.
+    definitions: FxHashMap<FunctionId, u64>,
     /// Objects that the next sample is to copy, and those that this one has copied.
     wanted: Vec<u64>,
     copied: Vec<u64>,
@@ -85,6 +93,7 @@ impl Builtins {
             kinds: FxHashMap::default(),
             objects: FxHashMap::default(),
             frames: FxHashMap::default(),
+            definitions: FxHashMap::default(),
             wanted: Vec::new(),
             copied: Vec::new(),
         }
@@ -161,9 +170,21 @@ impl Builtins {
         let (frame, lasts) = match kind {
             Kind::MethodDescriptor => {
                 let frame = self.descriptor(memory, tables, head[0], word(D_TYPE), word(D_NAME));
+                let method = address
+                    .checked_add(D_METHOD)
+                    .and_then(|at| memory.read_word(at).ok());
+                if let (Some(frame), Some(method)) = (frame, method) {
+                    self.define(tables, frame, method);
+                }
                 (frame, true)
             }
-            Kind::Function => self.function(memory, tables, head),
+            Kind::Function => {
+                let found = self.function(memory, tables, head);
+                if let (Some(frame), _) = found {
+                    self.define(tables, frame, word(M_ML));
+                }
+                found
+            }
             Kind::Module | Kind::Other => (None, true),
         };
         self.objects.insert(
@@ -176,6 +197,24 @@ impl Builtins {
             },
         );
         frame
+    }
+
+    fn define(&mut self, tables: &Tables, frame: FrameId, definition: u64) {
+        let function = tables.get_frame(frame).function;
+        if self.definitions.len() < MOST_KNOWN {
+            self.definitions.entry(function).or_insert(definition);
+        }
+    }
+
+    /// Where each call of a C function begins: at `ml_meth` of its PyMethodDef.
+    pub fn watchable(&self, memory: &impl Memory, function: FunctionId) -> Option<Watchable> {
+        let definition = self.definitions.get(&function)?;
+        let address = memory.read_word(definition.checked_add(ML_METH)?).ok()?;
+        (address != 0).then_some(Watchable {
+            address,
+            access: Access::Execute,
+            shared: false,
+        })
     }
 
     fn kind(&mut self, memory: &impl Memory, kind: u64) -> Option<Kind> {

@@ -34,11 +34,12 @@ use window::Window;
 
 use super::builtins::Builtins;
 use super::tasks::TaskStacks;
+use super::Watchable;
 use super::{Fault, StackReader, ThreadStacks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::debug_offsets::{self, Mismatch};
 use crate::layout::{Offsets, tables};
-use crate::profile::Tables;
+use crate::profile::{FunctionId, Tables};
 use crate::target::access;
 use crate::target::cpu::Pin;
 use crate::target::locate::Version;
@@ -406,6 +407,13 @@ impl<M: Memory> StackReader for FastReader<M> {
 
     fn is_exact(&self) -> bool {
         self.stillness != Stillness::None
+    }
+
+    fn watchable(&mut self, code: u32, function: FunctionId) -> Option<Watchable> {
+        match code.checked_sub(1) {
+            Some(index) => self.codes.watchable(&self.memory, index),
+            None => self.builtins.as_ref()?.watchable(&self.memory, function),
+        }
     }
 
     fn leads(&mut self, code: u32, from: u32, to: u32) -> bool {

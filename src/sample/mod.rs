@@ -13,10 +13,12 @@ pub mod session;
 mod slot;
 pub mod states;
 pub mod tasks;
+pub mod watch;
 
 use std::time::Duration;
 
-use crate::profile::{FrameId, Mode, Tables};
+use crate::target::watchpoint::Access;
+use crate::profile::{FrameId, FunctionId, Mode, Tables};
 use crate::units::Rate;
 
 /// One frame of a stack that was read.
@@ -55,6 +57,18 @@ pub struct ThreadStack {
     pub version: u64,
     /// Frames, outermost first; may be empty.
     pub frames: Vec<FrameSample>,
+}
+
+/// What has to be watched to count the calls of a function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watchable {
+    /// Where.
+    pub address: u64,
+    /// What happens there: a write at the beginning and the end of each call, or an execution at the beginning.
+    pub access: Access,
+    /// Whether something else may happen there as often as calls: the code object of a function that is made anew again and
+    /// again.
+    pub shared: bool,
 }
 
 /// Local variables of one frame: name and short repr.
@@ -113,6 +127,13 @@ pub trait StackReader {
 
     /// Whether a stack that was read is known to have existed as a whole.
     fn is_exact(&self) -> bool;
+
+    /// What has to be watched to count the calls of a function that was read: its code object as in
+    /// [`FrameSample::code`], 0 for a C function. `None` where its calls leave no trace.
+    fn watchable(&mut self, code: u32, function: FunctionId) -> Option<Watchable> {
+        let _ = (code, function);
+        None
+    }
 
     /// Whether one invocation of a code object ([`FrameSample::code`]) can get from an instruction to another one;
     /// true where the reader cannot say.

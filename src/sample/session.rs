@@ -23,10 +23,12 @@ use super::pyspy::{self, ReaderOptions};
 use super::rest::Rest;
 use super::slot::{Comings, Evidence, Since, Slot};
 use super::tasks::{MOST_TASKS, Moment, Spent, TaskStacks, Timelines};
+use super::watch::{Shown, Watching};
 use super::{Fault, SampleOptions, ThreadStack, ThreadStacks, states};
 use crate::error::{Error, ErrorKind, Result};
-use crate::profile::{Meta, Origin, ProcessInfo, Profile, Recorder};
+use crate::profile::{Meta, Origin, ProcessInfo, Profile, Recorder, RunState};
 use crate::target::threads::Threads;
+use crate::target::watchpoint::{self, Refusal};
 use crate::target::{access, process};
 use crate::units::Pid;
 
@@ -252,6 +254,7 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
     shared.supervisor.unpark();
     shared.progress.processes.fetch_add(1, Ordering::Relaxed);
     let mut sampler = ProcessSampler::new(pid, opened, shared);
+    sampler.start_watching();
     let options = &shared.options;
     let brief = !(options.tasks || options.blocking || options.native);
     let mut clock = Clock::new(options.rate, brief);
@@ -309,6 +312,7 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
         }
     }
     sampler.note_reader();
+    sampler.end_watching();
     sampler.settle();
     sampler.note_states();
     sampler.part.lateness_us = clock.mean_lateness_us();
@@ -371,6 +375,8 @@ struct ProcessSampler<'a> {
     timelines: Timelines,
     last_us: u64,
     generation: u64,
+    /// Counts calls; `None` where that is not wanted or cannot be.
+    watching: Option<Watching>,
 }
 
 impl<'a> ProcessSampler<'a> {
@@ -412,6 +418,7 @@ impl<'a> ProcessSampler<'a> {
             timelines: Timelines::default(),
             last_us: shared.now_us(),
             generation: 0,
+            watching: None,
         }
     }
 
@@ -428,6 +435,47 @@ impl<'a> ProcessSampler<'a> {
         self.part.retried += retried;
         let all = &self.shared.progress.retried;
         all.fetch_add(retried, Ordering::Relaxed);
+    }
+
+    /// Begins to count calls where that is wanted and does not get in the way of how samples are taken.
+    fn start_watching(&mut self) {
+        let reader = self.shared.reader_options();
+        let apart = reader.blocking || reader.native || reader.cross_cpu;
+        if self.shared.options.no_counts || apart {
+            return;
+        }
+        match Watching::new() {
+            Ok(watching) => self.watching = Some(watching),
+            Err(why) => self.note_refusal(why),
+        }
+    }
+
+    /// Ends the counting and keeps what it brought.
+    fn end_watching(&mut self) {
+        let Some(watching) = self.watching.take() else {
+            return;
+        };
+        if std::env::var("EST").is_ok() { watching.debug(); }
+        if let Some(why) = watching.refused() {
+            self.note_refusal(why);
+        }
+        self.part.recorder.profile.counts.extend(watching.finish());
+    }
+
+    fn note_refusal(&mut self, why: Refusal) {
+        let why = match why {
+            Refusal::NotPermitted => format!("not permitted; {}", watchpoint::what_permits()),
+            Refusal::NotAvailable => "this kernel or machine has none".to_string(),
+            Refusal::Busy => "another program uses them".to_string(),
+            // It has ended before it could be watched.
+            Refusal::Gone => return,
+        };
+        let note = format!(
+            "numbers of calls are lower bounds: they are counted by hardware watchpoints ({why})"
+        );
+        if !self.part.notes.contains(&note) {
+            self.part.notes.push(note);
+        }
     }
 
     /// Notes how the reader read. It may have become approximate on the way, so this is asked at its end.
@@ -465,8 +513,10 @@ impl<'a> ProcessSampler<'a> {
     /// Goes on with a new reader after an exec: all threads are new.
     fn reopen(&mut self, opened: Opened) {
         self.note_reader();
+        self.end_watching();
         self.settle();
         self.opened = opened;
+        self.start_watching();
         self.slots.clear();
         self.comings = Comings::new(self.pid);
         (self.tasks, self.timelines) = Default::default();
@@ -508,11 +558,15 @@ impl<'a> ProcessSampler<'a> {
         let generation = self.generation;
         let recorder = &mut self.part.recorder;
         let comings = &mut self.comings;
+        let watching = &mut self.watching;
         if slots.len() != looked.threads {
             slots.retain(|_, slot| {
                 let kept = slot.generation == generation;
                 if !kept {
                     comings.gone(recorder, slot);
+                    if let Some(watching) = watching {
+                        watching.gone(slot.id);
+                    }
                 }
                 kept
             });
@@ -545,6 +599,9 @@ impl<'a> ProcessSampler<'a> {
             } else if thread.os_id != 0 && slot.os_id != thread.os_id {
                 let recorder = &mut self.part.recorder;
                 self.comings.gone(recorder, slot);
+                if let Some(watching) = &mut self.watching {
+                    watching.gone(slot.id);
+                }
                 *slot = self.new_slot(thread, now_us);
             }
             looked.threads += usize::from(slot.generation != self.generation);
@@ -588,6 +645,20 @@ impl<'a> ProcessSampler<'a> {
             };
             let added = slot.add(recorder, &mut evidence, thread, task, until_us);
             happened |= added.happened;
+            if let Some(watching) = &mut self.watching {
+                watching.sample(
+                    &recorder.profile.tables,
+                    reader.as_mut(),
+                    &Shown {
+                        thread: slot.id,
+                        tid: slot.tid,
+                        frames: &thread.frames,
+                        fresh_from: added.fresh,
+                        cpu_ns: added.cpu_us * 1000,
+                        on_cpu: added.state.has(RunState::ON_CPU),
+                    },
+                );
+            }
             spent.extend(running.map(|running| Spent {
                 running,
                 state: added.state,

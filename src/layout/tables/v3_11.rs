@@ -73,6 +73,7 @@ pub const OFFSETS: Offsets = Offsets {
         bytecode: Bytecode::Inline(184),
         nlocalsplus: Some(76),
         stack_size: 68,
+        flags: 48,
         exception_table: Some(40),
         head: 144,
     },

@@ -68,6 +68,7 @@ pub const OFFSETS: Offsets = Offsets {
         bytecode: Bytecode::Inline(208),
         nlocalsplus: Some(72),
         stack_size: 64,
+        flags: 48,
         exception_table: Some(40),
         head: 144,
     },

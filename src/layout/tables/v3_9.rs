@@ -59,6 +59,7 @@ pub const OFFSETS: Offsets = Offsets {
         bytecode: Bytecode::Bytes(48),
         nlocalsplus: None,
         stack_size: 32,
+        flags: 36,
         exception_table: None,
         head: 128,
     },

@@ -7,7 +7,9 @@ use crate::layout::linetable::Lines;
 use crate::layout::opcodes::Calls;
 use crate::layout::{self, Bytecode, Offsets, Shape, at, object};
 use crate::profile::{FrameId, FunctionId, FunctionKind, Tables};
+use crate::sample::Watchable;
 use crate::target::memory::{Memory, Range, read_c_string};
+use crate::target::watchpoint::Access;
 
 /// How long a code object that comes onto a stack anew is believed to be the one it was; then the next sample copies its
 /// first bytes along. If that sample does not come soon, or it is on no stack by then, it is read by itself.
@@ -34,6 +36,10 @@ const MOST_UNITS: u64 = 8 << 20;
 /// No unit: the frame has not started, or its instruction makes no sense.
 pub const NO_UNIT: u32 = u32::MAX;
 
+/// `co_flags` (Include/cpython/code.h): defined in a function; a generator, a coroutine, or both.
+const NESTED: u32 = 0x10;
+const GENERATORS: u32 = 0x20 | 0x80 | 0x200;
+
 /// What makes a code object the same one as before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Identity {
@@ -49,6 +55,11 @@ struct Identity {
 pub struct Code {
     identity: Identity,
     function: FunctionId,
+    address: u64,
+    /// `co_flags`.
+    flags: u32,
+    /// Whether its name is no name that a statement gives: `<lambda>`, `<listcomp>`.
+    is_unnamed: bool,
     /// Address of its first unit.
     start: u64,
     units: u32,
@@ -205,6 +216,24 @@ impl Codes {
         self.codes.get(id.0 as usize)
     }
 
+    /// Where each call writes: at the reference count. By [`CodeId::index`]; `None` for generators, whose calls are resumptions,
+    /// which leave it alone, and for code objects that live for ever (3.12 and newer).
+    pub fn watchable(&self, memory: &impl Memory, index: u32) -> Option<Watchable> {
+        let code = self.get(CodeId(index))?;
+        let address = code.address;
+        let references = memory.read_word(address).ok()?;
+        let lives_for_ever = (references as u32 as i32) < 0;
+        if code.flags & GENERATORS != 0 || lives_for_ever || !address.is_multiple_of(8) {
+            return None;
+        }
+        Some(Watchable {
+            address,
+            access: Access::Write,
+            // A module's code object may have a function made of it in each turn of a loop as well.
+            shared: code.flags & NESTED != 0 || code.is_unnamed,
+        })
+    }
+
     /// Its jumps back, where they can be told.
     fn shape(&mut self, memory: &impl Memory, id: CodeId) -> Option<&Shape> {
         let opcodes = self.offsets.opcodes?;
@@ -276,6 +305,9 @@ impl Codes {
         Some(Code {
             identity,
             function: tables.function(&file, first_line, &name, FunctionKind::Python),
+            address,
+            flags: int_at(coding.flags).unwrap_or(0),
+            is_unnamed: name.starts_with('<'),
             start,
             units: units as u32,
             nlocalsplus: coding.nlocalsplus.and_then(int_at).unwrap_or(0),

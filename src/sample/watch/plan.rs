@@ -1,0 +1,220 @@
+//! Which function is watched next, for how long, and how much all of it may cost the program.
+
+use rand::Rng;
+use rand::rngs::SmallRng;
+
+use super::tally::Tally;
+
+/// Share of the program's CPU time that watches may cost, and what they may cost at the beginning, nanoseconds.
+const SHARE: f64 = 0.007;
+const CREDIT_NS: f64 = 5e6;
+
+/// What may be saved up, and owed at most, nanoseconds.
+const MOST_SAVED_NS: f64 = 10e6;
+const MOST_OWED_NS: f64 = 3e6;
+
+/// Opening or moving a watchpoint, nanoseconds of the program's time.
+const SETTING_NS: f64 = 8_000.0;
+
+/// Hits that a watch is to see, and its limit as a multiple of what is expected; where a function is called often, it is to
+/// be watched for so long all the same.
+const HITS: f64 = 8.0;
+const LIMIT: f64 = 4.0;
+const LEAST_NS: f64 = 75_000.0;
+
+/// Least and most limit of hits.
+const LIMITS: std::ops::RangeInclusive<u32> = 8..=48;
+
+/// Longest watch, nanoseconds of CPU time; and those that are short enough for all registers.
+const LONGEST_NS: f64 = 3e8;
+const SHORT_NS: f64 = 8e6;
+
+/// CPU time between the beginnings of two watches of a function of which 1 % of the time is, in time with it on the
+/// stack, and without; it grows with the number of watches that there were, doubled at so many.
+const GAP_NS: [f64; 2] = [3e6, 60e6];
+const DOUBLED_AT: f64 = 40.0;
+
+/// CPU time from hit to hit below which little can be told.
+const HOPELESS_NS: f64 = 800.0;
+
+/// Functions that are not on the stack out of which one is drawn at a sample.
+const DRAWS: usize = 8;
+
+/// How fast gaps follow what was spent, and how often, nanoseconds of CPU time.
+const GAIN: f64 = 0.15;
+const STEP_NS: f64 = 20e6;
+
+/// What may be spent, and how rarely functions have to be watched for that.
+#[derive(Debug)]
+pub struct Purse {
+    left_ns: f64,
+    /// By this all gaps are longer.
+    stretch: f64,
+    /// Earned and spent since it was adapted last.
+    earned_ns: f64,
+    spent_ns: f64,
+}
+
+impl Default for Purse {
+    fn default() -> Purse {
+        Purse {
+            left_ns: CREDIT_NS,
+            stretch: 1.0,
+            earned_ns: 0.0,
+            spent_ns: 0.0,
+        }
+    }
+}
+
+impl Purse {
+    /// The program has used so much CPU time.
+    pub fn earn(&mut self, cpu_ns: f64) {
+        let part = cpu_ns * SHARE;
+        self.left_ns = (self.left_ns + part).min(MOST_SAVED_NS);
+        self.earned_ns += part;
+        if self.earned_ns >= STEP_NS * SHARE {
+            // What was saved up may be spent within some steps, what is owed has to be saved.
+            let goal_ns = (self.earned_ns + self.left_ns / 20.0).max(0.2 * self.earned_ns);
+            let beyond = (self.spent_ns / goal_ns - 1.0).clamp(-1.0, 4.0);
+            self.stretch = (self.stretch * (GAIN * beyond).exp()).clamp(0.1, 1e4);
+            (self.earned_ns, self.spent_ns) = (0.0, 0.0);
+        }
+    }
+
+    /// Watches have cost the program so much.
+    pub fn spend(&mut self, cost_ns: f64) {
+        self.left_ns -= cost_ns;
+        self.spent_ns += cost_ns;
+    }
+
+    /// A watchpoint is opened or moved.
+    pub fn set(&mut self) {
+        self.spend(SETTING_NS);
+    }
+
+    /// Whether anything may be spent.
+    pub fn has_any(&self) -> bool {
+        self.left_ns > -MOST_OWED_NS
+    }
+}
+
+/// How a function is to be watched.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Plan {
+    /// CPU time, nanoseconds; it ends at the first sample after that.
+    pub length_ns: f64,
+    /// Hits after which it ends at once.
+    pub limit: u32,
+    /// Hits that are expected.
+    pub expected: f64,
+}
+
+impl Plan {
+    /// Whether it is short enough for any register.
+    pub fn is_short(&self) -> bool {
+        self.length_ns <= SHORT_NS
+    }
+}
+
+/// The plan for a function, of which watches that began with it on the stack tell how often it is hit.
+pub fn plan(tally: &Tally, period_ns: f64) -> Plan {
+    let least = *LIMITS.start();
+    let watched_ns: f64 = tally.covered_ns.iter().sum();
+    // By time on the stack: that is when hits come.
+    let on_ns = tally.covered_ns.first().copied().unwrap_or(0.0);
+    let known = tally.begun.first().copied().unwrap_or(0) >= 2 || watched_ns > 50.0 * period_ns;
+    if !known {
+        return Plan {
+            length_ns: 1.0,
+            limit: least,
+            expected: f64::from(least),
+        };
+    }
+    let rate = tally.hits as f64 / on_ns.max(0.1 * watched_ns).max(1.0);
+    let length_ns = (HITS / rate.max(HITS / LONGEST_NS)).min(LONGEST_NS);
+    if length_ns < period_ns {
+        let limit = (rate * LEAST_NS).clamp(f64::from(least), f64::from(*LIMITS.end()));
+        return Plan {
+            length_ns,
+            limit: limit as u32,
+            expected: limit,
+        };
+    }
+    let limit = (LIMIT * rate * length_ns) as u32;
+    Plan {
+        length_ns,
+        limit: limit.clamp(least, *LIMITS.end()),
+        expected: rate * length_ns,
+    }
+}
+
+/// CPU time from one beginning of a watch to the next, in time with the function on the stack (`kind` 0) or without (1):
+/// drawn for each function by itself, so that it does not depend on what else is on the stack.
+fn gap_ns(tally: &Tally, kind: usize, now_ns: f64, random: &mut SmallRng) -> f64 {
+    let now_ns = now_ns.max(1.0);
+    let on = (tally.on_ns(now_ns) / now_ns).clamp(1e-4, 1.0);
+    let weight = (tally.own_ns / now_ns + 0.1 * on).clamp(1e-4, 1.0);
+    let begun = tally.begun.get(kind).copied().unwrap_or(0) as f64;
+    let usual_ns = GAP_NS.get(kind).copied().unwrap_or(1e8) * (1.0 + begun / DOUBLED_AT);
+    // Those that cost less are watched more often: the most is learnt for what may be spent.
+    let cost = (tally.expected_cost.max(0.1)).sqrt();
+    let covered_ns = tally.covered_ns.first().copied().unwrap_or(0.0);
+    let is_hopeless = tally.hits > 100 && tally.hits as f64 * HOPELESS_NS > covered_ns;
+    let cost = if is_hopeless { 8.0 * cost } else { cost };
+    let scaled_ns = match kind {
+        0 => usual_ns * (on / 0.01).sqrt() * (on / weight).sqrt().max(1.0) * cost,
+        _ => usual_ns * (1.0 - on).max(0.01).sqrt() / (weight / 0.01).sqrt().clamp(0.1, 3.0),
+    };
+    // Evenly around the usual: no rhythm of the program can stay in step, and each watch stands for about as much time.
+    random.random_range(0.5..1.5) * scaled_ns
+}
+
+/// By how much more than the usual time a watch of a function is overdue; `None` when it is not due.
+fn overdue(tally: &Tally, kind: usize, now_ns: f64, stretch: f64) -> Option<f64> {
+    let (since_ns, gap_ns) = tally.due.get(kind).copied()?;
+    let passed = (tally.clock_ns(kind, now_ns) - since_ns) / (gap_ns * stretch).max(1.0);
+    (passed >= 1.0).then_some(passed)
+}
+
+/// The function to watch next: the one whose watch is most overdue among those on the stack (`levels`) and some of the
+/// others; `may` says whether one may be watched.
+pub fn choose(
+    tallies: &[Tally],
+    levels: impl Iterator<Item = u32>,
+    now_ns: f64,
+    purse: &Purse,
+    random: &mut SmallRng,
+    may: impl Fn(u32, &Tally) -> bool,
+) -> Option<u32> {
+    let mut best: Option<(f64, u32)> = None;
+    let mut look = |at: u32, on: bool| {
+        let Some(tally) = tallies.get(at as usize) else {
+            return;
+        };
+        if (tally.depth > 0) != on {
+            return;
+        }
+        if let Some(overdue) = overdue(tally, usize::from(!on), now_ns, purse.stretch)
+            && best.is_none_or(|(most, _)| overdue > most)
+            && may(at, tally)
+        {
+            best = Some((overdue, at));
+        }
+    };
+    for level in levels {
+        look(level, true);
+    }
+    for _ in 0..DRAWS.min(tallies.len()) {
+        look(random.random_range(0..tallies.len() as u32), false);
+    }
+    best.map(|(_, at)| at)
+}
+
+/// Sets when a function is due next, after a watch of one kind has begun, or when it was seen first.
+pub fn next(tally: &mut Tally, kind: usize, now_ns: f64, random: &mut SmallRng) {
+    let gap_ns = gap_ns(tally, kind, now_ns, random);
+    let clock_ns = tally.clock_ns(kind, now_ns);
+    if let Some(due) = tally.due.get_mut(kind) {
+        *due = (clock_ns, gap_ns);
+    }
+}
