@@ -5,8 +5,8 @@
 
 use rustc_hash::FxHashMap;
 
-use crate::layout::{self, Offsets, object};
 use super::Watchable;
+use crate::layout::{self, Offsets, object};
 use crate::profile::{FrameId, FunctionId, FunctionKind, Tables};
 use crate::target::memory::{Memory, Range, read_c_string};
 use crate::target::watchpoint::Access;

@@ -32,9 +32,9 @@ use tasks::Tasks;
 use thread::{RawFrame, Thread};
 use window::Window;
 
+use super::Watchable;
 use super::builtins::Builtins;
 use super::tasks::TaskStacks;
-use super::Watchable;
 use super::{Fault, StackReader, ThreadStacks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::debug_offsets::{self, Mismatch};

@@ -17,8 +17,8 @@ pub mod watch;
 
 use std::time::Duration;
 
-use crate::target::watchpoint::Access;
 use crate::profile::{FrameId, FunctionId, Mode, Tables};
+use crate::target::watchpoint::Access;
 use crate::units::Rate;
 
 /// One frame of a stack that was read.

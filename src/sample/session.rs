@@ -455,7 +455,6 @@ impl<'a> ProcessSampler<'a> {
         let Some(watching) = self.watching.take() else {
             return;
         };
-        if std::env::var("EST").is_ok() { watching.debug(); }
         if let Some(why) = watching.refused() {
             self.note_refusal(why);
         }

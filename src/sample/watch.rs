@@ -36,6 +36,9 @@ const MOST_FUNCTIONS: usize = 50_000;
 /// Most threads that are watched at a time: five descriptors and 36 KiB each.
 const MOST_THREADS: usize = 64;
 
+/// Samples after which it is found out anew which functions take most of the time.
+const HOT_EVERY: u64 = 64;
+
 /// Registers for watches of any length; the others are for short ones.
 const LONG_REGISTERS: usize = 2;
 
@@ -118,6 +121,8 @@ struct Thread {
     tallies: Vec<Tally>,
     watchables: Vec<Option<Option<Watchable>>>,
     levels: Vec<Level>,
+    /// Functions that take most of the time, as found every [`HOT_EVERY`] samples.
+    hot: Vec<u32>,
     currents: [Option<Current>; REGISTERS],
     /// CPU time of all samples, and their number.
     cpu_ns: f64,
@@ -184,15 +189,20 @@ impl Watching {
 
     /// Takes over a sample of a thread, which has been added to the profile, ends watches and begins others.
     pub fn sample(&mut self, tables: &Tables, reader: &mut dyn StackReader, shown: &Shown<'_>) {
-        let thread = self
-            .threads
-            .entry(shown.thread)
-            .or_insert_with(Thread::new);
+        let thread = self.threads.entry(shown.thread).or_insert_with(Thread::new);
         thread.take(&mut self.cost, &mut self.places, &mut self.lost);
         thread.show(tables, shown, &mut self.random);
         let cpu_ns = shown.cpu_ns as f64;
         thread.cpu_ns += cpu_ns;
         thread.samples += 1;
+        if thread.samples.is_multiple_of(HOT_EVERY) {
+            thread.hot = plan::hot(&thread.tallies, thread.cpu_ns);
+            for at in &thread.hot {
+                if let Some(tally) = thread.tallies.get_mut(*at as usize) {
+                    plan::hasten(tally, thread.cpu_ns, &mut self.random);
+                }
+            }
+        }
         if let Some(top) = thread.levels.last() {
             let own = thread.tallies.get_mut(top.tally as usize);
             if let Some(own) = own {
@@ -230,13 +240,13 @@ impl Watching {
             let chosen = plan::choose(
                 &thread.tallies,
                 thread.levels.iter().map(|level| level.tally),
+                &thread.hot,
                 thread.cpu_ns,
                 purse,
                 &mut self.random,
                 |at, tally| {
                     let is_watched = watched.iter().flatten().any(|c| c.tally == at);
-                    let fits =
-                        register < LONG_REGISTERS || plan::plan(tally, period_ns).is_short();
+                    let fits = register < LONG_REGISTERS || plan::plan(tally, period_ns).is_short();
                     !is_watched && fits && !refused.contains(&at)
                 },
             );
@@ -298,6 +308,7 @@ impl Watching {
                         plan,
                         watched: Watched {
                             on: kind == 0,
+                            blind: plan.blind,
                             edge,
                             edges_at_ns,
                             at_ns,
@@ -350,22 +361,6 @@ impl Watching {
         }
     }
 
-    /// Debug.
-    pub fn debug(&self) {
-        eprintln!("COST {} {} purse {:?} lost {} places {:x?}", self.cost.ns(), self.cost.error(), self.purse, self.lost, self.places);
-        for (id, t) in &self.threads {
-            eprintln!("THREAD {id:?} cpu {:.3} clock {:.3} lost {:.4} samples {}", t.cpu_ns / 1e9, t.clock.ns / 1e9, t.clock.lost_ns / 1e9, t.samples);
-            for (k, tally) in t.keys.iter().zip(&t.tallies) {
-                let on: Vec<&Watched> = tally.watches.iter().filter(|w| w.on).collect();
-                let spent = on.iter().filter(|w| w.spent).count();
-                let cov: f64 = on.iter().map(|w| w.covered_ns).sum();
-                let hits: usize = tally.watches.iter().map(|w| w.hits_ns.len()).sum();
-                if std::env::var("HITS").is_ok() && tally.own_ns > 3e8 { for w in &on { eprintln!("HITS {} {:?} {:.0} {} {:.0}", k.1.0, w.hits_ns, w.covered_ns, w.spent, w.lost_ns); } }
-                eprintln!("TALLY {:?} on {:.3} own {:.3} seen {} watches on {} off {} spent {} covered {:.4} hits {} {} sites {:x?}", k, tally.on_ns(t.cpu_ns) / 1e9, tally.own_ns / 1e9, tally.seen, tally.begun[0], tally.begun[1], spent, cov / 1e9, hits, tally.hits, tally.sites);
-            }
-        }
-    }
-
     /// The calls of all functions that were watched.
     pub fn finish(mut self) -> Vec<Counted> {
         let threads = std::mem::take(&mut self.threads);
@@ -384,7 +379,6 @@ impl Watching {
                 let Some(watchable) = watchable.flatten() else {
                     continue;
                 };
-                if std::env::var("EST").is_ok() { eprintln!("KEY {key:?}"); }
                 let estimate = self.estimate(&thread, tally, &watchable);
                 found
                     .entry((id, key.1))
@@ -457,6 +451,7 @@ impl Thread {
             tallies: Vec::new(),
             watchables: Vec::new(),
             levels: Vec::new(),
+            hot: Vec::new(),
             currents: Default::default(),
             cpu_ns: 0.0,
             samples: 0,
@@ -521,7 +516,11 @@ impl Thread {
                 };
                 tally.site(instruction);
                 let shared = watchables.get(current.tally as usize);
-                let shared = shared.copied().flatten().flatten().is_some_and(|w| w.shared);
+                let shared = shared
+                    .copied()
+                    .flatten()
+                    .flatten()
+                    .is_some_and(|w| w.shared);
                 if current.access == Access::Write && !shared && current.depth_at_first <= 1 {
                     // On the stack once: the first write is a return, the next one a call.
                     let ends = (current.hits % 2 == 1) == (current.depth_at_first == 1);
@@ -635,7 +634,12 @@ impl Thread {
                     cpu_ns: part.cpu_ns + (until_ns - current.clock_before_ns).max(0.0),
                     hits: part.hits + hits as f64,
                     more: part.more + if whole { more } else { 0.0 },
-                    seen: part.seen + if whole { f64::from(tally.seen_now) } else { 0.0 },
+                    seen: part.seen
+                        + if whole {
+                            f64::from(tally.seen_now)
+                        } else {
+                            0.0
+                        },
                 };
             }
             let lost_ns = self.clock.lost_ns - current.lost_before_ns;

@@ -20,24 +20,30 @@ use crate::profile::{CallEstimate, CallSource};
 const FEWEST: usize = 3;
 
 /// Of the time without the function on the stack so little does not matter when nobody has watched there.
-const NEGLIGIBLE: f64 = 0.02;
+const NEGLIGIBLE: f64 = 0.08;
 
 /// Watches that end at their limit, as a share of all, from which on a function is called often; and the share of the
 /// time in watches that hits take.
 const OFTEN_SPENT: f64 = 0.05;
 const OFTEN_LOST: f64 = 0.2;
 
-/// The quantile of how much time watches cover to which all are cut: so few are shorter.
-const CUT: f64 = 0.05;
+/// The quantile of how much time watches cover to which all are cut: those that are shorter are drawn out.
+const CUT: f64 = 0.15;
+
+/// Watches that were planned with knowledge, from which on the others are left out.
+const SEEING: usize = 6;
 
 /// Samples that see each call, from which on most calls are seen.
 const SEEN_CALLS: f64 = 1.5;
 
 /// The error that is always there, as a share: how times are measured.
-const LEAST: f64 = 0.01;
+const LEAST: f64 = 0.015;
+
+/// By this the spread of watches is too small an error: measured on programs that count their own calls.
+const SPREAD: f64 = 1.5;
 
 /// An error as a share of the number, from which on the number is no more than a lower bound.
-const MOST: f64 = 0.35;
+const MOST: f64 = 0.4;
 
 /// Calls shorter than that many times what a hit costs are too much slowed down by being watched.
 const SHORTEST_OF_COST: f64 = 0.16;
@@ -136,7 +142,10 @@ impl Evidence<'_> {
         let begun_on = self.watches.iter().filter(|watch| watch.on);
         let begun_off = self.watches.len() - begun_on.clone().count();
         let begun_on: Vec<&Watched> = begun_on.collect();
-        if begun_on.len() < FEWEST || self.share <= 0.0 || (self.off_matters() && begun_off < FEWEST) {
+        if begun_on.len() < FEWEST
+            || self.share <= 0.0
+            || (self.off_matters() && begun_off < FEWEST)
+        {
             return self.bound();
         }
         let spent = begun_on.iter().filter(|watch| watch.spent).count() as f64;
@@ -151,13 +160,15 @@ impl Evidence<'_> {
         let Some(found) = found else {
             return self.bound();
         };
-        if std::env::var("EST").is_ok() { eprintln!("EST often {often} calls {:.1} sd {:.1} seen {} watches {}/{} spent {spent} covered {covered:.0} lost {lost:.0} on {:.3} off {:.3} share {}", found.calls, found.error(), self.seen, begun_on.len(), begun_off, self.on_ns/1e9, self.off_ns/1e9, self.share); }
         let slowed = lost / covered.max(1.0) * self.cost_error;
         let calls = found.calls.max(self.seen as f64);
-        let error = found
-            .error()
+        let error = (SPREAD * found.error())
             .hypot(calls * slowed)
-            .hypot(if often { calls * self.error_of_time() } else { 0.0 })
+            .hypot(if often {
+                calls * self.error_of_time()
+            } else {
+                0.0
+            })
             .hypot(calls * LEAST);
         if !(calls.is_finite() && error.is_finite())
             || calls < 0.5
@@ -174,7 +185,12 @@ impl Evidence<'_> {
 
     /// From the first part of each watch, of the same length in all that are near each other in time.
     fn of_short_watches(&self) -> Option<Stratum> {
-        let mut watches: Vec<&Watched> = self.watches.iter().collect();
+        let planned = || self.watches.iter().filter(|watch| !watch.blind);
+        let mut watches: Vec<&Watched> = match planned().filter(|watch| watch.on).count() >= SEEING
+        {
+            true => planned().collect(),
+            false => self.watches.iter().collect(),
+        };
         watches.sort_unstable_by(|a, b| begun_ns(a).total_cmp(&begun_ns(b)));
         let warm = (1.0 - COLD_LOSS_NS / self.period_ns).clamp(0.8, 1.0);
         let count = watches.len();
@@ -238,7 +254,13 @@ impl Evidence<'_> {
                     time_ns: point.length_ns,
                 })
                 .collect();
-            let usual = if stratum <= EDGES { on } else { off };
+            let is_watched = seen.iter().any(|point| point.stratum == EDGES + 1);
+            let usual = match stratum <= EDGES {
+                true => on,
+                false if is_watched => off,
+                // Little time, or there would be watches: called half as often, give or take as much.
+                false => on / 2.0,
+            };
             sum.add(integral(points, whole_ns, usual, unit));
         }
         sum
@@ -411,7 +433,11 @@ fn cut_alike(watches: &[&Watched], share: f64, seen: &mut Vec<Short>) -> Option<
         let (hits, on_ns) = within(watch, length_ns.min(reach_ns));
         let longer = length_ns / length_ns.min(reach_ns).max(1.0);
         // The last hit ended it: half of it is at the end.
-        let half = if longer > 1.0 && is_cut(watch) { 0.5 } else { 0.0 };
+        let half = if longer > 1.0 && is_cut(watch) {
+            0.5
+        } else {
+            0.0
+        };
         let stratum = match watch.on {
             true => watch.edge.min(EDGES),
             false => EDGES + 1,
@@ -460,18 +486,20 @@ fn integral(mut points: Vec<Point>, whole_ns: f64, usual: f64, unit: f64) -> Str
     // One of them alone says nothing about how it would differ from another one.
     sum.variance = match points.as_slice() {
         [_] => sum.calls.powi(2),
-        _ => points
-            .windows(2)
-            .zip(widths.windows(2))
-            .map(|(points, widths)| match (points, widths) {
-                ([a, b], [left, right]) => {
-                    (rate(a) - rate(b)).powi(2) / 2.0 * (left.powi(2) + right.powi(2)) / 2.0
-                }
-                _ => 0.0,
-            })
-            .sum::<f64>()
-            * points.len() as f64
-            / (points.len() - 1) as f64,
+        _ => {
+            points
+                .windows(2)
+                .zip(widths.windows(2))
+                .map(|(points, widths)| match (points, widths) {
+                    ([a, b], [left, right]) => {
+                        (rate(a) - rate(b)).powi(2) / 2.0 * (left.powi(2) + right.powi(2)) / 2.0
+                    }
+                    _ => 0.0,
+                })
+                .sum::<f64>()
+                * points.len() as f64
+                / (points.len() - 1) as f64
+        }
     };
     let freedom = (points.len() as f64 - 1.0).max(1.0) / 1.5;
     sum.doubt = sum.variance.powi(2) / freedom.max(1.0);

@@ -3,6 +3,7 @@
 use rand::Rng;
 use rand::rngs::SmallRng;
 
+use super::COLD_NS;
 use super::tally::Tally;
 
 /// Share of the program's CPU time that watches may cost, and what they may cost at the beginning, nanoseconds.
@@ -38,7 +39,11 @@ const DOUBLED_AT: f64 = 40.0;
 const HOPELESS_NS: f64 = 800.0;
 
 /// Functions that are not on the stack out of which one is drawn at a sample.
-const DRAWS: usize = 8;
+const DRAWS: usize = 2;
+
+/// Share of the time from which on a function is looked at in every sample, and most such functions.
+const HOT: f64 = 0.003;
+const MOST_HOT: usize = 64;
 
 /// How fast gaps follow what was spent, and how often, nanoseconds of CPU time.
 const GAIN: f64 = 0.15;
@@ -107,6 +112,8 @@ pub struct Plan {
     pub limit: u32,
     /// Hits that are expected.
     pub expected: f64,
+    /// Whether nothing is known of the function yet.
+    pub blind: bool,
 }
 
 impl Plan {
@@ -116,28 +123,41 @@ impl Plan {
     }
 }
 
+/// Hits a nanosecond of CPU time with the function on the stack; `None` where that is not known yet.
+fn rate(tally: &Tally, period_ns: f64) -> Option<f64> {
+    let [on_hits, off_hits] = tally.hits.map(|hits| hits as f64);
+    let [on_ns, off_ns] = tally.covered_ns;
+    match tally.begun {
+        // What is added are cold starts, in which hits are, but no time that counts.
+        [begun, _] if begun >= 2 => Some(on_hits / (on_ns + begun as f64 * COLD_NS)),
+        [begun, _] if on_ns + off_ns > 50.0 * period_ns => {
+            Some((on_hits + off_hits) / (on_ns + begun as f64 * COLD_NS).max(0.1 * off_ns))
+        }
+        _ => None,
+    }
+}
+
 /// The plan for a function, of which watches that began with it on the stack tell how often it is hit.
 pub fn plan(tally: &Tally, period_ns: f64) -> Plan {
     let least = *LIMITS.start();
-    let watched_ns: f64 = tally.covered_ns.iter().sum();
-    // By time on the stack: that is when hits come.
-    let on_ns = tally.covered_ns.first().copied().unwrap_or(0.0);
-    let known = tally.begun.first().copied().unwrap_or(0) >= 2 || watched_ns > 50.0 * period_ns;
-    if !known {
+    let Some(rate) = rate(tally, period_ns) else {
         return Plan {
             length_ns: 1.0,
             limit: least,
             expected: f64::from(least),
+            blind: true,
         };
-    }
-    let rate = tally.hits as f64 / on_ns.max(0.1 * watched_ns).max(1.0);
+    };
     let length_ns = (HITS / rate.max(HITS / LONGEST_NS)).min(LONGEST_NS);
     if length_ns < period_ns {
-        let limit = (rate * LEAST_NS).clamp(f64::from(least), f64::from(*LIMITS.end()));
+        // It may be called much more often at times.
+        let dense = rate.max(tally.dense.0);
+        let limit = (dense * LEAST_NS).clamp(f64::from(least), f64::from(*LIMITS.end()));
         return Plan {
             length_ns,
             limit: limit as u32,
-            expected: limit,
+            expected: limit.min(rate * period_ns),
+            blind: false,
         };
     }
     let limit = (LIMIT * rate * length_ns) as u32;
@@ -145,6 +165,7 @@ pub fn plan(tally: &Tally, period_ns: f64) -> Plan {
         length_ns,
         limit: limit.clamp(least, *LIMITS.end()),
         expected: rate * length_ns,
+        blind: false,
     }
 }
 
@@ -152,21 +173,53 @@ pub fn plan(tally: &Tally, period_ns: f64) -> Plan {
 /// drawn for each function by itself, so that it does not depend on what else is on the stack.
 fn gap_ns(tally: &Tally, kind: usize, now_ns: f64, random: &mut SmallRng) -> f64 {
     let now_ns = now_ns.max(1.0);
-    let on = (tally.on_ns(now_ns) / now_ns).clamp(1e-4, 1.0);
-    let weight = (tally.own_ns / now_ns + 0.1 * on).clamp(1e-4, 1.0);
+    let on = (tally.on_ns(now_ns) / now_ns).clamp(1e-5, 1.0);
+    let weight = (tally.own_ns / now_ns + 0.1 * on).clamp(1e-6, 1.0);
     let begun = tally.begun.get(kind).copied().unwrap_or(0) as f64;
     let usual_ns = GAP_NS.get(kind).copied().unwrap_or(1e8) * (1.0 + begun / DOUBLED_AT);
     // Those that cost less are watched more often: the most is learnt for what may be spent.
     let cost = (tally.expected_cost.max(0.1)).sqrt();
-    let covered_ns = tally.covered_ns.first().copied().unwrap_or(0.0);
-    let is_hopeless = tally.hits > 100 && tally.hits as f64 * HOPELESS_NS > covered_ns;
+    let is_hopeless = tally.begun.first().is_some_and(|begun| *begun >= 8)
+        && rate(tally, f64::INFINITY).is_some_and(|rate| rate * HOPELESS_NS > 1.0);
     let cost = if is_hopeless { 8.0 * cost } else { cost };
+    let off_hits = tally.hits.get(1).copied().unwrap_or(0) as f64;
+    let off_cost = (0.5 + off_hits / (1.0 + begun) / 5.0).sqrt();
     let scaled_ns = match kind {
         0 => usual_ns * (on / 0.01).sqrt() * (on / weight).sqrt().max(1.0) * cost,
-        _ => usual_ns * (1.0 - on).max(0.01).sqrt() / (weight / 0.01).sqrt().clamp(0.1, 3.0),
+        _ => {
+            off_cost * usual_ns * (1.0 - on).max(0.01).sqrt()
+                / (weight / 0.01).sqrt().clamp(0.01, 3.0)
+        }
     };
     // Evenly around the usual: no rhythm of the program can stay in step, and each watch stands for about as much time.
     random.random_range(0.5..1.5) * scaled_ns
+}
+
+/// The functions that take most of the time, and for whose calls people ask.
+pub fn hot(tallies: &[Tally], now_ns: f64) -> Vec<u32> {
+    let weight = |tally: &Tally| (tally.own_ns + 0.1 * tally.on_ns(now_ns)) / now_ns.max(1.0);
+    let mut hot: Vec<(u32, f64)> = tallies
+        .iter()
+        .enumerate()
+        .map(|(at, tally)| (at as u32, weight(tally)))
+        .filter(|(_, weight)| *weight >= HOT)
+        .collect();
+    hot.sort_unstable_by(|a, b| b.1.total_cmp(&a.1));
+    hot.truncate(MOST_HOT);
+    hot.into_iter().map(|(at, _)| at).collect()
+}
+
+/// Brings forward what is due far too late for what is known of a function by now.
+pub fn hasten(tally: &mut Tally, now_ns: f64, random: &mut SmallRng) {
+    for kind in 0..2 {
+        let gap_ns = gap_ns(tally, kind, now_ns, random);
+        if let Some((_, due_ns)) = tally.due.get_mut(kind)
+            && *due_ns > 2.0 * gap_ns
+            && due_ns.is_finite()
+        {
+            *due_ns = gap_ns;
+        }
+    }
 }
 
 /// By how much more than the usual time a watch of a function is overdue; `None` when it is not due.
@@ -176,11 +229,12 @@ fn overdue(tally: &Tally, kind: usize, now_ns: f64, stretch: f64) -> Option<f64>
     (passed >= 1.0).then_some(passed)
 }
 
-/// The function to watch next: the one whose watch is most overdue among those on the stack (`levels`) and some of the
-/// others; `may` says whether one may be watched.
+/// The function to watch next: the one whose watch is most overdue among those on the stack (`levels`), those that take
+/// most of the time (`hot`) and some of the others; `may` says whether one may be watched.
 pub fn choose(
     tallies: &[Tally],
     levels: impl Iterator<Item = u32>,
+    hot: &[u32],
     now_ns: f64,
     purse: &Purse,
     random: &mut SmallRng,
@@ -204,6 +258,7 @@ pub fn choose(
     for level in levels {
         look(level, true);
     }
+    hot.iter().for_each(|at| look(*at, false));
     for _ in 0..DRAWS.min(tallies.len()) {
         look(random.random_range(0..tallies.len() as u32), false);
     }

@@ -1,6 +1,8 @@
 //! What is known of one function in one thread: how long it was on the stack, calls that samples told apart, and what
 //! watches saw of it.
 
+use super::COLD_NS;
+
 /// Most watches that are remembered of a function, each with most of its hits.
 pub const MOST_WATCHES: usize = 512;
 pub const MOST_HITS: usize = 64;
@@ -28,6 +30,8 @@ pub struct Watched {
     pub covered_ns: f64,
     /// What hits cost in that time.
     pub lost_ns: f64,
+    /// Whether it was planned when nothing was known of the function yet: its limit may be far too low.
+    pub blind: bool,
     /// Whether it ended at its limit of hits, not when it was planned to.
     pub spent: bool,
     /// Times of the first hits since `covered_ns` began, without what hits cost, nanoseconds: negative for those before it.
@@ -93,8 +97,6 @@ pub struct Tally {
     pub seen: u64,
     /// The same in the sample that is being added.
     pub seen_now: u32,
-    /// Whether it may have been called again without a trace in the samples.
-    pub hides: bool,
     /// When the last watch began, with the function on the stack and without, by the clocks of these; and the time to the next.
     pub due: [(f64, f64); 2],
     /// What a watch is expected to cost, in costs of ten hits.
@@ -102,7 +104,9 @@ pub struct Tally {
     /// Watches that began with the function on the stack, and without.
     pub begun: [u64; 2],
     /// Hits, and CPU time without what hits cost, in watches of both kinds.
-    pub hits: u64,
+    pub hits: [u64; 2],
+    /// Hits a nanosecond in watches that ended at their limit, and how many these were.
+    pub dense: (f64, u64),
     pub covered_ns: [f64; 2],
     pub watches: Vec<Watched>,
     pub sites: Vec<Site>,
@@ -188,7 +192,6 @@ impl Tally {
 
     /// Notes which place wrote.
     pub fn site(&mut self, instruction: u64) {
-        self.hits += 1;
         let known = self.sites.iter().position(|s| s.instruction == instruction);
         if let Some(site) = known.and_then(|at| self.sites.get_mut(at)) {
             site.hits += 1;
@@ -209,6 +212,15 @@ impl Tally {
         }
         if let Some(begun) = self.begun.get_mut(kind) {
             *begun += 1;
+        }
+        let hits: f64 = watched.parts.iter().map(|part| part.hits).sum();
+        if watched.spent {
+            let (sum, count) = self.dense;
+            let rate = hits / (watched.covered_ns + COLD_NS);
+            self.dense = ((sum * count as f64 + rate) / (count + 1) as f64, count + 1);
+        }
+        if let Some(all) = self.hits.get_mut(kind) {
+            *all += hits as u64;
         }
         if self.watches.len() < MOST_WATCHES {
             self.watches.push(watched);
