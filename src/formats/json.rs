@@ -15,8 +15,8 @@ use serde::ser::{SerializeMap, Serializer};
 
 use super::{ExportOptions, Exporter, Loss};
 use crate::error::{Error, Result};
-use crate::profile::{CallEstimate, CallSource};
 use crate::profile::states::{self, Contention, StateTimes};
+use crate::profile::{CallEstimate, CallSource};
 use crate::profile::{
     CallStats, CallTree, FunctionId, FunctionKind, FunctionStats, Origin, Profile,
 };
