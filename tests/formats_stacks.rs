@@ -15,8 +15,9 @@ use biopsy::formats::speedscope::Speedscope;
 use biopsy::formats::{ExportOptions, Exporter, Importer};
 use biopsy::profile::record::Sample;
 use biopsy::profile::{
-    CallStats, EdgeStats, Filter, FunctionKind, FunctionStats, Meta, Origin, ProcessId,
-    ProcessInfo, Profile, Recorder, RunState, Split, Tables, ThreadInfo,
+    CallEstimate, CallSource, CallStats, Counted, EdgeStats, Filter, FunctionId, FunctionKind,
+    FunctionStats, Meta, Origin, ProcessId, ProcessInfo, Profile, Recorder, RunState, Split,
+    Tables, ThreadId, ThreadInfo,
 };
 use proptest::prelude::*;
 
@@ -57,18 +58,11 @@ fn record(recorder: &mut Recorder, thread: u64, samples: &[(&[Frame], u64, Optio
     });
     for (frames, ms, fresh_from) in samples {
         let tables = &mut recorder.profile.tables;
-        let stack = frames
-            .iter()
-            .fold(None, |stack, &(file, line, name, running)| {
-                let kind = if file == "~" {
-                    FunctionKind::Builtin
-                } else {
-                    FunctionKind::Python
-                };
-                let function = tables.function(file, line, name, kind);
-                let frame = tables.frame(function, running);
-                Some(tables.stack(stack, frame))
-            });
+        let stack = frames.iter().fold(None, |stack, frame| {
+            let function = function(tables, frame);
+            let frame = tables.frame(function, frame.3);
+            Some(tables.stack(stack, frame))
+        });
         recorder.add(Sample {
             thread,
             stack: stack.expect("a frame"),
@@ -81,7 +75,45 @@ fn record(recorder: &mut Recorder, thread: u64, samples: &[(&[Frame], u64, Optio
     }
 }
 
-/// Recursion, direct and in a ring; two threads; a C function; equal names; odd names; a deep stack.
+fn function(tables: &mut Tables, &(file, line, name, _): &Frame) -> FunctionId {
+    let kind = if file == "~" {
+        FunctionKind::Builtin
+    } else {
+        FunctionKind::Python
+    };
+    tables.function(file, line, name, kind)
+}
+
+/// Says how often a function was called in a thread, by whom, and how far off that may be.
+fn count(
+    profile: &mut Profile,
+    thread: u32,
+    callee: &Frame,
+    calls: f64,
+    error: Option<f64>,
+    callers: &[(Frame, f64)],
+) {
+    let tables = &mut profile.tables;
+    profile.counts.push(Counted {
+        thread: ThreadId(thread),
+        function: function(tables, callee),
+        estimate: CallEstimate {
+            calls,
+            error,
+            source: match error {
+                Some(_) => CallSource::Watchpoint,
+                None => CallSource::LowerBound,
+            },
+        },
+        callers: callers
+            .iter()
+            .map(|(caller, share)| (function(tables, caller), *share))
+            .collect(),
+    });
+}
+
+/// Recursion, direct and in a ring; two threads; a C function; equal names; odd names; a deep stack; calls that were
+/// counted in both threads, in one and in none.
 fn rich() -> Profile {
     let mut recorder = Recorder::default();
     recorder.profile.processes.push(ProcessInfo {
@@ -119,6 +151,18 @@ fn rich() -> Profile {
             (&[FIB, FIB_BASE], 19, Some(0)),
         ],
     );
+    let profile = &mut recorder.profile;
+    let of_fib = [(MAIN, 0.05), (FIB, 0.95)];
+    count(profile, 0, &FIB, 176.6, Some(5.3), &of_fib);
+    count(profile, 0, &SUM, 8123.4, Some(97.0), &[(FIB, 1.0)]);
+    count(profile, 1, &SUM, 12.0, None, &[]);
+    let of_package = [(PACKAGE_B, 1.0)];
+    count(profile, 0, &UNICODE, 250.2, Some(12.5), &of_package);
+    count(profile, 1, &UNICODE, 64.0, Some(4.1), &[(ODD, 0.95)]);
+    count(profile, 0, &INIT_B, 3.0, Some(0.2), &[(MAIN, 1.0)]);
+    let of_even = [(WORKER, 0.1), (ODD, 0.9)];
+    count(profile, 1, &EVEN, 33.3, Some(1.7), &of_even);
+    count(profile, 1, &ODD, 41.0, Some(2.4), &[(EVEN, 0.97)]);
     recorder.profile.meta = Meta {
         command: "python3 /srv/app/main.py --größe <3".to_string(),
         python: "3.11.7".to_string(),

@@ -305,7 +305,10 @@ impl super::Profile {
 #[cfg(test)]
 mod tests {
     use super::super::record::Sample;
-    use super::super::{Filter, FunctionKind, ProcessId, Recorder, RunState, ThreadInfo};
+    use super::super::{
+        CallEstimate, CallSource, Counted, Filter, FunctionKind, ProcessId, Recorder, RunState,
+        ThreadId, ThreadInfo,
+    };
     use super::*;
 
     /// `samples`: stacks outermost first, `name:line`, each of 1 ms; fresh_from as given.
@@ -380,11 +383,29 @@ mod tests {
     }
 
     #[test]
-    fn short_calls_are_a_lower_bound_with_all_that_leads_to_them() {
+    fn what_was_not_counted_is_a_lower_bound_along_all_edges() {
         let mut samples = vec![("main:1 f:2", Some(0))];
         samples.extend([("main:1 f:2 g:3", Some(2)); 8]);
+        samples.push(("main:1 f:2 h:1", Some(2)));
         let mut recorder = record(&samples);
-        recorder.profile.meta.rate_hz = 1000.0;
+        for (name, calls, error, source) in [
+            ("main", 1.0, Some(0.02), CallSource::Samples),
+            ("f", 3.2, Some(0.16), CallSource::Watchpoint),
+            ("g", 70.0, None, CallSource::LowerBound),
+        ] {
+            let profile = &mut recorder.profile;
+            let function = (profile.tables).function("a.py", 1, name, FunctionKind::Python);
+            profile.counts.push(Counted {
+                thread: ThreadId(0),
+                function,
+                estimate: CallEstimate {
+                    calls,
+                    error,
+                    source,
+                },
+                callers: Vec::new(),
+            });
+        }
         let profile = &recorder.profile;
         let tree = CallTree::of(profile, &Filter::default());
         let stats = CallStats::of(&tree, &profile.tables);
@@ -398,12 +419,15 @@ mod tests {
             row.lower_bound
         };
         assert_eq!(
-            [bound("main"), bound("f"), bound("g")],
-            [false, false, true]
+            ["main", "f", "g", "h"].map(bound),
+            [false, false, true, true]
         );
+        let calls = |name| row(&stats, &profile.tables, name).ncalls;
+        assert_eq!(["main", "f", "g", "h"].map(calls), [1, 3, 70, 1]);
         assert!(stats.group(0).rows.iter().any(|row| row.lower_bound));
         let certainty = stats.certainty(&tree);
-        assert_eq!((certainty.estimates, certainty.lower_bounds), (2, 1));
+        assert_eq!((certainty.estimates, certainty.lower_bounds), (2, 2));
+        assert_eq!(certainty.median_error, Some(0.16 / 3.2));
         // Of a tree without estimates nothing is known but that what is there was called.
         let bare = CallTree {
             estimates: FxHashMap::default(),

@@ -2,8 +2,9 @@
 
 use biopsy::profile::record::Sample;
 use biopsy::profile::{
-    CallStats, EdgeStats, FrameId, FunctionKind, FunctionStats, Meta, Mode, Origin, ProcessId,
-    ProcessInfo, Profile, Recorder, Run, RunState, StackId, Tables, ThreadId, ThreadInfo,
+    CallEstimate, CallSource, CallStats, Counted, EdgeStats, FrameId, FunctionId, FunctionKind,
+    FunctionStats, Meta, Mode, Origin, ProcessId, ProcessInfo, Profile, Recorder, Run, RunState,
+    StackId, Tables, ThreadId, ThreadInfo,
 };
 
 /// Numbers that look random and are always the same (xorshift64*).
@@ -33,7 +34,7 @@ pub fn wall_s(profile: &Profile) -> f64 {
 }
 
 /// Everything at once: two processes, threads with and without names, recursion, all kinds of functions,
-/// all states, names that hurt.
+/// all states, names that hurt, calls that were counted in all threads, in some and in none.
 pub fn rich() -> Profile {
     let mut recorder = Recorder::default();
     let profile = &mut recorder.profile;
@@ -137,6 +138,64 @@ pub fn rich() -> Profile {
             state,
         });
     }
+    let watched = CallSource::Watchpoint;
+    let counts: [(_, _, _, _, _, &[_]); 10] = [
+        (main, "<module>", 1.0, Some(0.1), CallSource::Samples, &[]),
+        (main, "main", 3.4, Some(0.7), watched, &[("<module>", 1.0)]),
+        (child, "main", 2.0, Some(0.3), watched, &[("<module>", 1.0)]),
+        (
+            main,
+            "fib",
+            177.2,
+            Some(9.1),
+            watched,
+            &[("main", 0.02), ("fib", 0.98)],
+        ),
+        (child, "fib", 5.0, None, CallSource::LowerBound, &[]),
+        (
+            main,
+            "sum",
+            12_345.6,
+            Some(123.5),
+            watched,
+            &[("fib", 0.8), ("main", 0.15)],
+        ),
+        (worker, "run", 1.0, Some(0.02), CallSource::Samples, &[]),
+        (
+            worker,
+            "wait",
+            2.0,
+            Some(0.1),
+            CallSource::Samples,
+            &[("run", 1.0)],
+        ),
+        (
+            worker,
+            "acquire",
+            41.7,
+            Some(4.1),
+            watched,
+            &[("wait", 1.0)],
+        ),
+        (main, "odd", 3.0, None, CallSource::LowerBound, &[]),
+    ];
+    for (thread, name, calls, error, source, callers) in counts {
+        let tables = &mut recorder.profile.tables;
+        let counted = Counted {
+            thread,
+            function: function(tables, name),
+            estimate: CallEstimate {
+                calls,
+                error,
+                source,
+            },
+            callers: callers
+                .iter()
+                .map(|(caller, share)| (function(tables, caller), *share))
+                .collect(),
+        };
+        recorder.profile.counts.push(counted);
+    }
     recorder.profile
 }
 
@@ -144,32 +203,37 @@ fn stack(tables: &mut Tables, text: &str) -> StackId {
     let mut stack = None;
     for part in text.split(' ') {
         let (name, line) = part.split_once(':').expect("name:line");
-        let (file, first, name, kind) = match name {
-            "sum" => (
-                "~",
-                0,
-                "<built-in method builtins.sum>",
-                FunctionKind::Builtin,
-            ),
-            "acquire" => {
-                let name = "<method 'acquire' of '_thread.lock' objects>";
-                ("~", 0, name, FunctionKind::Builtin)
-            }
-            "native" => ("/usr/lib/libssl.so.3", 0, "SSL_read", FunctionKind::Native),
-            "odd" => (
-                "/srv/a b/\u{202e}.py",
-                5,
-                "</script>\n\u{1b}\"\u{0}\u{10348}",
-                FunctionKind::Python,
-            ),
-            "lambda" => ("/srv/app.py", 8, "<lambda>", FunctionKind::Python),
-            name => ("/srv/app.py", 1, name, FunctionKind::Python),
-        };
-        let function = tables.function(file, first, name, kind);
+        let function = function(tables, name);
         let frame = tables.frame(function, line.parse().expect("line"));
         stack = Some(tables.stack(stack, frame));
     }
     stack.expect("not empty")
+}
+
+/// The function with a name of [`rich`]'s stacks.
+fn function(tables: &mut Tables, name: &str) -> FunctionId {
+    let (file, first, name, kind) = match name {
+        "sum" => (
+            "~",
+            0,
+            "<built-in method builtins.sum>",
+            FunctionKind::Builtin,
+        ),
+        "acquire" => {
+            let name = "<method 'acquire' of '_thread.lock' objects>";
+            ("~", 0, name, FunctionKind::Builtin)
+        }
+        "native" => ("/usr/lib/libssl.so.3", 0, "SSL_read", FunctionKind::Native),
+        "odd" => (
+            "/srv/a b/\u{202e}.py",
+            5,
+            "</script>\n\u{1b}\"\u{0}\u{10348}",
+            FunctionKind::Python,
+        ),
+        "lambda" => ("/srv/app.py", 8, "<lambda>", FunctionKind::Python),
+        name => ("/srv/app.py", 1, name, FunctionKind::Python),
+    };
+    tables.function(file, first, name, kind)
 }
 
 /// Exact statistics with floats that have no short decimal form, and edges of both kinds.
