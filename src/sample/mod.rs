@@ -15,6 +15,7 @@ mod slot;
 pub mod states;
 pub mod tasks;
 pub mod turns;
+pub mod watched;
 
 use std::time::Duration;
 

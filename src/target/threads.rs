@@ -231,7 +231,8 @@ pub fn switches(pid: Pid) -> Option<Vec<(Tid, char, u64)>> {
     listed(pid).into_iter().map(look).collect()
 }
 
-fn listed(pid: Pid) -> Vec<Tid> {
+/// The threads of `pid`, by id; none when it is gone.
+pub fn listed(pid: Pid) -> Vec<Tid> {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
         return Vec::new();
     };

@@ -105,12 +105,17 @@ pub struct Watch {
 impl Watch {
     /// Opens what all watchpoints of a thread share; nothing is watched yet.
     pub fn open(tid: Tid) -> Result<Watch, Refusal> {
+        Watch::open_with(tid, ring::PAGES)
+    }
+
+    /// The same with so many pages of events, a power of two. Each holds 128 hits.
+    pub fn open_with(tid: Tid, pages: usize) -> Result<Watch, Refusal> {
         let mut attributes = attributes();
         attributes.type_ = PERF_TYPE_SOFTWARE;
         attributes.config = u64::from(PERF_COUNT_SW_DUMMY);
         attributes.set_context_switch(1);
         let carrier = open(&mut attributes, tid)?;
-        let ring = Ring::of(&carrier).ok_or(Refusal::NotAvailable)?;
+        let ring = Ring::of(&carrier, pages).ok_or(Refusal::NotAvailable)?;
         Ok(Watch {
             tid,
             carrier,
@@ -320,6 +325,42 @@ fn last_refusal() -> Refusal {
         Some(libc::ENOSPC | libc::EMFILE | libc::ENFILE | libc::EBUSY) => Refusal::Busy,
         _ => Refusal::NotAvailable,
     }
+}
+
+/// Allows this process as many descriptors as it may have: each thread that is watched takes up to five. How many that
+/// are.
+pub fn allow_descriptors() -> u64 {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the kernel writes to `limit`, then reads it; the soft limit of this process is raised to its hard one.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) != 0 {
+            return 0;
+        }
+        let raised = libc::rlimit {
+            rlim_cur: limit.rlim_max,
+            ..limit
+        };
+        if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) == 0 {
+            raised.rlim_cur
+        } else {
+            limit.rlim_cur
+        }
+    }
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`, the clock of events.
+pub fn now_ns() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the kernel writes to `time`.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
 
 /// The id of the calling thread.
