@@ -45,8 +45,8 @@ const WINDOW: Duration = Duration::from_millis(20);
 const LONGEST_REST: f64 = 100.0;
 /// Hits from which our cost of one is measured.
 const CALIBRATION: u32 = 3000;
-/// How sure that cost is in other threads.
-const COST_ERROR: f64 = 0.1;
+/// How sure that cost is in other threads: they lose more where the exception throws out what they work on.
+const COST_ERROR: f64 = 0.2;
 /// Where hits take more of a window, nothing can be taken out.
 const FULL: f64 = 0.75;
 
@@ -144,7 +144,8 @@ pub fn count(
     options: &CountOptions,
 ) -> Result<Outcome> {
     watchpoint::allow_descriptors();
-    let cost_ns = watchpoint::cost_of_a_hit(CALIBRATION).map_err(|why| refused(pid, why))?;
+    let cost_ns =
+        watchpoint::cost_of_a_hit_at_work(CALIBRATION).map_err(|why| refused(pid, why))?;
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let sampler = scope.spawn(|| callers::watch(pid, words, &over));
@@ -637,7 +638,7 @@ impl<'a> Counter<'a> {
                 "its calls are too short beside what watching one costs: the number is a lower bound".to_string(),
             );
             // As many a second as there were with all that hits took.
-            let slowed: f64 = self.shown.iter().map(|shown| of(shown)).sum();
+            let slowed: f64 = self.shown.iter().map(of).sum();
             let length = number * WINDOW.as_secs_f64();
             return (counted as f64 + rest * slowed / length, Sure::AtLeast);
         }
