@@ -9,6 +9,7 @@ mod callers;
 mod durations;
 mod pairing;
 mod threads;
+mod windows;
 mod writers;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +29,7 @@ use crate::target::{access, process};
 use crate::units::Pid;
 use pairing::{Rules, Tally, Window, Write};
 use threads::{Hit, Thread, Watches};
+use windows::{Shown, Windows};
 use writers::BEFORE;
 
 /// Functions that can be counted at a time.
@@ -45,11 +47,6 @@ const WINDOW: Duration = Duration::from_millis(20);
 const LONGEST_REST: f64 = 100.0;
 /// Hits from which our cost of one is measured.
 const CALIBRATION: u32 = 3000;
-/// How sure that cost is in other threads: they lose more where the exception throws out what they work on.
-const COST_ERROR: f64 = 0.2;
-/// Where hits take more of a window, nothing can be taken out.
-const FULL: f64 = 0.75;
-
 /// A function to count.
 #[derive(Debug, Clone)]
 pub struct Word {
@@ -189,20 +186,12 @@ enum Phase {
         since_ns: u64,
         hits: u64,
         calls: [u64; REGISTERS],
+        /// CPU time and waiting, nanoseconds.
+        times: (u64, u64),
     },
     Rest {
         until_ns: u64,
     },
-}
-
-/// What one window showed.
-#[derive(Debug, Clone, Copy)]
-struct Shown {
-    /// Seconds, without what hits took.
-    natural: f64,
-    calls: [u64; REGISTERS],
-    /// Share that hits took.
-    cost: f64,
 }
 
 struct Counter<'a> {
@@ -216,7 +205,7 @@ struct Counter<'a> {
     gone: [bool; REGISTERS],
     rules: Rules,
     phase: Phase,
-    shown: Vec<Shown>,
+    windows: Windows,
     /// Lengths of a window between two.
     rest: f64,
     rest_ns: u64,
@@ -262,7 +251,7 @@ impl<'a> Counter<'a> {
             tallies: words.iter().map(|_| Tally::default()).collect(),
             gone: [false; REGISTERS],
             phase: Phase::Always,
-            shown: Vec::new(),
+            windows: Windows::default(),
             rest: 1.0,
             rest_ns: 0,
             began_ns: 0,
@@ -461,6 +450,7 @@ impl<'a> Counter<'a> {
                     since_ns: now_ns,
                     hits: self.watches.hits,
                     calls: self.calls(),
+                    times: self.watches.times(),
                 };
                 self.watches.go_on();
             }
@@ -468,26 +458,26 @@ impl<'a> Counter<'a> {
                 since_ns,
                 hits,
                 calls,
+                times,
             } if now_ns.saturating_sub(since_ns) >= WINDOW.as_nanos() as u64 => {
                 self.watches.pause();
                 self.take();
                 self.close();
-                let length = now_ns.saturating_sub(since_ns) as f64 / 1e9;
                 let hits = self.watches.hits.saturating_sub(hits) as f64;
-                let lost = hits * self.rules.cost_ns as f64 / 1e9;
                 let mut new = self.calls();
                 for (new, old) in new.iter_mut().zip(calls) {
                     *new = new.saturating_sub(old);
                 }
-                self.shown.push(Shown {
-                    natural: (length - lost).max(length * 0.01),
+                self.windows.shown.push(Shown {
+                    seconds: now_ns.saturating_sub(since_ns) as f64 / 1e9,
+                    lost: hits * self.rules.cost_ns as f64 / 1e9,
                     calls: new,
-                    cost: (lost / length).min(1.0),
                 });
-                // The mean of the last few windows, so that a quiet one does not begin a costly time.
-                let last = self.shown.iter().rev().take(10);
-                let cost = last.clone().map(|shown| shown.cost).sum::<f64>() / last.count() as f64;
-                self.rest = cost / MOST_COST;
+                let (cpu_ns, waited_ns) = self.watches.times();
+                self.windows.cpu += cpu_ns.saturating_sub(times.0) as f64 / 1e9;
+                self.windows.waited += waited_ns.saturating_sub(times.1) as f64 / 1e9;
+                // So that a quiet window does not begin a costly time.
+                self.rest = self.windows.cost_of_late() / MOST_COST;
                 self.begin_rest();
             }
             Phase::Rest { .. } | Phase::Window { .. } => {}
@@ -517,17 +507,18 @@ impl<'a> Counter<'a> {
                 self.watches.came
             ));
         }
-        if !self.shown.is_empty() {
+        if !self.windows.shown.is_empty() {
             notes.push(format!(
                 "calls are so many that watching all of them would take more than {:.0} % of a thread's time: watched in {} \
                  windows of {} ms, and estimated (~) from these; calls longer than that have no duration here; --all watches \
                  everything",
                 MOST_COST * 100.0,
-                self.shown.len(),
+                self.windows.shown.len(),
                 WINDOW.as_millis()
             ));
         }
-        let checked = self.shown.is_empty() && !is_lower && self.watches.came == 0 && !self.died;
+        let checked =
+            self.windows.shown.is_empty() && !is_lower && self.watches.came == 0 && !self.died;
         let mut functions = Vec::new();
         let calls = self.calls();
         let tallies = std::mem::take(&mut self.tallies);
@@ -597,6 +588,13 @@ impl<'a> Counter<'a> {
                     .to_string(),
             );
         }
+        let median = tally.durations.percentiles([0.5]);
+        if median.is_some_and(|[median]| median * 4 < self.rules.cost_ns) {
+            notes.push(format!(
+                "watching a call takes {:.1} us, far more than the call: durations below a microsecond or two are not sure",
+                2.0 * self.rules.cost_ns as f64 / 1e3
+            ));
+        }
         if !self.writers.knows_create {
             notes.push(
                 "this Python has no symbols: each function object made of it counts as two calls more".to_string(),
@@ -614,35 +612,22 @@ impl<'a> Counter<'a> {
         notes: &mut Vec<String>,
     ) -> (f64, Sure) {
         let at_least = (counted as f64, Sure::AtLeast);
-        if self.shown.is_empty() {
+        if self.windows.shown.is_empty() {
             return match is_lower {
                 true => at_least,
                 false => (counted as f64, Sure::Counted),
             };
         }
-        let of = |shown: &Shown| shown.calls.get(index).copied().unwrap_or(0) as f64;
-        let number = self.shown.len() as f64;
-        let cost = self.shown.iter().map(|shown| shown.cost).sum::<f64>() / number;
-        let rates: Vec<f64> = self
-            .shown
-            .iter()
-            .map(|shown| of(shown) / shown.natural)
-            .collect();
-        let mean = rates.iter().sum::<f64>() / number;
-        let spread = rates.iter().map(|rate| (rate - mean).powi(2)).sum::<f64>();
-        let error = (spread / (number - 1.0).max(1.0) / number).sqrt();
-        let systematic = mean * COST_ERROR * cost / (1.0 - cost).max(0.01);
-        let rest = self.rest_ns as f64 / 1e9;
-        if cost > FULL {
+        let found = self
+            .windows
+            .estimate(index, counted, self.rest_ns as f64 / 1e9);
+        if found.1 == Sure::AtLeast {
             notes.push(
-                "its calls are too short beside what watching one costs: the number is a lower bound".to_string(),
+                "its calls are too short beside what watching one costs, or too few windows were watched: the number is a lower \
+                 bound"
+                    .to_string(),
             );
-            // As many a second as there were with all that hits took.
-            let slowed: f64 = self.shown.iter().map(of).sum();
-            let length = number * WINDOW.as_secs_f64();
-            return (counted as f64 + rest * slowed / length, Sure::AtLeast);
         }
-        let error = rest * (error.powi(2) + systematic.powi(2)).sqrt();
-        (counted as f64 + rest * mean, Sure::Estimated(error))
+        found
     }
 }

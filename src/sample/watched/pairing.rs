@@ -230,7 +230,8 @@ impl ThreadCalls {
             None => 1.0,
             Some(window) => {
                 let length = window.length_ns;
-                let left = length.saturating_sub(passed).max(length / 50 + 1);
+                // Of calls nearly as long as a window too few are seen to say more.
+                let left = length.saturating_sub(passed).max(length / 4 + 1);
                 window.stands_for * length as f64 / left as f64
             }
         };

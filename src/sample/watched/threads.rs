@@ -208,6 +208,13 @@ impl Watches {
         most.min(1.0)
     }
 
+    /// CPU time of the threads that were hit, and the time for which they waited for a CPU, nanoseconds.
+    pub fn times(&self) -> (u64, u64) {
+        let hit = self.threads.iter().filter(|(_, thread)| thread.hits > 0);
+        hit.filter_map(|(tid, _)| threads::times(self.pid, *tid))
+            .fold((0, 0), |sum, times| (sum.0 + times.0, sum.1 + times.1))
+    }
+
     /// Watches nothing until [`Watches::go_on`].
     pub fn pause(&mut self) {
         self.on = false;
