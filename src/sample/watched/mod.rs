@@ -45,8 +45,11 @@ const LOOK: Duration = Duration::from_millis(200);
 /// The length of a window, and most windows' lengths between two.
 const WINDOW: Duration = Duration::from_millis(20);
 const LONGEST_REST: f64 = 100.0;
-/// Hits from which our cost of one is measured.
-const CALIBRATION: u32 = 3000;
+/// Hits from which the cost of one is measured, how many of these measurements count, and how often one is made: what else
+/// the machine does changes it.
+const CALIBRATION: u32 = 200;
+const CALIBRATIONS: usize = 7;
+const CALIBRATE: Duration = Duration::from_secs(1);
 /// A function to count.
 #[derive(Debug, Clone)]
 pub struct Word {
@@ -141,12 +144,14 @@ pub fn count(
     options: &CountOptions,
 ) -> Result<Outcome> {
     watchpoint::allow_descriptors();
-    let cost_ns =
-        watchpoint::cost_of_a_hit_at_work(CALIBRATION).map_err(|why| refused(pid, why))?;
+    let costs: Vec<u64> = (0..CALIBRATIONS)
+        .map(|_| watchpoint::cost_of_a_hit_at_work(CALIBRATION))
+        .collect::<Result<_, Refusal>>()
+        .map_err(|why| refused(pid, why))?;
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let sampler = scope.spawn(|| callers::watch(pid, words, &over));
-        let mut counter = Counter::new(pid, words, writers, options, cost_ns);
+        let mut counter = Counter::new(pid, words, writers, options, costs);
         let result = counter.run();
         over.store(true, Ordering::SeqCst);
         sampler.thread().unpark();
@@ -202,6 +207,9 @@ struct Counter<'a> {
     writers: Writers,
     watches: Watches,
     tallies: Vec<Tally>,
+    /// What a hit cost when that was measured last.
+    costs: Vec<u64>,
+    calibrated: Instant,
     gone: [bool; REGISTERS],
     rules: Rules,
     phase: Phase,
@@ -222,7 +230,7 @@ impl<'a> Counter<'a> {
         words: &'a [Word],
         writers: Writers,
         options: &'a CountOptions<'a>,
-        cost_ns: u64,
+        costs: Vec<u64>,
     ) -> Counter<'a> {
         let words = words.get(..words.len().min(REGISTERS)).unwrap_or_default();
         let addresses: Vec<u64> = words.iter().map(|word| word.address).collect();
@@ -243,12 +251,14 @@ impl<'a> Counter<'a> {
             rules: Rules {
                 ends,
                 knows_keep: writers.knows_keep,
-                cost_ns,
+                cost_ns: median(&costs),
                 window: None,
             },
             writers,
             watches: Watches::new(pid, &addresses),
             tallies: words.iter().map(|_| Tally::default()).collect(),
+            costs,
+            calibrated: Instant::now(),
             gone: [false; REGISTERS],
             phase: Phase::Always,
             windows: Windows::default(),
@@ -411,6 +421,9 @@ impl<'a> Counter<'a> {
         if self.words.iter().zip(self.gone).all(|(_, gone)| gone) {
             return false;
         }
+        if self.calibrated.elapsed() >= CALIBRATE {
+            self.calibrate();
+        }
         let share = self.watches.busiest(self.rules.cost_ns);
         if self.phase == Phase::Always && share > MOST_COST && !self.options.everything {
             self.close();
@@ -421,6 +434,16 @@ impl<'a> Counter<'a> {
             self.begin_rest();
         }
         true
+    }
+
+    /// Measures the cost of a hit again, and takes the median of the last few.
+    fn calibrate(&mut self) {
+        self.calibrated = Instant::now();
+        if let Ok(cost_ns) = watchpoint::cost_of_a_hit_at_work(CALIBRATION) {
+            self.costs.remove(0);
+            self.costs.push(cost_ns);
+        }
+        self.rules.cost_ns = median(&self.costs).min(self.watches.least_gap_ns);
     }
 
     fn begin_rest(&mut self) {
@@ -630,4 +653,10 @@ impl<'a> Counter<'a> {
         }
         found
     }
+}
+
+fn median(values: &[u64]) -> u64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    sorted.get(sorted.len() / 2).copied().unwrap_or(0)
 }
