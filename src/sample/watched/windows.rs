@@ -133,7 +133,8 @@ mod tests {
     #[test]
     fn what_cannot_be_told_is_a_lower_bound() {
         let full = windows(50, 0.019, 0.0, || 1000);
-        assert_eq!(full.estimate(0, 50_000, 1.0), (100_000.0, Sure::AtLeast));
+        let (calls, sure) = full.estimate(0, 50_000, 1.0);
+        assert!((calls - 100_000.0).abs() < 1e-3 && sure == Sure::AtLeast);
         let busy = windows(50, 0.009, 0.5, || 500);
         assert_eq!(busy.estimate(0, 0, 1.0).1, Sure::AtLeast);
         assert_eq!(Windows::default().estimate(0, 5, 1.0), (5.0, Sure::AtLeast));
