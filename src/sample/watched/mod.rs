@@ -2,7 +2,7 @@
 //! code objects in every thread, which each call writes when it begins and when it ends.
 //!
 //! A hit costs its thread some microseconds, which are taken out of durations. Where hits would take more than
-//! [`MOST_COST`] of a thread's CPU time, only windows at random moments are watched from then on, and what they show stands
+//! [`MOST_COST`] of a thread's CPU time (and more than a little of all time), only windows at random moments are watched from then on, and what they show stands
 //! for the rest.
 
 mod callers;
@@ -37,6 +37,9 @@ pub const MOST_FUNCTIONS: usize = REGISTERS;
 
 /// Share of a thread's CPU time that hits may take.
 pub const MOST_COST: f64 = 0.10;
+
+/// Share of the time that hits may take of it in any case: a thread that sleeps is not slowed by them.
+const NO_COST: f64 = 0.02;
 
 /// How often hits are taken: a thread's room for them lasts for 50 ms and more.
 const TAKE: Duration = Duration::from_millis(2);
@@ -424,8 +427,12 @@ impl<'a> Counter<'a> {
         if self.calibrated.elapsed() >= CALIBRATE {
             self.calibrate();
         }
-        let share = self.watches.busiest(self.rules.cost_ns);
-        if self.phase == Phase::Always && share > MOST_COST && !self.options.everything {
+        let (share, of_all) = self.watches.busiest(self.rules.cost_ns);
+        if self.phase == Phase::Always
+            && share > MOST_COST
+            && of_all > NO_COST
+            && !self.options.everything
+        {
             self.close();
             self.watches.pause();
             self.take();

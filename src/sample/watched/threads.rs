@@ -5,7 +5,7 @@ use rustc_hash::FxHashMap;
 
 use super::pairing::ThreadCalls;
 use crate::target::threads::{self, Threads};
-use crate::target::watchpoint::{Access, Event, REGISTERS, Refusal, Watch};
+use crate::target::watchpoint::{self, Access, Event, REGISTERS, Refusal, Watch};
 use crate::units::{Pid, Tid};
 
 /// Pages of events a thread, each of 128 hits; fewer where that is not permitted.
@@ -60,6 +60,8 @@ pub struct Watches {
     pub hits: u64,
     first: bool,
     on: bool,
+    /// When [`Watches::busiest`] was asked last, nanoseconds.
+    asked_ns: u64,
 }
 
 impl Watches {
@@ -78,6 +80,7 @@ impl Watches {
             hits: 0,
             first: true,
             on: true,
+            asked_ns: 0,
         }
     }
 
@@ -187,9 +190,12 @@ impl Watches {
         }
     }
 
-    /// The largest share of its CPU time that a thread has lost since this was asked last.
-    pub fn busiest(&mut self, cost_ns: u64) -> f64 {
-        let mut most = 0.0f64;
+    /// The largest share of its CPU time that a thread has lost since this was asked last, and the largest share of all time.
+    pub fn busiest(&mut self, cost_ns: u64) -> (f64, f64) {
+        let now_ns = watchpoint::now_ns();
+        let passed_ns = now_ns.saturating_sub(self.asked_ns).max(1);
+        let is_first = std::mem::replace(&mut self.asked_ns, now_ns) == 0;
+        let mut most = (0.0f64, 0.0f64);
         for (tid, thread) in &mut self.threads {
             let (hits, cpu_ns) = thread.before;
             let new = thread.hits - hits;
@@ -200,12 +206,14 @@ impl Watches {
                 continue;
             };
             thread.before = (thread.hits, activity.cpu_ns);
-            let used = activity.cpu_ns.saturating_sub(cpu_ns);
-            if cpu_ns > 0 && used > 0 {
-                most = most.max(new as f64 * cost_ns as f64 / used as f64);
+            let used_ns = activity.cpu_ns.saturating_sub(cpu_ns);
+            if cpu_ns > 0 && used_ns > 0 && !is_first {
+                let lost_ns = new as f64 * cost_ns as f64;
+                most.0 = most.0.max(lost_ns / used_ns as f64);
+                most.1 = most.1.max(lost_ns / passed_ns as f64);
             }
         }
-        most.min(1.0)
+        (most.0.min(1.0), most.1.min(1.0))
     }
 
     /// CPU time of the threads that were hit, and the time for which they waited for a CPU, nanoseconds.

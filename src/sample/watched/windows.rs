@@ -74,7 +74,8 @@ impl Windows {
         let error = (spread / (number - 1.0) / number).sqrt();
         let share = (lost * waits / seconds).min(FULL);
         let systematic = mean * COST_ERROR * share / (1.0 - share);
-        let error = rest * error.hypot(systematic);
+        // At least a call.
+        let error = (rest * error.hypot(systematic)).max(1.0);
         (counted + rest * mean, Sure::Estimated(error))
     }
 }
