@@ -1,11 +1,14 @@
-//! The JSON documents of `ps`, `dump` and `diff`. A field is never lost or renamed within a version.
+//! The JSON documents of `ps`, `dump`, `diff` and `calls`. A field is never lost or renamed within a version.
 
 use serde::Serialize;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::heap::functions::CodeObject;
 use crate::profile::diff::{DiffRow, Side};
 use crate::sample::dump::{self, Dump};
+use crate::sample::timings::{Counted, Sure};
 use crate::target::list::PythonProcess;
+use crate::view::calls::{Report, counted};
 
 fn text(document: &impl Serialize) -> Result<String> {
     serde_json::to_string_pretty(document)
@@ -207,4 +210,163 @@ pub fn diff(old: &str, new: &str, rows: &[DiffRow]) -> Result<String> {
             })
             .collect(),
     })
+}
+
+#[derive(Serialize)]
+struct CallsDocument<'a> {
+    schema: &'static str,
+    pid: i32,
+    python: &'a str,
+    command: &'a str,
+    duration_s: f64,
+    /// Null when the process was not stopped.
+    pause_ms: Option<f64>,
+    threads: u64,
+    threads_came: u64,
+    threads_unwatched: u64,
+    hits: u64,
+    hit_cost_ns: u64,
+    /// Share of the time in which calls were watched.
+    watched: f64,
+    stacks: u64,
+    notes: &'a [String],
+    functions: Vec<CallsFunction<'a>>,
+}
+
+#[derive(Serialize)]
+struct CallsFunction<'a> {
+    function: String,
+    module: &'a str,
+    qualname: &'a str,
+    file: &'a str,
+    line: u32,
+    /// `calls`, or what a call makes.
+    counted: &'static str,
+    calls: u64,
+    /// `counted`, `estimated` or `lower-bound`.
+    calls_from: &'static str,
+    /// Standard error; null for a lower bound.
+    calls_error: Option<f64>,
+    calls_per_s: f64,
+    /// Null when no call was seen from its beginning to its end.
+    durations: Option<CallsDurations>,
+    without_duration: u64,
+    histogram: Vec<CallsBucket>,
+    functions_created: u64,
+    code_reads: u64,
+    stacks: u64,
+    callers: Vec<CallsCaller<'a>>,
+    notes: &'a [String],
+}
+
+#[derive(Serialize)]
+struct CallsDurations {
+    count: u64,
+    min_ns: u64,
+    p50_ns: u64,
+    p90_ns: u64,
+    p99_ns: u64,
+    max_ns: u64,
+    mean_ns: f64,
+}
+
+#[derive(Serialize)]
+struct CallsBucket {
+    from_ns: u64,
+    to_ns: u64,
+    count: f64,
+}
+
+#[derive(Serialize)]
+struct CallsCaller<'a> {
+    /// Null for a function that is a thread's first.
+    name: Option<&'a str>,
+    file: &'a str,
+    line: u32,
+    samples: u64,
+    share: f64,
+}
+
+/// `biopsy.calls/1`.
+pub fn calls(report: &Report) -> Result<String> {
+    let outcome = report.outcome;
+    let functions = report.codes.iter().zip(&outcome.functions);
+    text(&CallsDocument {
+        schema: "biopsy.calls/1",
+        pid: report.pid,
+        python: &report.python,
+        command: &report.command,
+        duration_s: outcome.seconds,
+        pause_ms: report.paused.map(|pause| pause.as_secs_f64() * 1e3),
+        threads: outcome.threads,
+        threads_came: outcome.came,
+        threads_unwatched: outcome.unwatched,
+        hits: outcome.hits,
+        hit_cost_ns: outcome.cost_ns,
+        watched: outcome.watched,
+        stacks: outcome.stacks,
+        notes: &outcome.notes,
+        functions: functions
+            .map(|(code, found)| calls_function(code, found, outcome.seconds))
+            .collect(),
+    })
+}
+
+fn calls_function<'a>(code: &'a CodeObject, found: &'a Counted, seconds: f64) -> CallsFunction<'a> {
+    let (calls_from, calls_error) = match found.sure {
+        Sure::Counted => ("counted", Some(0.0)),
+        Sure::AtLeast => ("lower-bound", None),
+        Sure::Estimated(error) => ("estimated", Some(error)),
+    };
+    let all = &found.durations;
+    let shares = all.percentiles([0.5, 0.9, 0.99]);
+    let durations = shares.and_then(|[p50_ns, p90_ns, p99_ns]| {
+        Some(CallsDurations {
+            count: all.count(),
+            min_ns: all.min()?,
+            p50_ns,
+            p90_ns,
+            p99_ns,
+            max_ns: all.max()?,
+            mean_ns: all.mean()?,
+        })
+    });
+    let histogram = all.powers(1).into_iter();
+    let seen = &found.seen;
+    CallsFunction {
+        function: code.full_name(),
+        module: &code.module,
+        qualname: &code.qualname,
+        file: &code.file,
+        line: code.first_line,
+        counted: counted(code.kind).0,
+        calls: found.calls.round() as u64,
+        calls_from,
+        calls_error,
+        calls_per_s: found.calls / seconds,
+        durations,
+        without_duration: found.left,
+        histogram: histogram
+            .map(|(from_ns, to_ns, count)| CallsBucket {
+                from_ns,
+                to_ns,
+                count,
+            })
+            .collect(),
+        functions_created: found.created,
+        code_reads: found.reads,
+        stacks: seen.samples,
+        callers: seen
+            .callers
+            .iter()
+            .map(|caller| CallsCaller {
+                name: (!caller.name.is_empty()).then_some(&caller.name),
+                file: &caller.file,
+                line: caller.line,
+                samples: caller.samples,
+                share: caller.samples as f64 / seen.samples.max(1) as f64,
+            })
+            .collect(),
+        notes: &found.notes,
+    }
 }

@@ -3,6 +3,7 @@
 
 pub mod args;
 mod attach;
+mod calls;
 mod diff;
 mod dump;
 mod heap;
@@ -50,6 +51,8 @@ enum Command {
     Attach(attach::AttachArgs),
     /// Start a program and sample it to its end
     Run(run::RunArgs),
+    /// Count every call of up to four functions while they run: rate, durations, callers
+    Calls(calls::CallsArgs),
     /// Print every thread's stack, once
     Dump(dump::DumpArgs),
     /// Print or convert a recording, a .prof file or collapsed stacks
@@ -84,6 +87,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Result<u8> {
         Command::Ps(args) => ps::run(&args, &mut out).map(|()| 0),
         Command::Attach(args) => attach::run(args, &mut out).map(|()| 0),
         Command::Run(args) => run::run(args, &mut out),
+        Command::Calls(args) => calls::run(args, &mut out),
         Command::Dump(args) => dump::run(&args, &mut out).map(|()| 0),
         Command::Report(args) => report::run(args, &mut out).map(|()| 0),
         Command::Diff(args) => diff::run(args, &mut out).map(|()| 0),

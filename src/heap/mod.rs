@@ -12,6 +12,7 @@ mod decode;
 pub mod diff;
 pub mod dominators;
 pub mod fold;
+pub mod functions;
 pub mod graph;
 pub mod growth;
 mod memory;

@@ -37,6 +37,15 @@ impl Lines {
         }
     }
 
+    /// All lines that there are, rising, each once.
+    pub fn all(&self) -> Vec<u32> {
+        let mut lines: Vec<u32> = self.runs.iter().map(|(_, line)| *line).collect();
+        lines.sort_unstable();
+        lines.dedup();
+        lines.retain(|line| *line != 0);
+        lines
+    }
+
     fn push(&mut self, byte: u64, line: i64) {
         let unit = u32::try_from(byte / 2).unwrap_or(u32::MAX);
         let line = u32::try_from(line).unwrap_or(0);

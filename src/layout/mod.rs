@@ -187,6 +187,8 @@ pub enum LineCoding {
 /// `PyCodeObject`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CodeOffsets {
+    /// `co_consts`.
+    pub constants: u32,
     /// `co_filename`.
     pub filename: u32,
     /// `co_name`.

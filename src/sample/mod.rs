@@ -5,6 +5,7 @@ pub mod builtins;
 pub mod calls;
 pub mod choose;
 pub mod clock;
+pub mod counts;
 pub mod dump;
 pub mod fast;
 pub mod pyspy;
@@ -13,7 +14,7 @@ pub mod session;
 mod slot;
 pub mod states;
 pub mod tasks;
-pub mod watch;
+pub mod timings;
 
 use std::time::Duration;
 

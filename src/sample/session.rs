@@ -19,11 +19,11 @@ pub use progress::Progress;
 
 use super::choose::{self, Opened, Patience};
 use super::clock::Clock;
+use super::counts::{Shown, Watching};
 use super::pyspy::{self, ReaderOptions};
 use super::rest::Rest;
 use super::slot::{Comings, Evidence, Since, Slot};
 use super::tasks::{MOST_TASKS, Moment, Spent, TaskStacks, Timelines};
-use super::watch::{Shown, Watching};
 use super::{Fault, SampleOptions, ThreadStack, ThreadStacks, states};
 use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{Meta, Origin, ProcessInfo, Profile, Recorder, RunState};

@@ -141,6 +141,25 @@ pub fn symbol(pid: Pid, name: &str) -> Option<u64> {
     info.get_symbol(name).copied()
 }
 
+/// All symbols of the Python in a process, from its files' symbol tables, by address.
+pub fn symbols(pid: Pid) -> Vec<(u64, String)> {
+    let Ok(opened) = remoteprocess::Process::new(pid.0) else {
+        return Vec::new();
+    };
+    let Ok(info) = PythonProcessInfo::new(&opened) else {
+        return Vec::new();
+    };
+    let binaries = [info.python_binary, info.libpython_binary];
+    let mut symbols: Vec<(u64, String)> = binaries
+        .into_iter()
+        .flatten()
+        .flat_map(|binary| binary.symbols)
+        .map(|(name, address)| (address, name))
+        .collect();
+    symbols.sort_unstable();
+    symbols
+}
+
 /// From 3.13 on `_PyRuntime` starts with `_Py_DebugOffsets`: cookie, version, free_threaded
 /// (Include/internal/pycore_runtime.h of 3.13, pycore_debug_offsets.h of 3.14).
 fn is_free_threaded(process: &remoteprocess::Process, runtime: u64) -> bool {

@@ -231,7 +231,15 @@ pub fn switches(pid: Pid) -> Option<Vec<(Tid, char, u64)>> {
     listed(pid).into_iter().map(look).collect()
 }
 
-fn listed(pid: Pid) -> Vec<Tid> {
+/// CPU time that a thread has used, and time for which it waited for a CPU, nanoseconds; `None` when the kernel does not say.
+pub fn times(pid: Pid, tid: Tid) -> Option<(u64, u64)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat")).ok()?;
+    let mut words = text.split_ascii_whitespace();
+    Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+}
+
+/// The threads of `pid`, by id; none when it is gone.
+pub fn listed(pid: Pid) -> Vec<Tid> {
     let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
         return Vec::new();
     };

@@ -1,5 +1,6 @@
 //! Text for people at a terminal. Takes results; starts no work and reads no files.
 
+pub mod calls;
 pub mod heap;
 pub mod stacks;
 pub mod stats;

@@ -65,6 +65,7 @@ pub const OFFSETS: Offsets = Offsets {
         value_stack: None,
     },
     code: CodeOffsets {
+        constants: 24,
         filename: 112,
         name: 120,
         first_line: 72,

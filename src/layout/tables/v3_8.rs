@@ -51,6 +51,7 @@ pub const OFFSETS: Offsets = Offsets {
         value_stack: Some(64),
     },
     code: CodeOffsets {
+        constants: 56,
         filename: 104,
         name: 112,
         first_line: 40,

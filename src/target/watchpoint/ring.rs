@@ -13,8 +13,8 @@ use perf_event_open_sys::bindings::{
 /// Size of a page (x86-64).
 const PAGE: usize = 4096;
 
-/// Pages of events: a power of two. A hit takes 32 bytes.
-const PAGES: usize = 8;
+/// Pages of events where nobody wants more: a power of two. A hit takes 32 bytes.
+pub const PAGES: usize = 8;
 
 /// Bytes of events.
 const SIZE: usize = PAGES * PAGE;
@@ -51,6 +51,8 @@ pub enum Record {
 /// The ring; unmapped when dropped.
 #[derive(Debug)]
 pub struct Ring {
+    /// Bytes of events: a power of two.
+    size: usize,
     page: NonNull<perf_event_mmap_page>,
 }
 
@@ -59,12 +61,13 @@ unsafe impl Send for Ring {}
 
 impl Ring {
     /// That of an event, which has none yet.
-    pub fn of(event: &File) -> Option<Ring> {
+    pub fn of(event: &File, pages: usize) -> Option<Ring> {
+        let size = pages.next_power_of_two() * PAGE;
         // SAFETY: a new mapping at an address that the kernel chooses.
         let address = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
-                PAGE + SIZE,
+                PAGE + size,
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_SHARED,
                 event.as_raw_fd(),
@@ -75,6 +78,7 @@ impl Ring {
             return None;
         }
         Some(Ring {
+            size,
             page: NonNull::new(address.cast())?,
         })
     }
@@ -92,7 +96,7 @@ impl Ring {
         };
         let end = head.load(Ordering::Acquire);
         let mut at = tail.load(Ordering::Relaxed);
-        while end.wrapping_sub(at) >= 8 && end.wrapping_sub(at) <= SIZE as u64 {
+        while end.wrapping_sub(at) >= 8 && end.wrapping_sub(at) <= self.size as u64 {
             let head = self.word(at);
             let (kind, misc, size) = (head as u32, (head >> 32) as u16, head >> 48);
             if size < 8 || size > end.wrapping_sub(at) {
@@ -124,8 +128,8 @@ impl Ring {
 
     /// The word at a position; records are multiples of 8 bytes, so none is cut at the end of the ring.
     fn word(&self, at: u64) -> u64 {
-        let offset = PAGE + (at as usize & (SIZE - 8));
-        // SAFETY: `offset` is a multiple of 8 of at most PAGE + SIZE - 8, inside of the mapping. The kernel does not write
+        let offset = PAGE + (at as usize & (self.size - 8));
+        // SAFETY: `offset` is a multiple of 8 of at most PAGE + size - 8, inside of the mapping. The kernel does not write
         // there before `data_tail` has passed it.
         unsafe { self.page.as_ptr().byte_add(offset).cast::<u64>().read() }
     }
@@ -134,6 +138,6 @@ impl Ring {
 impl Drop for Ring {
     fn drop(&mut self) {
         // SAFETY: the mapping that `of` made, which nobody else knows.
-        unsafe { libc::munmap(self.page.as_ptr().cast(), PAGE + SIZE) };
+        unsafe { libc::munmap(self.page.as_ptr().cast(), PAGE + self.size) };
     }
 }

@@ -1,0 +1,272 @@
+//! The threads of a process with a watchpoint on each word in every one of them: those that are there, those that come,
+//! and those that go.
+
+use rustc_hash::FxHashMap;
+
+use super::pairing::ThreadCalls;
+use crate::target::threads::{self, Threads};
+use crate::target::watchpoint::{self, Access, Event, REGISTERS, Refusal, Watch};
+use crate::units::{Pid, Tid};
+
+/// Pages of events a thread, each of 128 hits; fewer where that is not permitted.
+const PAGES: [usize; 3] = [64, 8, 1];
+
+/// Most threads that are watched: five descriptors each, and a quarter of a megabyte.
+const MOST: usize = 2000;
+
+/// One hit.
+#[derive(Debug, Clone, Copy)]
+pub struct Hit {
+    /// Index of the word.
+    pub word: usize,
+    /// Nanoseconds.
+    pub at_ns: u64,
+    /// Address behind the instruction that wrote.
+    pub instruction: u64,
+    /// Hits of the thread before it.
+    pub index: u64,
+}
+
+/// A thread that is watched.
+#[derive(Debug)]
+pub struct Thread {
+    watch: Watch,
+    /// Calls under way, by word.
+    pub calls: [ThreadCalls; REGISTERS],
+    hits: u64,
+    last_ns: u64,
+    /// Hits and CPU time when the share of hits was looked at last.
+    before: (u64, u64),
+}
+
+/// All of them.
+#[derive(Debug)]
+pub struct Watches {
+    pid: Pid,
+    words: Vec<Option<u64>>,
+    threads: FxHashMap<Tid, Thread>,
+    /// Threads that cannot be watched, and why.
+    pub refused: FxHashMap<Tid, Refusal>,
+    clocks: Threads,
+    /// Threads that came since the first look.
+    pub came: u64,
+    /// Threads that were watched and have ended.
+    pub ended: u64,
+    /// Whether hits were lost.
+    pub lost: bool,
+    /// The shortest time between two hits of a thread: no hit costs more.
+    pub least_gap_ns: u64,
+    /// All hits.
+    pub hits: u64,
+    first: bool,
+    on: bool,
+    /// When [`Watches::busiest`] was asked last, nanoseconds.
+    asked_ns: u64,
+}
+
+impl Watches {
+    /// None yet.
+    pub fn new(pid: Pid, words: &[u64]) -> Watches {
+        Watches {
+            pid,
+            words: words.iter().take(REGISTERS).copied().map(Some).collect(),
+            threads: FxHashMap::default(),
+            refused: FxHashMap::default(),
+            clocks: Threads::new(pid),
+            came: 0,
+            ended: 0,
+            lost: false,
+            least_gap_ns: u64::MAX,
+            hits: 0,
+            first: true,
+            on: true,
+            asked_ns: 0,
+        }
+    }
+
+    /// How many are watched.
+    pub fn len(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// Brings the list up to date; hands what ended threads still had to `each`. False when the process has none any more.
+    pub fn refresh(&mut self, each: &mut dyn FnMut(&mut Thread, Hit)) -> bool {
+        let listed = threads::listed(self.pid);
+        for tid in &listed {
+            if self.threads.contains_key(tid) || self.refused.contains_key(tid) {
+                continue;
+            }
+            self.came += u64::from(!self.first);
+            match self.watch(*tid) {
+                Ok(thread) => {
+                    self.threads.insert(*tid, thread);
+                }
+                Err(Refusal::Gone) => {}
+                Err(why) => {
+                    self.refused.insert(*tid, why);
+                }
+            }
+        }
+        self.first = false;
+        if self.threads.len() + self.refused.len() > listed.len() {
+            let gone: Vec<Tid> = self
+                .threads
+                .keys()
+                .filter(|tid| listed.binary_search(tid).is_err())
+                .copied()
+                .collect();
+            for tid in gone {
+                if let Some(mut thread) = self.threads.remove(&tid) {
+                    self.take_of(&mut thread, each);
+                    self.ended += 1;
+                }
+            }
+        }
+        !listed.is_empty()
+    }
+
+    fn watch(&self, tid: Tid) -> Result<Thread, Refusal> {
+        if self.threads.len() >= MOST {
+            return Err(Refusal::Busy);
+        }
+        let mut watch = Err(Refusal::NotAvailable);
+        for pages in PAGES {
+            watch = Watch::open_with(tid, pages);
+            if !matches!(watch, Err(Refusal::NotPermitted | Refusal::NotAvailable)) {
+                break;
+            }
+        }
+        let mut watch = watch?;
+        if self.on {
+            set(&mut watch, &self.words)?;
+        }
+        Ok(Thread {
+            watch,
+            calls: Default::default(),
+            hits: 0,
+            last_ns: 0,
+            before: (0, 0),
+        })
+    }
+
+    /// Hands over all hits since the last time, those of a thread in order.
+    pub fn take(&mut self, each: &mut dyn FnMut(&mut Thread, Hit)) {
+        let mut threads = std::mem::take(&mut self.threads);
+        for thread in threads.values_mut() {
+            self.take_of(thread, each);
+        }
+        self.threads = threads;
+    }
+
+    fn take_of(&mut self, thread: &mut Thread, each: &mut dyn FnMut(&mut Thread, Hit)) {
+        let mut hits = Vec::new();
+        let mut lost = false;
+        thread.watch.take(|event| match event {
+            Event::Hit {
+                register,
+                at_ns,
+                instruction,
+            } => hits.push((register, at_ns, instruction)),
+            Event::Lost => lost = true,
+            Event::In { .. } | Event::Out { .. } => {}
+        });
+        self.lost |= lost;
+        for (word, at_ns, instruction) in hits {
+            let gap = at_ns.saturating_sub(thread.last_ns);
+            if thread.last_ns > 0 && gap > 0 {
+                self.least_gap_ns = self.least_gap_ns.min(gap);
+            }
+            thread.last_ns = at_ns;
+            let index = thread.hits;
+            thread.hits += 1;
+            self.hits += 1;
+            let hit = Hit {
+                word,
+                at_ns,
+                instruction,
+                index,
+            };
+            each(thread, hit);
+        }
+    }
+
+    /// The largest share of its CPU time that a thread has lost since this was asked last, and the largest share of all time.
+    pub fn busiest(&mut self, cost_ns: u64) -> (f64, f64) {
+        let now_ns = watchpoint::now_ns();
+        let passed_ns = now_ns.saturating_sub(self.asked_ns).max(1);
+        let is_first = std::mem::replace(&mut self.asked_ns, now_ns) == 0;
+        let mut most = (0.0f64, 0.0f64);
+        for (tid, thread) in &mut self.threads {
+            let (hits, cpu_ns) = thread.before;
+            let new = thread.hits - hits;
+            if new == 0 && hits > 0 {
+                continue;
+            }
+            let Some(activity) = self.clocks.activity(*tid, None) else {
+                continue;
+            };
+            thread.before = (thread.hits, activity.cpu_ns);
+            let used_ns = activity.cpu_ns.saturating_sub(cpu_ns);
+            if cpu_ns > 0 && used_ns > 0 && !is_first {
+                let lost_ns = new as f64 * cost_ns as f64;
+                most.0 = most.0.max(lost_ns / used_ns as f64);
+                most.1 = most.1.max(lost_ns / passed_ns as f64);
+            }
+        }
+        (most.0.min(1.0), most.1.min(1.0))
+    }
+
+    /// CPU time of the threads that were hit, and the time for which they waited for a CPU, nanoseconds.
+    pub fn times(&self) -> (u64, u64) {
+        let hit = self.threads.iter().filter(|(_, thread)| thread.hits > 0);
+        hit.filter_map(|(tid, _)| threads::times(self.pid, *tid))
+            .fold((0, 0), |sum, times| (sum.0 + times.0, sum.1 + times.1))
+    }
+
+    /// Watches nothing until [`Watches::go_on`].
+    pub fn pause(&mut self) {
+        self.on = false;
+        for thread in self.threads.values_mut() {
+            for word in 0..REGISTERS {
+                thread.watch.clear(word);
+            }
+        }
+    }
+
+    /// Watches again.
+    pub fn go_on(&mut self) {
+        self.on = true;
+        for (tid, thread) in &mut self.threads {
+            match set(&mut thread.watch, &self.words) {
+                Ok(()) | Err(Refusal::Gone) => {}
+                Err(why) => {
+                    self.refused.insert(*tid, why);
+                }
+            }
+        }
+    }
+
+    /// Watches one of the words no more: it is no code object any longer.
+    pub fn give_up(&mut self, word: usize) {
+        if let Some(place) = self.words.get_mut(word) {
+            *place = None;
+        }
+        for thread in self.threads.values_mut() {
+            thread.watch.clear(word);
+        }
+    }
+
+    /// Every thread.
+    pub fn threads(&mut self) -> impl Iterator<Item = &mut Thread> {
+        self.threads.values_mut()
+    }
+}
+
+fn set(watch: &mut Watch, words: &[Option<u64>]) -> Result<(), Refusal> {
+    for (word, address) in words.iter().enumerate() {
+        if let Some(address) = address {
+            watch.set(word, *address, Access::Write, None)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,290 @@
+//! Who writes a code object's reference count: the role of an instruction, from what it does and from which of the
+//! interpreter's functions it is in.
+//!
+//! Calls are the writes that are nothing else. The others are in functions that every build exports
+//! (`PyFunction_NewWithQualName`), or that types point to (`tp_dealloc`), so that most of them are known in stripped builds
+//! too.
+
+use rustc_hash::FxHashMap;
+
+/// What a write is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// A reference more: a call begins, unless what comes next says otherwise.
+    Add,
+    /// A reference less: a call ends, unless what came before says otherwise.
+    Sub,
+    /// A function object is made; the code object's load before it and the release after it belong to it.
+    Create,
+    /// `frame.f_code` or the like is read.
+    Read,
+    /// A function object is freed.
+    FunctionEnd,
+    /// A frame object is freed that has outlived its call.
+    FrameEnd,
+    /// A frame object takes over the frame of a call that ends.
+    Keep,
+    /// It could not be told whether it adds or takes.
+    Unknown,
+}
+
+/// Bytes before an instruction's end that are looked at.
+pub const BEFORE: usize = 16;
+
+/// A function whose end is not known is taken to be at most this long.
+const LONGEST: u64 = 0x600;
+
+/// Most instructions that are remembered.
+const MOST: usize = 4096;
+
+/// The functions whose writes are no calls, with their roles: symbols, static ones where a build keeps them.
+const NAMES: [(&str, Role); 12] = [
+    ("PyFunction_New", Role::Create),
+    ("PyFunction_NewWithQualName", Role::Create),
+    ("PyFrame_GetCode", Role::Read),
+    ("PyMember_GetOne", Role::Read),
+    ("func_get_code", Role::Read),
+    ("frame_getcode", Role::Read),
+    ("PyFunction_GetCode", Role::Read),
+    ("func_dealloc", Role::FunctionEnd),
+    ("func_clear", Role::FunctionEnd),
+    ("_PyFrame_ClearExceptCode", Role::Keep),
+    ("take_ownership", Role::Keep),
+    ("frame_dealloc", Role::FrameEnd),
+];
+
+/// What is known of the writing functions of a process.
+#[derive(Debug, Default)]
+pub struct Writers {
+    /// Starts of functions and their role; `None` for functions of no interest, which end the one before them.
+    starts: Vec<(u64, Option<Role>)>,
+    known: FxHashMap<u64, Role>,
+    /// Whether the making of functions can be told from calls.
+    pub knows_create: bool,
+    /// Whether frames that are kept can be told from calls by name.
+    pub knows_keep: bool,
+}
+
+impl Writers {
+    /// From all symbols, and from `tp_dealloc` of the types that heap's walk gives. `frames_end_calls`: the end of a call
+    /// is the end of its frame object (up to 3.10).
+    pub fn new(
+        symbols: &[(u64, String)],
+        frees: &[(&'static str, u64)],
+        frames_end_calls: bool,
+    ) -> Writers {
+        let mut writers = Writers::default();
+        for (address, name) in symbols {
+            // A compiler's variants of a function: `func_clear.part.0`, `take_ownership.isra.0`.
+            let stem = name.split('.').next().unwrap_or_default();
+            let role = NAMES.iter().find(|(known, _)| *known == stem);
+            let role = role.map(|(_, role)| *role);
+            writers.knows_create |= role == Some(Role::Create);
+            writers.knows_keep |= role == Some(Role::Keep);
+            writers.starts.push((*address, role));
+        }
+        for (name, address) in frees {
+            let role = match *name {
+                "function" => Role::FunctionEnd,
+                "frame" => Role::FrameEnd,
+                _ => continue,
+            };
+            writers.starts.push((*address, Some(role)));
+        }
+        if frames_end_calls {
+            for (_, role) in &mut writers.starts {
+                if *role == Some(Role::FrameEnd) {
+                    *role = None;
+                }
+            }
+        }
+        // Of two at one address, the one with a role.
+        writers
+            .starts
+            .sort_by_key(|(address, role)| (*address, role.is_none()));
+        writers.starts.dedup_by_key(|(address, _)| *address);
+        writers
+    }
+
+    /// The role of the instruction that ends at `end`; `read` gives the bytes before an address.
+    pub fn role(&mut self, end: u64, read: impl FnOnce(u64) -> Option<[u8; BEFORE]>) -> Role {
+        if let Some(role) = self.known.get(&end) {
+            return *role;
+        }
+        let adds = read(end).and_then(|bytes| adds(&bytes));
+        let role = decide(adds, self.function_of(end));
+        if self.known.len() < MOST {
+            self.known.insert(end, role);
+        }
+        role
+    }
+
+    fn function_of(&self, end: u64) -> Option<Role> {
+        let after = self.starts.partition_point(|(start, _)| *start < end);
+        let (start, role) = self.starts.get(after.checked_sub(1)?)?;
+        (end - start <= LONGEST).then_some(*role)?
+    }
+}
+
+fn decide(adds: Option<bool>, function: Option<Role>) -> Role {
+    match (function, adds) {
+        (Some(role @ (Role::Create | Role::Read | Role::Keep)), Some(true) | None) => role,
+        (Some(role @ (Role::FunctionEnd | Role::FrameEnd)), Some(false) | None) => role,
+        (_, Some(true)) => Role::Add,
+        (_, Some(false)) => Role::Sub,
+        (_, None) => Role::Unknown,
+    }
+}
+
+/// Whether the x86-64 instruction at the end of `bytes` adds one to a word in memory; false when it takes one, `None` when
+/// it does neither. Where it only stores (3.12 and newer look for immortal objects in between), what the register got
+/// before:
+///
+/// ```text
+/// 48 83 03 01            add qword [rbx], 1
+/// 49 83 2c 24 01         sub qword [r12], 1
+/// 48 ff 4d 00            dec qword [rbp+0]
+/// 83 c1 01 74 02 89 08   add ecx, 1; je; mov [rax], ecx
+/// 48 8d 50 ff 48 89 17   lea rdx, [rax-1]; mov [rdi], rdx
+/// ```
+pub fn adds(bytes: &[u8]) -> Option<bool> {
+    // The operand: [register], [rbp or r13 + 0], [rsp or r12] with a SIB byte.
+    let operand = |bytes: &[u8]| -> Option<(usize, u8)> {
+        let &[.., before, last] = bytes else {
+            return None;
+        };
+        let field = |byte: u8| (byte >> 3) & 7;
+        match (before, last) {
+            (before, 0x24) if before & 0xc7 == 0x04 => Some((2, field(before))),
+            (before, 0x00) if before & 0xc7 == 0x45 => Some((2, field(before))),
+            (_, last) if last & 0xc0 == 0 && !matches!(last & 7, 4 | 5) => Some((1, field(last))),
+            _ => None,
+        }
+    };
+    let opcode = |bytes: &[u8], length: usize| {
+        bytes
+            .len()
+            .checked_sub(length + 1)
+            .map(|at| (at, bytes[at]))
+    };
+    if let Some((immediate, rest)) = bytes.split_last()
+        && matches!(immediate, 0x01 | 0xff)
+        && let Some((length, field)) = operand(rest)
+        && let Some((_, 0x83)) = opcode(rest, length)
+        && matches!(field, 0 | 5)
+    {
+        return Some((field == 0) == (*immediate == 1));
+    }
+    let (length, field) = operand(bytes)?;
+    match opcode(bytes, length)? {
+        (_, 0xff) if field <= 1 => Some(field == 0),
+        (at, 0x89) => register_got(bytes.get(..at)?, field),
+        _ => None,
+    }
+}
+
+/// Whether the last instruction in `bytes` that changes register `register` (its low three bits) by one adds.
+fn register_got(bytes: &[u8], register: u8) -> Option<bool> {
+    (0..bytes.len().saturating_sub(1)).rev().find_map(|at| {
+        let (first, second) = (*bytes.get(at)?, *bytes.get(at + 1)?);
+        match (first, second & 0xf8, bytes.get(at + 2)) {
+            (0x83, 0xc0, Some(1)) | (0x83, 0xe8, Some(0xff)) if second & 7 == register => {
+                Some(true)
+            }
+            (0x83, 0xe8, Some(1)) | (0x83, 0xc0, Some(0xff)) if second & 7 == register => {
+                Some(false)
+            }
+            (0xff, 0xc0, _) if second & 7 == register => Some(true),
+            (0xff, 0xc8, _) if second & 7 == register => Some(false),
+            (0x8d, _, Some(by @ (0x01 | 0xff)))
+                if second >> 6 == 1 && (second >> 3) & 7 == register =>
+            {
+                Some(*by == 1)
+            }
+            _ => None,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(hex: &str) -> Option<bool> {
+        let bytes: Vec<u8> = hex
+            .split(' ')
+            .map(|byte| u8::from_str_radix(byte, 16).expect("hex"))
+            .collect();
+        adds(&bytes)
+    }
+
+    /// As compilers wrote them: 3.8 to 3.13.
+    #[test]
+    fn instructions_are_told_apart() {
+        for more in [
+            "06 01 8b 55 24 4c 89 73 18 48 83 45 00 01",
+            "00 01 48 89 43 18 48 8b 45 20 48 83 00 01",
+            "00 8b 08 48 89 55 10 83 c1 01 74 02 89 08",
+            "48 8b 18 8b 45 00 83 c0 01 74 03 89 45 00",
+            "4d 89 54 24 10 83 c2 01 74 04 41 89 55 00",
+            "89 70 10 41 8b 07 83 c0 01 74 03 41 89 07",
+            "8b 07 8d 48 01 85 c9 74 02 89 0f",
+            "90 90 90 48 ff 03",
+        ] {
+            assert_eq!(of(more), Some(true), "{more}");
+        }
+        for less in [
+            "9e f7 ff ff 66 0f 1f 44 00 00 48 83 2b 01",
+            "ca 08 f8 ff 4d 85 e4 74 0b 49 83 2c 24 01",
+            "48 8b 07 85 c0 78 10 48 83 e8 01 48 89 07",
+            "04 24 85 c0 78 0e 48 83 e8 01 49 89 04 24",
+            "45 00 85 c0 78 14 48 83 e8 01 49 89 45 00",
+            "90 90 90 49 ff 0c 24",
+            "90 90 90 48 83 03 ff",
+        ] {
+            assert_eq!(of(less), Some(false), "{less}");
+        }
+        for neither in ["90 90 90 90", "00", "48 c7 07 00 00 00 00", "48 89 07"] {
+            assert_eq!(of(neither), None, "{neither}");
+        }
+    }
+
+    #[test]
+    fn any_bytes_give_an_answer() {
+        use rand::{RngCore, SeedableRng};
+        let mut random = rand::rngs::StdRng::seed_from_u64(3);
+        for length in 0..=BEFORE {
+            for _ in 0..5000 {
+                let mut bytes = vec![0; length];
+                random.fill_bytes(&mut bytes);
+                let _ = adds(&bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn the_function_that_writes_decides() {
+        let symbols: Vec<(u64, String)> = [
+            (0x1000, "PyFunction_NewWithQualName"),
+            (0x1200, "else"),
+            (0x2000, "take_ownership.isra.0"),
+        ]
+        .map(|(address, name)| (address, name.to_string()))
+        .to_vec();
+        let mut writers = Writers::new(&symbols, &[("function", 0x3000), ("frame", 0x4000)], false);
+        assert!(writers.knows_create && writers.knows_keep);
+        let more = |_| Some(*b"\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x48\x83\x03\x01");
+        let less = |_| Some(*b"\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x48\x83\x2b\x01");
+        assert_eq!(writers.role(0x1030, more), Role::Create);
+        assert_eq!(writers.role(0x1031, less), Role::Sub);
+        assert_eq!(writers.role(0x1230, more), Role::Add);
+        assert_eq!(writers.role(0x2030, more), Role::Keep);
+        assert_eq!(writers.role(0x3030, less), Role::FunctionEnd);
+        assert_eq!(writers.role(0x4030, less), Role::FrameEnd);
+        assert_eq!(writers.role(0x9030, less), Role::Sub);
+        assert_eq!(writers.role(0x9031, |_| None), Role::Unknown);
+        assert_eq!(writers.role(0x10, more), Role::Add);
+        let mut old = Writers::new(&symbols, &[("frame", 0x4000)], true);
+        assert_eq!(old.role(0x4030, less), Role::Sub);
+    }
+}
