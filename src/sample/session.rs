@@ -4,6 +4,7 @@
 //! time to stop. Signals, `--duration` and the target's end all end in the same way: samplers return what
 //! they have, and the parts are put together.
 
+mod counting;
 mod family;
 mod progress;
 
@@ -28,7 +29,6 @@ use super::{Fault, SampleOptions, ThreadStack, ThreadStacks, states};
 use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{Meta, Origin, ProcessInfo, Profile, Recorder, RunState};
 use crate::target::threads::Threads;
-use crate::target::watchpoint::{self, Refusal};
 use crate::target::{access, process};
 use crate::units::Pid;
 
@@ -435,46 +435,6 @@ impl<'a> ProcessSampler<'a> {
         self.part.retried += retried;
         let all = &self.shared.progress.retried;
         all.fetch_add(retried, Ordering::Relaxed);
-    }
-
-    /// Begins to count calls where that is wanted and does not get in the way of how samples are taken.
-    fn start_watching(&mut self) {
-        let reader = self.shared.reader_options();
-        let apart = reader.blocking || reader.native || reader.cross_cpu;
-        if self.shared.options.no_counts || apart {
-            return;
-        }
-        match Watching::new() {
-            Ok(watching) => self.watching = Some(watching),
-            Err(why) => self.note_refusal(why),
-        }
-    }
-
-    /// Ends the counting and keeps what it brought.
-    fn end_watching(&mut self) {
-        let Some(watching) = self.watching.take() else {
-            return;
-        };
-        if let Some(why) = watching.refused() {
-            self.note_refusal(why);
-        }
-        self.part.recorder.profile.counts.extend(watching.finish());
-    }
-
-    fn note_refusal(&mut self, why: Refusal) {
-        let why = match why {
-            Refusal::NotPermitted => format!("not permitted; {}", watchpoint::what_permits()),
-            Refusal::NotAvailable => "this kernel or machine has none".to_string(),
-            Refusal::Busy => "another program uses them".to_string(),
-            // It has ended before it could be watched.
-            Refusal::Gone => return,
-        };
-        let note = format!(
-            "numbers of calls are lower bounds: they are counted by hardware watchpoints ({why})"
-        );
-        if !self.part.notes.contains(&note) {
-            self.part.notes.push(note);
-        }
     }
 
     /// Notes how the reader read. It may have become approximate on the way, so this is asked at its end.

@@ -42,6 +42,9 @@ const LEAST: f64 = 0.015;
 /// By this the spread of watches is too small an error: measured on programs that count their own calls.
 const SPREAD: f64 = 1.5;
 
+/// A caller with this share of a function's time matters: calls of different callers take different times.
+const MIXED: f64 = 0.05;
+
 /// An error as a share of the number, from which on the number is no more than a lower bound.
 const MOST: f64 = 0.4;
 
@@ -162,7 +165,14 @@ impl Evidence<'_> {
         };
         let slowed = lost / covered.max(1.0) * self.cost_error;
         let calls = found.calls.max(self.seen as f64);
-        let error = (SPREAD * found.error())
+        let mixed = self
+            .edges
+            .iter()
+            .filter(|edge| edge.ns > MIXED * self.on_ns)
+            .count()
+            > 1;
+        let spread = if often && mixed { 1.5 * SPREAD } else { SPREAD };
+        let error = (spread * found.error())
             .hypot(calls * slowed)
             .hypot(if often {
                 calls * self.error_of_time()

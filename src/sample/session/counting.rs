@@ -1,0 +1,47 @@
+//! When a session counts calls, and what it says when it cannot.
+
+use super::ProcessSampler;
+use crate::sample::counts::Watching;
+use crate::target::watchpoint::{self, Refusal};
+
+impl ProcessSampler<'_> {
+    /// Begins to count calls where that is wanted and does not get in the way of how samples are taken.
+    pub(super) fn start_watching(&mut self) {
+        let reader = self.shared.reader_options();
+        let apart = reader.blocking || reader.native || reader.cross_cpu;
+        if self.shared.options.no_counts || apart {
+            return;
+        }
+        match Watching::new() {
+            Ok(watching) => self.watching = Some(watching),
+            Err(why) => self.note_refusal(why),
+        }
+    }
+
+    /// Ends the counting and keeps what it brought.
+    pub(super) fn end_watching(&mut self) {
+        let Some(watching) = self.watching.take() else {
+            return;
+        };
+        if let Some(why) = watching.refused() {
+            self.note_refusal(why);
+        }
+        self.part.recorder.profile.counts.extend(watching.finish());
+    }
+
+    fn note_refusal(&mut self, why: Refusal) {
+        let why = match why {
+            Refusal::NotPermitted => format!("not permitted; {}", watchpoint::what_permits()),
+            Refusal::NotAvailable => "this kernel or machine has none".to_string(),
+            Refusal::Busy => "another program uses them".to_string(),
+            // It has ended before it could be watched.
+            Refusal::Gone => return,
+        };
+        let note = format!(
+            "numbers of calls are lower bounds: they are counted by hardware watchpoints ({why})"
+        );
+        if !self.part.notes.contains(&note) {
+            self.part.notes.push(note);
+        }
+    }
+}
