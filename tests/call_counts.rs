@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Python, Stage, alone, biopsy, biopsy_command, run, say};
+use common::{Python, Stage, alone, biopsy, biopsy_command, fixture_text, run, say};
 use serde_json::Value;
 
 struct Counted {
@@ -92,4 +92,104 @@ fn without_counts_samples_give_lower_bounds() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Programs that count their own calls: shapes on which estimates were wrong that knew nothing but samples.
+const PROGRAMS: [&str; 11] = [
+    "module_nested",
+    "attribute_loop",
+    "condition",
+    "queue_of_callbacks",
+    "recursion",
+    "coroutines",
+    "sort_key",
+    "generator_tree",
+    "long_calls",
+    "fib",
+    "made_anew",
+];
+
+/// Rows of all programs with a stated error, by how many errors they are off.
+#[derive(Default)]
+struct Rows {
+    errors: Vec<f64>,
+    bounds: usize,
+    wrong: Vec<String>,
+}
+
+impl Rows {
+    /// Runs one program and checks all that it counts.
+    fn check(&mut self, python: &Python, program: &str, options: &[&str]) {
+        let stage = python.stage();
+        let file = |name: &str| stage.path().join(name).to_str().expect("UTF-8").to_string();
+        let (json, truth) = (file("out.json"), file("truth.json"));
+        let text = fixture_text(&format!("counts/{program}.py"));
+        let script = stage.put(&format!("{program}.py"), &text);
+        let mut words: Vec<String> = ["run", "-q", "-o", &json]
+            .iter()
+            .chain(options)
+            .map(|word| word.to_string())
+            .collect();
+        words.push("--".to_string());
+        let inside = stage.inside("truth.json");
+        words.extend(python.words(&[script.as_str(), "2", &inside]));
+        run(&mut biopsy_command(&words)).ok();
+        let read = |path: &str| -> Value {
+            serde_json::from_str(&std::fs::read_to_string(path).expect("written")).expect("JSON")
+        };
+        let (profile, truth) = (read(&json), read(&truth));
+        for (name, calls) in truth.as_object().expect("counts") {
+            let calls = calls.as_f64().expect("a count");
+            let named = |row: &&Value| {
+                let row_name = row["name"].as_str().unwrap_or_default();
+                row_name == name && row["file"].as_str().is_some_and(|f| f.ends_with(".py"))
+            };
+            for row in functions(&profile).iter().filter(named) {
+                let said = row["ncalls"].as_f64().expect("ncalls");
+                let text = format!("{python}: {program}: {name}: {calls} calls, {said} said");
+                match row["ncalls_error"].as_f64() {
+                    Some(error) => {
+                        let off = ((said - calls).abs() - 1.0 - 0.01 * calls).max(0.0) / error;
+                        self.errors.push(off);
+                        if off > 3.0 {
+                            say(format_args!("{text} with an error of {error}"));
+                        }
+                        if off > 6.0 {
+                            self.wrong.push(format!("{text} with an error of {error}"));
+                        }
+                    }
+                    None if said > calls => self.wrong.push(format!("{text} as a lower bound")),
+                    None => self.bounds += 1,
+                }
+            }
+        }
+    }
+}
+
+/// Every number is what the program counted itself, within its error, or a lower bound that is one.
+#[test]
+fn calls_are_counted_or_a_lower_bound() {
+    let _alone = alone();
+    let permitted = biopsy::target::watchpoint::cost_of_a_hit(50);
+    if let Err(why) = permitted {
+        say(format_args!("NOT HERE: hardware watchpoints: {why:?}"));
+    }
+    let mut rows = Rows::default();
+    for python in Python::all() {
+        for program in PROGRAMS {
+            rows.check(python, program, &[]);
+        }
+        rows.check(python, "threads", &[]);
+    }
+    let far = rows.errors.iter().filter(|off| **off > 3.0).count();
+    say(format_args!(
+        "{} rows with an error, {far} of them further off than three; {} lower bounds",
+        rows.errors.len(),
+        rows.bounds
+    ));
+    assert!(rows.wrong.is_empty(), "{}", rows.wrong.join("\n"));
+    assert!(far <= 2 + rows.errors.len() / 50, "{far} rows are false");
+    if permitted.is_ok() {
+        assert!(rows.errors.len() > rows.bounds / 16, "hardly any is counted");
+    }
 }

@@ -42,6 +42,11 @@ const LEAST: f64 = 0.015;
 /// By this the spread of watches is too small an error: measured on programs that count their own calls.
 const SPREAD: f64 = 1.5;
 
+/// The longest share of the time in which nobody watched, up to which the rest says enough of it; and by how much of
+/// such a share a number is taken to be unsure, since programs change.
+const LONGEST_UNWATCHED: f64 = 0.25;
+const CHANGE: f64 = 0.25;
+
 /// A caller with this share of a function's time matters: calls of different callers take different times.
 const MIXED: f64 = 0.05;
 
@@ -157,12 +162,21 @@ impl Evidence<'_> {
         let often = spent > OFTEN_SPENT * begun_on.len() as f64
             || lost > OFTEN_LOST * (covered + lost).max(1.0);
         let found = match often {
-            true => self.of_short_watches(),
+            true => self.of_short_watches().map(|found| (found, false)),
             false => self.of_whole_samples(),
         };
-        let Some(found) = found else {
+        let Some((found, is_seen)) = found else {
             return self.bound();
         };
+        // Of a time in which nobody watched nothing is known, unless samples see the calls.
+        let unwatched = if is_seen {
+            0.0
+        } else {
+            self.longest_unwatched()
+        };
+        if unwatched > LONGEST_UNWATCHED {
+            return self.bound();
+        }
         let slowed = lost / covered.max(1.0) * self.cost_error;
         let calls = found.calls.max(self.seen as f64);
         let mixed = self
@@ -174,6 +188,7 @@ impl Evidence<'_> {
         let spread = if often && mixed { 1.5 * SPREAD } else { SPREAD };
         let error = (spread * found.error())
             .hypot(calls * slowed)
+            .hypot(calls * CHANGE * unwatched)
             .hypot(if often {
                 calls * self.error_of_time()
             } else {
@@ -287,11 +302,11 @@ impl Evidence<'_> {
     }
 
     /// From whole intervals between samples.
-    fn of_whole_samples(&self) -> Option<Stratum> {
+    fn of_whole_samples(&self) -> Option<(Stratum, bool)> {
         let plain = self.sum_of_parts(0.0)?;
         let each_samples = self.on_samples as f64 / plain.calls.max(1.0);
         if each_samples < SEEN_CALLS {
-            return Some(plain);
+            return Some((plain, false));
         }
         let beside = self.sum_of_parts(1.0)?;
         let found = Stratum {
@@ -303,11 +318,23 @@ impl Evidence<'_> {
         if missing > 1.0 + 0.1 * self.seen as f64 && missing > 3.0 * beside.error() {
             return None;
         }
-        Some(if found.error() < plain.error() {
-            found
-        } else {
-            plain
+        Some(match found.error() < plain.error() {
+            true => (found, true),
+            false => (plain, false),
         })
+    }
+
+    /// The longest time between two watches that began with the function on the stack, as a share of all such time.
+    fn longest_unwatched(&self) -> f64 {
+        let [begun, end] = [0.0, self.on_ns];
+        let on = self.watches.iter().filter(|watch| watch.on);
+        let mut places: Vec<f64> = on.map(|watch| watch.at_ns[0]).chain([begun, end]).collect();
+        places.sort_unstable_by(f64::total_cmp);
+        let gaps = places.windows(2).map(|pair| match pair {
+            [from, to] => to - from,
+            _ => 0.0,
+        });
+        gaps.fold(0.0, f64::max) / self.on_ns.max(1.0)
     }
 
     /// Calls that began, less `seen` times those that samples told apart.

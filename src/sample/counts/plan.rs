@@ -8,7 +8,7 @@ use super::tally::Tally;
 
 /// Share of the program's CPU time that watches may cost, and what they may cost at the beginning, nanoseconds.
 const SHARE: f64 = 0.007;
-const CREDIT_NS: f64 = 5e6;
+const CREDIT_NS: f64 = 8e6;
 
 /// What may be saved up, and owed at most, nanoseconds.
 const MOST_SAVED_NS: f64 = 10e6;
