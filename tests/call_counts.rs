@@ -190,6 +190,9 @@ fn calls_are_counted_or_a_lower_bound() {
     assert!(rows.wrong.is_empty(), "{}", rows.wrong.join("\n"));
     assert!(far <= 2 + rows.errors.len() / 50, "{far} rows are false");
     if permitted.is_ok() {
-        assert!(rows.errors.len() > rows.bounds / 16, "hardly any is counted");
+        assert!(
+            rows.errors.len() > rows.bounds / 16,
+            "hardly any is counted"
+        );
     }
 }

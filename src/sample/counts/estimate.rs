@@ -123,8 +123,13 @@ impl Evidence<'_> {
                 (hits.max(watch.hits_ns.len() as f64) * self.share - 0.5).max(0.0)
             })
             .sum();
+        let counted = if counted.is_finite() {
+            counted.floor()
+        } else {
+            0.0
+        };
         CallEstimate {
-            calls: counted.floor().max(self.seen as f64),
+            calls: counted.max(self.seen as f64),
             error: None,
             source: CallSource::LowerBound,
         }
@@ -597,3 +602,7 @@ fn within(watch: &Watched, until_ns: f64) -> (f64, f64) {
 fn is_cut(watch: &Watched) -> bool {
     watch.spent || watch.hits_ns.len() >= super::tally::MOST_HITS
 }
+
+#[cfg(test)]
+#[path = "simulated.rs"]
+mod simulated;
