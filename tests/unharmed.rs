@@ -5,9 +5,11 @@ mod common;
 
 use std::time::{Duration, Instant};
 
+use biopsy::target::watchpoint::{self, Access, REGISTERS, Refusal, Watch};
+use biopsy::units::Tid;
 use common::{
-    PATIENCE, Python, Running, Target, biopsy, biopsy_command, in_company, say, send_signal, state,
-    tracer, wait_until,
+    PATIENCE, Python, Running, Target, biopsy, biopsy_command, in_company, not_here, say,
+    send_signal, state, tracer, wait_until,
 };
 use rand::Rng;
 
@@ -109,6 +111,64 @@ fn fifty_of_fifty_targets_survive_a_killed_biopsy() {
         killed_at_work, 150,
         "each was killed while it attached or sampled"
     );
+}
+
+/// The threads of a process.
+fn threads(pid: i32) -> Vec<Tid> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/task")).expect("runs");
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names
+        .map(|name| Tid(name.parse().expect("a thread id")))
+        .collect()
+}
+
+/// Sets all watchpoints that a thread has, at addresses where it has nothing, and lets go of them.
+fn has_all_registers(tid: Tid) -> Result<(), Refusal> {
+    let mut watch = Watch::open(tid)?;
+    for register in 0..REGISTERS {
+        watch.set(
+            register,
+            0x1000 + 8 * register as u64,
+            Access::Write,
+            Some(1),
+        )?;
+    }
+    Ok(())
+}
+
+#[test]
+fn counting_leaves_nothing_behind() {
+    let _shared = in_company();
+    if let Err(why) = watchpoint::cost_of_a_hit(10) {
+        not_here(format!("hardware watchpoints: {why:?}"));
+        return;
+    }
+    let mut random = rand::rng();
+    let pythons = Python::all();
+    let pythons = pythons.iter().filter(|python| python.minor >= 8);
+    let mut targets: Vec<(Target, &Python)> = pythons
+        .map(|python| (python.start(&["-c", CHECKED]), python))
+        .collect();
+    for round in 0..60 {
+        let at = round / 2 % targets.len();
+        let (target, python) = &mut targets[at];
+        let pid = target.pid.to_string();
+        let words = match round % 2 {
+            0 => vec!["attach", &pid, "-q"],
+            _ => vec!["calls", &pid, "__main__.work", "__main__.nap", "--all"],
+        };
+        let when = format!("{python}, round {round}, {words:?}");
+        let mut counting = Running::start(&mut biopsy_command(&words), b"");
+        std::thread::sleep(Duration::from_micros(random.random_range(0..400_000)));
+        counting.kill();
+        let ran = counting.finish(PATIENCE);
+        assert_eq!(ran.code(), 137, "it ended by itself: {when}{ran}");
+        // The kernel closes descriptors before it reports our end.
+        for tid in threads(target.pid) {
+            assert_eq!(has_all_registers(tid), Ok(()), "{when}: thread {tid:?}");
+        }
+        assert_goes_on(target, &when);
+    }
 }
 
 #[test]
