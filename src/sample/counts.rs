@@ -38,6 +38,9 @@ const MOST_FUNCTIONS: usize = 50_000;
 /// Most threads that are watched at a time: five descriptors and 36 KiB each.
 const MOST_THREADS: usize = 64;
 
+/// Threads of which everything is remembered, whether they have ended or not.
+const MOST_REMEMBERED: usize = 256;
+
 /// Samples after which it is found out anew which functions take most of the time.
 const HOT_EVERY: u64 = 64;
 
@@ -47,6 +50,13 @@ const LONG_REGISTERS: usize = 2;
 /// CPU time after the beginning of a watch that is left out: the thread comes back from a switch and finds its data out
 /// of the caches, so it is slow (by a third in the first 20 us, by a thirtieth after 45).
 const COLD_NS: f64 = 40_000.0;
+
+/// Share of the CPU time of all threads from which on a thread is alone: others that take turns with it at the lock slow it
+/// down now and then, which watches see too little of.
+const ALONE: f64 = 0.95;
+
+/// CPU time after which a function that could not be watched is asked again, nanoseconds.
+const AGAIN_NS: f64 = 3e8;
 
 /// A place that ends calls so much more often than it begins them ends calls.
 const CLEARLY: u64 = 4;
@@ -85,6 +95,14 @@ pub struct Watching {
     /// Places that write reference counts when a call begins or ends: how often they did the one and the other.
     places: FxHashMap<u64, [u64; 2]>,
     refused: Option<Refusal>,
+    /// Whether registers were taken by others, and whether any was to be had.
+    busy: bool,
+    has_watched: bool,
+    /// Results of threads that have ended, and what is known from samples alone.
+    done: FxHashMap<(ThreadId, FunctionId), CallEstimate>,
+    bounds: FxHashSet<(ThreadId, FunctionId)>,
+    /// CPU time of all threads.
+    cpu_ns: f64,
     lost: u64,
 }
 
@@ -100,13 +118,19 @@ impl Watching {
             random: SmallRng::from_os_rng(),
             places: FxHashMap::default(),
             refused: None,
+            busy: false,
+            has_watched: false,
+            done: FxHashMap::default(),
+            bounds: FxHashSet::default(),
+            cpu_ns: 0.0,
             lost: 0,
         })
     }
 
     /// Why no thread could be watched, if that is so.
     pub fn refused(&self) -> Option<Refusal> {
-        self.refused
+        let busy = (self.busy && !self.has_watched).then_some(Refusal::Busy);
+        self.refused.or(busy)
     }
 
     /// Takes over a sample of a thread, which has been added to the profile, ends watches and begins others.
@@ -116,6 +140,7 @@ impl Watching {
         thread.show(tables, shown, &mut self.random);
         let cpu_ns = shown.cpu_ns as f64;
         thread.cpu_ns += cpu_ns;
+        self.cpu_ns += cpu_ns;
         thread.samples += 1;
         if thread.samples.is_multiple_of(HOT_EVERY) {
             thread.hot = plan::hot(&thread.tallies, thread.cpu_ns);
@@ -137,7 +162,7 @@ impl Watching {
         if shown.on_cpu && !thread.closed && self.purse.has_any() {
             if thread.watch.is_none() {
                 self.make_room();
-                if self.open >= MOST_THREADS {
+                if self.open >= MOST_THREADS || !watchpoint::has_descriptors(1 + REGISTERS) {
                     return;
                 }
             }
@@ -189,8 +214,9 @@ impl Watching {
             };
             let watchable = *known.get_or_insert_with(|| reader.watchable(key.0, key.1));
             let Some(watchable) = watchable else {
-                // It is not due again.
-                tally.due = [(f64::INFINITY, 1.0); 2];
+                // It may be asked again: a C function is not known before it was seen, for one.
+                *known = None;
+                tally.due = [0, 1].map(|kind| (tally.clock_ns(kind, thread.cpu_ns), AGAIN_NS));
                 refused.insert(chosen);
                 continue;
             };
@@ -222,6 +248,7 @@ impl Watching {
             );
             match set {
                 Ok(()) => {
+                    self.has_watched = true;
                     let (edge, edges_at_ns) = tally.edge(thread.cpu_ns);
                     let at_ns = [0, 1].map(|kind| tally.clock_ns(kind, thread.cpu_ns));
                     let current = Current {
@@ -251,6 +278,7 @@ impl Watching {
                 }
                 Err(Refusal::Busy) => {
                     // A debugger has this one.
+                    self.busy = true;
                     register += 1;
                 }
                 Err(Refusal::Gone) => {
@@ -271,6 +299,22 @@ impl Watching {
             thread.take(&mut self.cost, &mut self.places, &mut self.lost);
             thread.rest();
         }
+        if self.threads.len() > MOST_REMEMBERED {
+            self.forget();
+        }
+    }
+
+    /// Threads that have ended are told by their numbers alone.
+    fn forget(&mut self) {
+        let resting = |thread: &mut Thread| thread.rests;
+        let ended: Vec<_> = self
+            .threads
+            .extract_if(|_, thread| resting(thread))
+            .collect();
+        for (id, thread) in ended {
+            self.open -= usize::from(thread.watch.is_some());
+            self.add(id, thread);
+        }
     }
 
     /// Closes the watches of threads that have ended, to make room for others.
@@ -285,31 +329,13 @@ impl Watching {
 
     /// The calls of all functions that were watched.
     pub fn finish(mut self) -> Vec<Counted> {
-        let threads = std::mem::take(&mut self.threads);
-        let mut found: FxHashMap<(ThreadId, FunctionId), CallEstimate> = FxHashMap::default();
-        for (id, mut thread) in threads {
-            thread.take(&mut self.cost, &mut self.places, &mut self.lost);
-            thread.close();
-            let cpu_ns = thread.cpu_ns;
-            for tally in &mut thread.tallies {
-                tally.settle(cpu_ns);
-            }
-            let keys = std::mem::take(&mut thread.keys);
-            for ((key, tally), watchable) in
-                keys.iter().zip(&thread.tallies).zip(&thread.watchables)
-            {
-                let Some(watchable) = watchable.flatten() else {
-                    continue;
-                };
-                let estimate = self.estimate(&thread, tally, &watchable);
-                found
-                    .entry((id, key.1))
-                    .and_modify(|sum| *sum = added(*sum, estimate))
-                    .or_insert(estimate);
-            }
+        for (id, thread) in std::mem::take(&mut self.threads) {
+            self.add(id, thread);
         }
-        found
-            .into_iter()
+        // A sum of which one part is no more than a lower bound is one.
+        let mut done = std::mem::take(&mut self.done);
+        done.retain(|key, estimate| estimate.error.is_none() || !self.bounds.contains(key));
+        done.into_iter()
             .map(|((thread, function), estimate)| Counted {
                 thread,
                 function,
@@ -319,13 +345,42 @@ impl Watching {
             .collect()
     }
 
+    /// Adds what is known of a thread to the results.
+    fn add(&mut self, id: ThreadId, mut thread: Thread) {
+        thread.take(&mut self.cost, &mut self.places, &mut self.lost);
+        thread.close();
+        let cpu_ns = thread.cpu_ns;
+        for tally in &mut thread.tallies {
+            tally.settle(cpu_ns);
+        }
+        let keys = std::mem::take(&mut thread.keys);
+        for ((key, tally), watchable) in keys.iter().zip(&thread.tallies).zip(&thread.watchables) {
+            let Some(watchable) = watchable.flatten() else {
+                continue;
+            };
+            let estimate = self.estimate(&thread, tally, &watchable);
+            if estimate.error.is_none() && estimate.calls <= tally.seen as f64 {
+                // No more than what samples say.
+                self.bounds.insert((id, key.1));
+                continue;
+            }
+            self.done
+                .entry((id, key.1))
+                .and_modify(|sum| *sum = added(*sum, estimate))
+                .or_insert(estimate);
+        }
+    }
+
     fn estimate(&self, thread: &Thread, tally: &Tally, watchable: &Watchable) -> CallEstimate {
         let on_ns = tally.on_ns(thread.cpu_ns);
         let evidence = Evidence {
             watches: &tally.watches,
             edges: &tally.edges,
             on_ns,
-            off_ns: (thread.cpu_ns - on_ns).max(0.0),
+            off_ns: (thread.cpu_ns - on_ns - tally.born_ns).max(0.0),
+            is_alone: thread.cpu_ns > ALONE * self.cpu_ns,
+            deepest: tally.deepest,
+            drowned: tally.drowned,
             period_ns: thread.cpu_ns / thread.samples.max(1) as f64,
             on_samples: tally.on_samples(thread.samples),
             seen: tally.seen,
@@ -355,10 +410,13 @@ impl Watching {
         let ended = tally.sites.iter().filter(|site| ends(site.instruction));
         let ended: u64 = ended.map(|site| site.hits).sum();
         let share = ended as f64 / all.max(1) as f64;
-        if HALF.contains(&share) || (!shared && ended == 0) || all < 8 {
-            return if shared && ended == 0 { 0.0 } else { 0.5 };
+        let half = |hits: u64| HALF.contains(&(hits as f64 / all.max(1) as f64));
+        // Two places that write as often as each other: whoever makes functions of it anew writes from more of them.
+        let is_pair = tally.sites.iter().filter(|site| half(site.hits)).count() == 2;
+        if HALF.contains(&share) || (is_pair && all >= 8) || (!shared && (ended == 0 || all < 8)) {
+            return 0.5;
         }
-        share
+        if all < 8 { 0.0 } else { share }
     }
 }
 

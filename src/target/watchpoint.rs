@@ -351,6 +351,18 @@ pub fn allow_descriptors() -> u64 {
     }
 }
 
+/// Descriptors that are left for everything else: whoever reads a process opens several a thread.
+const SPARE_DESCRIPTORS: u64 = 96;
+
+/// Whether `more` descriptors leave enough of them for the rest of this process.
+pub fn has_descriptors(more: usize) -> bool {
+    let open = std::fs::read_dir("/proc/self/fd").map_or(usize::MAX, Iterator::count) as u64;
+    let allowed = allow_descriptors();
+    open.saturating_add(more as u64)
+        .saturating_add(SPARE_DESCRIPTORS.max(allowed / 4))
+        <= allowed
+}
+
 /// Nanoseconds of `CLOCK_MONOTONIC`, the clock of events.
 pub fn now_ns() -> u64 {
     let mut time = libc::timespec {

@@ -42,6 +42,12 @@ const LEAST: f64 = 0.015;
 /// By this the spread of watches is too small an error: measured on programs that count their own calls.
 const SPREAD: f64 = 1.5;
 
+/// Watches that reached their limit before they counted, as a share of all, from which on nothing is said.
+const MOST_DROWNED: f64 = 0.03;
+
+/// How unsure a number is where threads take turns, as a share of it.
+const TURNS: f64 = 0.1;
+
 /// The longest share of the time in which nobody watched, up to which the rest says enough of it; and by how much of
 /// such a share a number is taken to be unsure, since programs change.
 const LONGEST_UNWATCHED: f64 = 0.25;
@@ -86,6 +92,12 @@ pub struct Evidence<'a> {
     pub on_samples: u64,
     /// Calls that samples told apart.
     pub seen: u64,
+    /// Whether no other thread of the program takes turns with this one.
+    pub is_alone: bool,
+    /// Most invocations on the stack at a time.
+    pub deepest: u32,
+    /// Watches that reached their limit before they counted.
+    pub drowned: u64,
     /// Of all hits those that end a call; 1 where a hit is the beginning of a call.
     pub share: f64,
     /// Whether hits come in pairs, at the beginning and at the end of a call.
@@ -161,6 +173,11 @@ impl Evidence<'_> {
         {
             return self.bound();
         }
+        // Bursts of calls that nobody could watch, and calls of itself, which come in bursts too.
+        let drowned = self.drowned as f64 > MOST_DROWNED * self.watches.len() as f64;
+        if drowned || self.deepest > 1 {
+            return self.bound();
+        }
         let spent = begun_on.iter().filter(|watch| watch.spent).count() as f64;
         let covered: f64 = begun_on.iter().map(|watch| watch.covered_ns).sum();
         let lost: f64 = begun_on.iter().map(|watch| watch.lost_ns).sum();
@@ -194,6 +211,7 @@ impl Evidence<'_> {
         let error = (spread * found.error())
             .hypot(calls * slowed)
             .hypot(calls * CHANGE * unwatched)
+            .hypot(if self.is_alone { 0.0 } else { calls * TURNS })
             .hypot(if often {
                 calls * self.error_of_time()
             } else {

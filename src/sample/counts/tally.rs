@@ -91,6 +91,10 @@ pub struct Tally {
     /// The one of now, and since when.
     edge: usize,
     edge_since_ns: f64,
+    /// CPU time of the thread before the function was seen first.
+    pub born_ns: f64,
+    /// Watches that reached their limit before they counted: while it is called too often to be watched.
+    pub drowned: u64,
     /// CPU time with the function innermost.
     pub own_ns: f64,
     /// Calls that samples told apart.
@@ -133,7 +137,7 @@ impl Tally {
     pub fn clock_ns(&self, kind: usize, now_ns: f64) -> f64 {
         match kind {
             0 => self.on_ns(now_ns),
-            _ => now_ns - self.on_ns(now_ns),
+            _ => now_ns - self.on_ns(now_ns) - self.born_ns,
         }
     }
 
@@ -188,6 +192,14 @@ impl Tally {
         self.settle(now_ns);
         let times = std::array::from_fn(|at| self.edges.get(at).map_or(0.0, |edge| edge.ns));
         (self.edge, times)
+    }
+
+    /// Notes a watch of so many hits that reached its limit while the thread was cold: the next ones get a higher limit.
+    pub fn drown(&mut self, hits: u64, blind: bool) {
+        let (sum, count) = self.dense;
+        let rate = hits as f64 / COLD_NS;
+        self.dense = ((sum * count as f64 + rate) / (count + 1) as f64, count + 1);
+        self.drowned += u64::from(!blind);
     }
 
     /// Notes which place wrote.

@@ -264,6 +264,7 @@ impl Thread {
         }
         let at = self.tallies.len() as u32;
         let mut tally = Tally::default();
+        tally.born_ns = self.cpu_ns;
         // Not on the stack until now.
         plan::next(&mut tally, 1, self.cpu_ns, random);
         self.by_key.insert(key, at);
@@ -323,11 +324,14 @@ impl Thread {
             current.watched.spent = current.spent_at.is_some();
             if current.watched.spent || covered_ns >= current.plan.length_ns {
                 let watched = std::mem::take(&mut current.watched);
+                let hits_of_all = current.hits;
                 if let Some(place) = self.currents.get_mut(register) {
                     *place = None;
                 }
                 if covered_ns > 0.0 {
                     tally.add(watched, |below| random.random_range(0..below));
+                } else if watched.spent {
+                    tally.drown(hits_of_all, watched.blind);
                 }
                 if let Some(watch) = &mut self.watch {
                     watch.clear(register);

@@ -4,12 +4,21 @@ use super::ProcessSampler;
 use crate::sample::counts::Watching;
 use crate::target::watchpoint::{self, Refusal};
 
+/// Beyond this rate a program comes back from samples so often that stretches between them tell nothing of its speed.
+const MOST_HZ: f64 = 3000.0;
+
 impl ProcessSampler<'_> {
     /// Begins to count calls where that is wanted and does not get in the way of how samples are taken.
     pub(super) fn start_watching(&mut self) {
         let reader = self.shared.reader_options();
         let apart = reader.blocking || reader.native || reader.cross_cpu;
         if self.shared.options.no_counts || apart {
+            return;
+        }
+        if self.shared.options.rate.hz().is_some_and(|hz| hz > MOST_HZ) {
+            self.part.notes.push(format!(
+                "numbers of calls are lower bounds: they are not counted at rates above {MOST_HZ} Hz"
+            ));
             return;
         }
         match Watching::new() {
@@ -32,8 +41,9 @@ impl ProcessSampler<'_> {
     fn note_refusal(&mut self, why: Refusal) {
         let why = match why {
             Refusal::NotPermitted => format!("not permitted; {}", watchpoint::what_permits()),
-            Refusal::NotAvailable => "this kernel or machine has none".to_string(),
-            Refusal::Busy => "another program uses them".to_string(),
+            Refusal::NotAvailable => "this kernel or machine has none, or the limit of locked memory (ulimit -l) is too small"
+                    .to_string(),
+            Refusal::Busy => "another program uses them, or there are no descriptors left (ulimit -n)".to_string(),
             // It has ended before it could be watched.
             Refusal::Gone => return,
         };

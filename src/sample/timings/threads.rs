@@ -64,6 +64,9 @@ pub struct Watches {
     asked_ns: u64,
 }
 
+/// Descriptors of a thread's watchpoints.
+const DESCRIPTORS: usize = 1 + REGISTERS;
+
 impl Watches {
     /// None yet.
     pub fn new(pid: Pid, words: &[u64]) -> Watches {
@@ -126,7 +129,7 @@ impl Watches {
     }
 
     fn watch(&self, tid: Tid) -> Result<Thread, Refusal> {
-        if self.threads.len() >= MOST {
+        if self.threads.len() >= MOST || !watchpoint::has_descriptors(DESCRIPTORS) {
             return Err(Refusal::Busy);
         }
         let mut watch = Err(Refusal::NotAvailable);
