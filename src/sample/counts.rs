@@ -48,8 +48,8 @@ const HOT_EVERY: u64 = 64;
 const LONG_REGISTERS: usize = 2;
 
 /// CPU time after the beginning of a watch that is left out: the thread comes back from a switch and finds its data out
-/// of the caches, so it is slow (by a third in the first 20 us, by a thirtieth after 45).
-const COLD_NS: f64 = 40_000.0;
+/// of the caches, so it is slow (by a third in the first 20 us, by a twentieth after 50).
+const COLD_NS: f64 = 60_000.0;
 
 /// Share of the CPU time of all threads from which on a thread is alone: others that take turns with it at the lock slow it
 /// down now and then, which watches see too little of.
@@ -403,8 +403,8 @@ impl Watching {
     /// there too.
     fn share_of_ends(&self, tally: &Tally, shared: bool) -> f64 {
         let ends = |instruction: u64| {
-            let [begun, ended] = self.places.get(&instruction).copied().unwrap_or_default();
-            ended > CLEARLY * begun && ended >= CLEARLY
+            let votes = self.places.get(&instruction).copied().unwrap_or_default();
+            thread::is_clear(votes, 1)
         };
         let all: u64 = tally.sites.iter().map(|site| site.hits).sum();
         let ended = tally.sites.iter().filter(|site| ends(site.instruction));

@@ -176,6 +176,8 @@ impl Watch {
             }
             (place.file, place.id, place.spent) = (Some(file), id, false);
         }
+        // The kernel adds to what is left of the limit before.
+        let remaining = place.left.filter(|_| kept).unwrap_or(0);
         place.what = Some((address, access));
         place.left = limit;
         let Some(file) = &place.file else {
@@ -186,7 +188,8 @@ impl Watch {
         let done = unsafe {
             match limit {
                 Some(limit) => {
-                    ioctls::REFRESH(fd, i32::try_from(limit.max(1)).unwrap_or(i32::MAX)) == 0
+                    let more = i64::from(limit.max(1)) - i64::from(remaining);
+                    ioctls::REFRESH(fd, i32::try_from(more).unwrap_or(i32::MAX)) == 0
                 }
                 None => ioctls::ENABLE(fd, 0) == 0,
             }
@@ -522,6 +525,17 @@ mod tests {
             }
             assert_eq!(hits(&mut watch), [1; 5]);
             assert!(watch.is_spent(1));
+        }
+        // What was left of a limit does not count for the next one.
+        for (limit, writes, found) in [(9, 2, 2), (4, 9, 4), (3, 1, 1), (8, 20, 8)] {
+            let address = (&raw const one) as u64;
+            watch
+                .set(1, address, Access::Write, Some(limit))
+                .expect("a register");
+            for _ in 0..writes {
+                one.fetch_add(1, Ordering::SeqCst);
+            }
+            assert_eq!(hits(&mut watch).len(), found, "{limit}");
         }
         // Not spent: the same event goes on with another address.
         for word in [&one, &two, &one] {

@@ -37,7 +37,7 @@ const SEEING: usize = 6;
 const SEEN_CALLS: f64 = 1.5;
 
 /// The error that is always there, as a share: how times are measured.
-const LEAST: f64 = 0.015;
+const LEAST: f64 = 0.03;
 
 /// By this the spread of watches is too small an error: measured on programs that count their own calls.
 const SPREAD: f64 = 1.5;
@@ -217,7 +217,7 @@ impl Evidence<'_> {
             } else {
                 0.0
             })
-            .hypot(calls * LEAST);
+            .hypot(calls * if often { LEAST } else { LEAST / 2.0 });
         if !(calls.is_finite() && error.is_finite())
             || calls < 0.5
             || error > MOST * calls.max(1.0) && error > 1.0
@@ -597,7 +597,7 @@ fn reach_ns(watch: &Watched) -> f64 {
 /// Hits, and CPU time between a hit that begins a call and the one that ends it, in the first `until_ns` of a watch.
 fn within(watch: &Watched, until_ns: f64) -> (f64, f64) {
     let (mut hits, mut on_ns) = (0.0, 0.0);
-    let (mut on, mut since_ns) = (watch.on, 0.0);
+    let (mut on, mut since_ns) = (watch.on != watch.flipped, 0.0);
     for at_ns in watch.hits_ns.iter().map(|at| f64::from(*at)) {
         if at_ns > until_ns {
             break;

@@ -21,10 +21,10 @@ const SETTING_NS: f64 = 8_000.0;
 /// be watched for so long all the same.
 const HITS: f64 = 8.0;
 const LIMIT: f64 = 4.0;
-const LEAST_NS: f64 = 75_000.0;
+const LEAST_NS: f64 = 150_000.0;
 
 /// Least and most limit of hits.
-const LIMITS: std::ops::RangeInclusive<u32> = 8..=48;
+const LIMITS: std::ops::RangeInclusive<u32> = 8..=60;
 
 /// Longest watch, nanoseconds of CPU time; and those that are short enough for all registers.
 const LONGEST_NS: f64 = 3e8;

@@ -30,6 +30,9 @@ pub struct Watched {
     pub covered_ns: f64,
     /// What hits cost in that time.
     pub lost_ns: f64,
+    /// Whether the first hit shows that it was the other way round: a sample that falls on a hit sees a frame whose call has
+    /// just ended, or not begun yet.
+    pub flipped: bool,
     /// Whether it was planned when nothing was known of the function yet: its limit may be far too low.
     pub blind: bool,
     /// Whether it ended at its limit of hits, not when it was planned to.

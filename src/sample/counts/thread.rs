@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use super::cost::Cost;
 use super::plan::{self, Plan, Purse};
 use super::tally::{MOST_HITS, Part, Tally, Watched};
-use super::{COLD_NS, Key, MOST_FUNCTIONS, Shown};
+use super::{CLEARLY, COLD_NS, Key, MOST_FUNCTIONS, Shown};
 use crate::profile::Tables;
 use crate::sample::{FrameSample, Watchable};
 use crate::target::watchpoint::{Access, Event, REGISTERS, Watch};
@@ -74,6 +74,16 @@ pub struct ThreadClock {
     pub running_since: Option<u64>,
     /// Whether the last event was a hit.
     pub after_hit: bool,
+}
+
+/// Whether a place does one thing so much more often than the other that it does nothing else: begins calls (0), or ends
+/// them (1).
+pub fn is_clear(votes: [u64; 2], which: usize) -> bool {
+    let [begun, ended] = votes;
+    match which {
+        0 => begun > CLEARLY * ended && begun >= CLEARLY,
+        _ => ended > CLEARLY * begun && ended >= CLEARLY,
+    }
 }
 
 impl ThreadClock {
@@ -162,6 +172,11 @@ impl Thread {
                     return;
                 };
                 current.hits += 1;
+                if current.hits == 1 && current.access == Access::Write {
+                    let votes = places.get(&instruction).copied().unwrap_or_default();
+                    let [begins, ends] = [0, 1].map(|at| is_clear(votes, at));
+                    current.watched.flipped = if current.watched.on { begins } else { ends };
+                }
                 let since_ns = clock.ns - current.began_ns - COLD_NS;
                 if current.watched.hits_ns.len() < MOST_HITS {
                     current.watched.hits_ns.push(since_ns as f32);
