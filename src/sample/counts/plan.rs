@@ -15,7 +15,7 @@ const MOST_SAVED_NS: f64 = 10e6;
 const MOST_OWED_NS: f64 = 3e6;
 
 /// Opening or moving a watchpoint, nanoseconds of the program's time.
-const SETTING_NS: f64 = 8_000.0;
+const SETTING_NS: f64 = 20_000.0;
 
 /// Hits that a watch is to see, and its limit as a multiple of what is expected; where a function is called often, it is to
 /// be watched for so long all the same.
