@@ -221,7 +221,9 @@ fn attempt(pid: Pid, words: &[String], pause: Pause) -> Result<Found> {
             ));
         }
     }
-    let writers = Writers::new(&locate::symbols(pid), &functions.frees, version.minor <= 10);
+    let symbols = locate::symbols(pid);
+    let starts = locate::function_starts(pid, &memory, &symbols);
+    let writers = Writers::new(&memory, &symbols, &starts, version.minor <= 10);
     Ok(Found {
         codes,
         writers,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use rustc_hash::FxHashMap;
 
-use super::types::{TypeInfo, Types, field};
+use super::types::Types;
 use super::{Heap, walk};
 use crate::glob;
 use crate::layout::heap::fields;
@@ -87,9 +87,6 @@ impl CodeObject {
 pub struct Functions {
     /// All code objects, by address.
     pub codes: Vec<CodeObject>,
-    /// `tp_dealloc` of functions, frames and of the objects that calls of generators and coroutines make, as far as
-    /// such types were met.
-    pub frees: Vec<(&'static str, u64)>,
 }
 
 /// What is known of a code object before it has a name.
@@ -141,27 +138,8 @@ impl Heap<'_> {
                 }
             }
         }
-        let wanted = [
-            "function",
-            "frame",
-            "generator",
-            "coroutine",
-            "async_generator",
-        ];
-        let all = walked.counts.iter().flat_map(|(types, _)| types.all());
-        let mut frees: Vec<(&'static str, u64)> = all
-            .filter_map(|info: &TypeInfo| {
-                let name = wanted.iter().find(|name| **name == info.tp_name)?;
-                let place = info.address.checked_add(field::DEALLOC.into())?;
-                let free = self.memory.any_word(place)?;
-                (!info.is_heap() && free != 0).then_some((*name, free))
-            })
-            .collect();
-        frees.sort_unstable();
-        frees.dedup();
         Functions {
             codes: named(&raws),
-            frees,
         }
     }
 
@@ -447,7 +425,6 @@ mod tests {
                 code("app.web", "View.get", 30, 40),
                 code("other", "get", 5, 9),
             ],
-            frees: Vec::new(),
         }
     }
 

@@ -7,7 +7,9 @@ use std::fs;
 use py_spy::python_process_info::{PythonProcessInfo, get_python_version};
 use remoteprocess::ProcessMemory;
 
-use super::{access, process};
+use super::maps::{self, Region};
+use super::memory::Memory;
+use super::{access, elf, process};
 use crate::error::{Error, ErrorKind, Result};
 use crate::units::Pid;
 
@@ -158,6 +160,24 @@ pub fn symbols(pid: Pid) -> Vec<(u64, String)> {
         .collect();
     symbols.sort_unstable();
     symbols
+}
+
+/// Where the functions of the binary start that holds Python's, rising; empty when that is not known.
+pub fn function_starts(pid: Pid, memory: &impl Memory, symbols: &[(u64, String)]) -> Vec<u64> {
+    let known = symbols.iter().find(|(_, name)| name == "PyFunction_New");
+    let regions = maps::regions(pid).unwrap_or_default();
+    let binary = known.and_then(|(address, _)| {
+        let code = regions.iter().find(|region| region.holds(*address))?;
+        let same = |region: &&Region| {
+            (region.inode, &region.device) == (code.inode, &code.device)
+                && region.offset == 0
+                && region.start <= code.start
+        };
+        regions.iter().filter(same).next_back()
+    });
+    binary.map_or_else(Vec::new, |region| {
+        elf::function_starts(memory, region.start)
+    })
 }
 
 /// From 3.13 on `_PyRuntime` starts with `_Py_DebugOffsets`: cookie, version, free_threaded

@@ -2,10 +2,12 @@
 //! interpreter's functions it is in.
 //!
 //! Calls are the writes that are nothing else. The others are in functions that every build exports
-//! (`PyFunction_NewWithQualName`), or that types point to (`tp_dealloc`), so that most of them are known in stripped builds
-//! too.
+//! (`PyFunction_NewWithQualName`), or that types point to (`tp_dealloc`, the getters of `f_code` and `__code__`), or to which
+//! one of these jumps at once, so that most of them are known in stripped builds too.
 
 use rustc_hash::FxHashMap;
+
+use crate::target::memory::{Memory, read_c_string};
 
 /// What a write is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,6 +36,15 @@ pub const BEFORE: usize = 16;
 /// A function whose end is not known is taken to be at most this long.
 const LONGEST: u64 = 0x600;
 
+/// A function that does nothing but to jump to another one is at most this long.
+const LONGEST_JUMP: u64 = 32;
+
+/// Places in types (Include/cpython/object.h, the same from 3.8 to 3.15) and in `PyGetSetDef`, and most getters looked at.
+const TP_DEALLOC: u64 = 48;
+const TP_GETSET: u64 = 248;
+const GETSET_SIZE: u64 = 40;
+const MOST_GETTERS: u64 = 64;
+
 /// Most instructions that are remembered.
 const MOST: usize = 4096;
 
@@ -58,6 +69,8 @@ const NAMES: [(&str, Role); 12] = [
 pub struct Writers {
     /// Starts of functions and their role; `None` for functions of no interest, which end the one before them.
     starts: Vec<(u64, Option<Role>)>,
+    /// Between these, all functions' starts are known.
+    bounds: Option<(u64, u64)>,
     known: FxHashMap<u64, Role>,
     /// Whether the making of functions can be told from calls.
     pub knows_create: bool,
@@ -66,11 +79,12 @@ pub struct Writers {
 }
 
 impl Writers {
-    /// From all symbols, and from `tp_dealloc` of the types that heap's walk gives. `frames_end_calls`: the end of a call
-    /// is the end of its frame object (up to 3.10).
+    /// From all symbols and from where functions start, rising. `frames_end_calls`: the end of a call is the end of its frame
+    /// object (up to 3.10).
     pub fn new(
+        memory: &impl Memory,
         symbols: &[(u64, String)],
-        frees: &[(&'static str, u64)],
+        starts: &[u64],
         frames_end_calls: bool,
     ) -> Writers {
         let mut writers = Writers::default();
@@ -83,13 +97,20 @@ impl Writers {
             writers.knows_keep |= role == Some(Role::Keep);
             writers.starts.push((*address, role));
         }
-        for (name, address) in frees {
-            let role = match *name {
-                "function" => Role::FunctionEnd,
-                "frame" => Role::FrameEnd,
-                _ => continue,
+        for (kind, free, getter) in [
+            ("PyFunction_Type", Role::FunctionEnd, "__code__"),
+            ("PyFrame_Type", Role::FrameEnd, "f_code"),
+        ] {
+            let of_type = symbols.iter().find(|(_, name)| name == kind);
+            let Some((address, _)) = of_type else {
+                continue;
             };
-            writers.starts.push((*address, Some(role)));
+            let dealloc = memory.read_word(address.wrapping_add(TP_DEALLOC));
+            writers.starts.extend(dealloc.map(|at| (at, Some(free))));
+            let getter = getter_of(memory, *address, getter);
+            writers
+                .starts
+                .extend(getter.map(|at| (at, Some(Role::Read))));
         }
         if frames_end_calls {
             for (_, role) in &mut writers.starts {
@@ -98,6 +119,19 @@ impl Writers {
                 }
             }
         }
+        let jumps: Vec<(u64, Option<Role>)> = writers
+            .starts
+            .iter()
+            .filter(|(_, role)| role.is_some())
+            .filter_map(|(from, role)| Some((jumps_to(memory, *from, starts)?, *role)))
+            .collect();
+        writers.starts.extend(jumps);
+        let ends_known = starts.iter().map(|start| (*start, None));
+        writers.starts.extend(ends_known);
+        writers.bounds = starts
+            .first()
+            .zip(starts.last())
+            .map(|(first, last)| (*first, *last));
         // Of two at one address, the one with a role.
         writers
             .starts
@@ -122,8 +156,44 @@ impl Writers {
     fn function_of(&self, end: u64) -> Option<Role> {
         let after = self.starts.partition_point(|(start, _)| *start < end);
         let (start, role) = self.starts.get(after.checked_sub(1)?)?;
-        (end - start <= LONGEST).then_some(*role)?
+        let known = self
+            .bounds
+            .is_some_and(|(first, last)| first <= end && end < last);
+        (known || end - start <= LONGEST).then_some(*role)?
     }
+}
+
+/// The function that gives attribute `name` of a type's objects.
+fn getter_of(memory: &impl Memory, of_type: u64, name: &str) -> Option<u64> {
+    let table = memory.read_word(of_type.wrapping_add(TP_GETSET)).ok()?;
+    for index in 0..MOST_GETTERS {
+        let place = table.wrapping_add(index * GETSET_SIZE);
+        let named = memory.read_word(place).ok().filter(|named| *named != 0)?;
+        if read_c_string(memory, named, 32).as_deref() == Some(name) {
+            let getter = memory.read_word(place.wrapping_add(8)).ok()?;
+            return (getter != 0).then_some(getter);
+        }
+    }
+    None
+}
+
+/// The function to which the short one at `from` jumps (`jmp`, opcodes e9 and eb).
+fn jumps_to(memory: &impl Memory, from: u64, starts: &[u64]) -> Option<u64> {
+    let own = starts.binary_search(&from).ok()?;
+    let next = *starts.get(own + 1)?;
+    let length = usize::try_from((next - from).min(LONGEST_JUMP)).ok()?;
+    let mut code = [0; LONGEST_JUMP as usize];
+    let code = code.get_mut(..length)?;
+    memory.read(from, code).ok()?;
+    (0..length).find_map(|at| {
+        let (after, by) = match (code.get(at)?, code.get(at + 1..)?) {
+            (0xe9, [a, b, c, d, ..]) => (at + 5, i64::from(i32::from_le_bytes([*a, *b, *c, *d]))),
+            (0xeb, [by, ..]) => (at + 2, i64::from(*by as i8)),
+            _ => return None,
+        };
+        let to = from.wrapping_add(after as u64).wrapping_add_signed(by);
+        (to != from && starts.binary_search(&to).is_ok()).then_some(to)
+    })
 }
 
 fn decide(adds: Option<bool>, function: Option<Role>) -> Role {
@@ -209,6 +279,7 @@ fn register_got(bytes: &[u8], register: u8) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::target::memory::{Range, Unreadable};
 
     fn of(hex: &str) -> Option<bool> {
         let bytes: Vec<u8> = hex
@@ -264,27 +335,73 @@ mod tests {
 
     #[test]
     fn the_function_that_writes_decides() {
+        // A process with a wrapper of 9 bytes at 0x1100 and two types.
+        let memory = Bytes(std::collections::BTreeMap::from([
+            (0x1100, b"\xf3\x0f\x1e\xfa\xe9\xf7\x03\x00\x00".to_vec()),
+            (0x8000 + TP_DEALLOC, 0x3000_u64.to_le_bytes().to_vec()),
+            (0x9000 + TP_DEALLOC, 0x4000_u64.to_le_bytes().to_vec()),
+            (0x9000 + TP_GETSET, 0xa000_u64.to_le_bytes().to_vec()),
+            (0xa000, [0xb000_u64, 1].map(u64::to_le_bytes).concat()),
+            (0xa028, [0xb010_u64, 0x5000].map(u64::to_le_bytes).concat()),
+            (0xb000, b"f_back\0".to_vec()),
+            (0xb010, b"f_code\0".to_vec()),
+        ]));
         let symbols: Vec<(u64, String)> = [
             (0x1000, "PyFunction_NewWithQualName"),
+            (0x1100, "PyFunction_New"),
             (0x1200, "else"),
             (0x2000, "take_ownership.isra.0"),
+            (0x8000, "PyFunction_Type"),
+            (0x9000, "PyFrame_Type"),
         ]
         .map(|(address, name)| (address, name.to_string()))
         .to_vec();
-        let mut writers = Writers::new(&symbols, &[("function", 0x3000), ("frame", 0x4000)], false);
+        let starts = [
+            0x1000, 0x1100, 0x1120, 0x1500, 0x2000, 0x3000, 0x4000, 0x5000, 0x5100,
+        ];
+        let mut writers = Writers::new(&memory, &symbols, &starts, false);
         assert!(writers.knows_create && writers.knows_keep);
         let more = |_| Some(*b"\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x48\x83\x03\x01");
         let less = |_| Some(*b"\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x48\x83\x2b\x01");
         assert_eq!(writers.role(0x1030, more), Role::Create);
         assert_eq!(writers.role(0x1031, less), Role::Sub);
+        assert_eq!(writers.role(0x1130, more), Role::Add);
         assert_eq!(writers.role(0x1230, more), Role::Add);
+        assert_eq!(writers.role(0x1fff, more), Role::Create);
         assert_eq!(writers.role(0x2030, more), Role::Keep);
         assert_eq!(writers.role(0x3030, less), Role::FunctionEnd);
         assert_eq!(writers.role(0x4030, less), Role::FrameEnd);
-        assert_eq!(writers.role(0x9030, less), Role::Sub);
-        assert_eq!(writers.role(0x9031, |_| None), Role::Unknown);
+        assert_eq!(writers.role(0x5030, more), Role::Read);
+        assert_eq!(writers.role(0x9730, less), Role::Sub);
+        assert_eq!(writers.role(0x9731, |_| None), Role::Unknown);
         assert_eq!(writers.role(0x10, more), Role::Add);
-        let mut old = Writers::new(&symbols, &[("frame", 0x4000)], true);
+        let mut old = Writers::new(&memory, &symbols, &starts, true);
         assert_eq!(old.role(0x4030, less), Role::Sub);
+        // Without the table for unwinding, functions are not too long.
+        let mut bare = Writers::new(&memory, &symbols, &[], false);
+        assert_eq!(bare.role(0x2030, more), Role::Keep);
+        assert_eq!(bare.role(0x2fff, more), Role::Add);
+    }
+
+    struct Bytes(std::collections::BTreeMap<u64, Vec<u8>>);
+
+    impl Memory for Bytes {
+        fn read(&self, address: u64, into: &mut [u8]) -> Result<(), Unreadable> {
+            into.fill(0);
+            let (start, bytes) = self
+                .0
+                .range(..=address)
+                .next_back()
+                .ok_or(Unreadable::Nowhere)?;
+            let from = usize::try_from(address - start).map_err(|_| Unreadable::Nowhere)?;
+            let bytes = bytes.get(from..).ok_or(Unreadable::Nowhere)?;
+            let length = bytes.len().min(into.len());
+            into[..length].copy_from_slice(&bytes[..length]);
+            Ok(())
+        }
+
+        fn read_ranges(&self, _: &[Range], _: &mut [u8]) -> Result<usize, Unreadable> {
+            Err(Unreadable::Nowhere)
+        }
     }
 }
