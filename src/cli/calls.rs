@@ -11,13 +11,14 @@ use super::json;
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::Heap;
 use crate::heap::functions::{CodeObject, Functions, NoMatch, shown};
-use crate::sample::timings::{self, CountOptions, MOST_FUNCTIONS, Word, Writers};
+use crate::sample::timings::{self, CountOptions, MOST_FUNCTIONS, Word};
+use crate::sample::writers::Writers;
 use crate::target::image::Held;
 use crate::target::launch::{self, Launched};
 use crate::target::memory::copy::{self, CaptureOptions, Pause};
 use crate::target::memory::{Live, Memory};
 use crate::target::signals::{self, OnSignal};
-use crate::target::{list, locate, process};
+use crate::target::{list, process};
 use crate::units::{Pid, parse_duration};
 use crate::view::calls::{self as view, Report};
 
@@ -221,9 +222,7 @@ fn attempt(pid: Pid, words: &[String], pause: Pause) -> Result<Found> {
             ));
         }
     }
-    let symbols = locate::symbols(pid);
-    let starts = locate::function_starts(pid, &memory, &symbols);
-    let writers = Writers::new(&memory, &symbols, &starts, version.minor <= 10);
+    let writers = Writers::find(pid, version.minor);
     Ok(Found {
         codes,
         writers,

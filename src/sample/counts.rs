@@ -24,10 +24,12 @@ use plan::Purse;
 use tally::{Tally, Watched};
 use thread::{Current, Thread};
 
+use super::writers::{FrameEnds, Meaning, Role, Sequence, Writers};
 use super::{FrameSample, StackReader, Watchable};
 use crate::profile::{CallEstimate, CallSource, Counted, FunctionId, Tables, ThreadId};
+use crate::target::memory::Live;
 use crate::target::watchpoint::{self, Access, REGISTERS, Refusal, Watch};
-use crate::units::Tid;
+use crate::units::{Pid, Tid};
 
 /// Hits by which the cost of one is measured at the start.
 const TRIALS: u32 = 100;
@@ -58,11 +60,12 @@ const ALONE: f64 = 0.95;
 /// CPU time after which a function that could not be watched is asked again, nanoseconds.
 const AGAIN_NS: f64 = 3e8;
 
-/// A place that ends calls so much more often than it begins them ends calls.
-const CLEARLY: u64 = 4;
+/// Calls that began and calls that ended in watches, by how much of their sum they may differ.
+const UNEVEN: f64 = 0.05;
 
-/// Share of hits that ends calls where each call has two: as good as a half.
-const HALF: std::ops::RangeInclusive<f64> = 0.46..=0.54;
+/// Writes of which nobody knows what they are, as a share of all, from which on nothing is said; likewise frames that outlive
+/// their call where their making cannot be told from a call.
+const MOST_UNKNOWN: f64 = 0.02;
 
 /// A thread as a sample showed it.
 #[derive(Debug)]
@@ -92,8 +95,7 @@ pub struct Watching {
     cost: Cost,
     purse: Purse,
     random: SmallRng,
-    /// Places that write reference counts when a call begins or ends: how often they did the one and the other.
-    places: FxHashMap<u64, [u64; 2]>,
+    words: Words,
     refused: Option<Refusal>,
     /// Whether registers were taken by others, and whether any was to be had.
     busy: bool,
@@ -106,9 +108,51 @@ pub struct Watching {
     lost: u64,
 }
 
+/// What writes to reference counts mean in the process.
+#[derive(Debug)]
+struct Words {
+    memory: Live,
+    writers: Writers,
+    frames: FrameEnds,
+}
+
+impl Words {
+    fn meaning(&mut self, sequence: &mut Sequence, instruction: u64, tally: &mut Tally) -> Meaning {
+        let memory = self.memory;
+        let role = self.writers.role_in(&memory, instruction);
+        tally.writes += 1;
+        tally.unknown += u64::from(role == Role::Unknown);
+        tally.frame_ends += u64::from(role == Role::FrameEnd);
+        let meaning = sequence.take(role, self.frames);
+        match meaning {
+            Meaning::Begin => tally.calls[0] += 1,
+            Meaning::End => tally.calls[1] += 1,
+            Meaning::NoBegin => tally.calls[0] = tally.calls[0].saturating_sub(1),
+            Meaning::Nothing => {}
+        }
+        meaning
+    }
+
+    /// Whether hits of a function are its calls' beginnings and ends and nothing else.
+    fn are_calls(&self, tally: &Tally, watchable: &Watchable) -> bool {
+        let most = MOST_UNKNOWN * tally.writes as f64;
+        let kept = self.frames == FrameEnds::Apart && !self.writers.knows_keep;
+        let made = watchable.shared && !self.writers.knows_create;
+        // Frames in a cycle, which end with a collection of garbage; code objects that were read and are kept.
+        let [begun, ended] = tally.calls.map(|calls| calls as f64);
+        let even = (begun - ended).abs() <= UNEVEN * (begun + ended) + 3.0 * (begun + ended).sqrt();
+        tally.unknown as f64 <= most && !(kept && tally.frame_ends as f64 > most) && !made && even
+    }
+
+    /// Whether calls of a function are seen to end when they do.
+    fn ends_in_time(&self, tally: &Tally) -> bool {
+        tally.frame_ends == 0 || self.frames == FrameEnds::Apart
+    }
+}
+
 impl Watching {
-    /// Measures what a hit costs; fails where there are no watchpoints.
-    pub fn new() -> Result<Watching, Refusal> {
+    /// Measures what a hit costs; fails where there are no watchpoints. The process has Python 3.`minor`.
+    pub fn new(pid: Pid, minor: u32) -> Result<Watching, Refusal> {
         let cost_ns = watchpoint::cost_of_a_hit(TRIALS)?;
         Ok(Watching {
             threads: FxHashMap::default(),
@@ -116,7 +160,11 @@ impl Watching {
             cost: Cost::new(cost_ns),
             purse: Purse::default(),
             random: SmallRng::from_os_rng(),
-            places: FxHashMap::default(),
+            words: Words {
+                memory: Live::new(pid),
+                writers: Writers::find(pid, minor),
+                frames: FrameEnds::of(minor),
+            },
             refused: None,
             busy: false,
             has_watched: false,
@@ -136,7 +184,7 @@ impl Watching {
     /// Takes over a sample of a thread, which has been added to the profile, ends watches and begins others.
     pub fn sample(&mut self, tables: &Tables, reader: &mut dyn StackReader, shown: &Shown<'_>) {
         let thread = self.threads.entry(shown.thread).or_insert_with(Thread::new);
-        thread.take(&mut self.cost, &mut self.places, &mut self.lost);
+        thread.take(&mut self.cost, &mut self.words, &mut self.lost);
         thread.show(tables, shown, &mut self.random);
         let cpu_ns = shown.cpu_ns as f64;
         thread.cpu_ns += cpu_ns;
@@ -264,9 +312,10 @@ impl Watching {
                             ..Watched::default()
                         },
                         began_ns: thread.clock.ns,
+                        writes: 0,
+                        sequence: Sequence::default(),
                         hits: 0,
                         hits_before: 0,
-                        depth_at_first: tally.depth,
                         depth_before: tally.depth,
                         clock_before_ns: thread.clock.ns,
                         lost_before_ns: thread.clock.lost_ns,
@@ -296,7 +345,7 @@ impl Watching {
     /// A thread has ended, or has no Python on its stack any more.
     pub fn gone(&mut self, thread: ThreadId) {
         if let Some(thread) = self.threads.get_mut(&thread) {
-            thread.take(&mut self.cost, &mut self.places, &mut self.lost);
+            thread.take(&mut self.cost, &mut self.words, &mut self.lost);
             thread.rest();
         }
         if self.threads.len() > MOST_REMEMBERED {
@@ -347,7 +396,7 @@ impl Watching {
 
     /// Adds what is known of a thread to the results.
     fn add(&mut self, id: ThreadId, mut thread: Thread) {
-        thread.take(&mut self.cost, &mut self.places, &mut self.lost);
+        thread.take(&mut self.cost, &mut self.words, &mut self.lost);
         thread.close();
         let cpu_ns = thread.cpu_ns;
         for tally in &mut thread.tallies {
@@ -386,37 +435,18 @@ impl Watching {
             seen: tally.seen,
             share: match watchable.access {
                 Access::Execute => 1.0,
-                Access::Write => self.share_of_ends(tally, watchable.shared),
+                Access::Write if self.words.are_calls(tally, watchable) => 0.5,
+                Access::Write => 0.0,
             },
             paired: watchable.access == Access::Write,
             alternates: watchable.access == Access::Write
-                && !watchable.shared
-                && tally.deepest <= 1,
+                && tally.deepest <= 1
+                && self.words.ends_in_time(tally),
             runs: tally.runs,
             cost_ns: self.cost.ns(),
             cost_error: self.cost.error(),
         };
         evidence.estimate()
-    }
-
-    /// Of the writes to a code object's reference count, those that end calls: half of them, unless something else writes
-    /// there too.
-    fn share_of_ends(&self, tally: &Tally, shared: bool) -> f64 {
-        let ends = |instruction: u64| {
-            let votes = self.places.get(&instruction).copied().unwrap_or_default();
-            thread::is_clear(votes, 1)
-        };
-        let all: u64 = tally.sites.iter().map(|site| site.hits).sum();
-        let ended = tally.sites.iter().filter(|site| ends(site.instruction));
-        let ended: u64 = ended.map(|site| site.hits).sum();
-        let share = ended as f64 / all.max(1) as f64;
-        let half = |hits: u64| HALF.contains(&(hits as f64 / all.max(1) as f64));
-        // Two places that write as often as each other: whoever makes functions of it anew writes from more of them.
-        let is_pair = tally.sites.iter().filter(|site| half(site.hits)).count() == 2;
-        if HALF.contains(&share) || (is_pair && all >= 8) || (!shared && (ended == 0 || all < 8)) {
-            return 0.5;
-        }
-        if all < 8 { 0.0 } else { share }
     }
 }
 

@@ -15,6 +15,7 @@ mod slot;
 pub mod states;
 pub mod tasks;
 pub mod timings;
+pub mod writers;
 
 use std::time::Duration;
 

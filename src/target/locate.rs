@@ -173,7 +173,7 @@ pub fn function_starts(pid: Pid, memory: &impl Memory, symbols: &[(u64, String)]
                 && region.offset == 0
                 && region.start <= code.start
         };
-        regions.iter().filter(same).next_back()
+        regions.iter().rfind(same)
     });
     binary.map_or_else(Vec::new, |region| {
         elf::function_starts(memory, region.start)

@@ -29,11 +29,11 @@ const FARTHEST: std::ops::RangeInclusive<f64> = 0.5..=2.0;
 const HALF_AFTER: u64 = 20_000;
 
 /// What follows a hit is slower too, for its data was thrown out of the caches: by this much of the cost, measured with
-/// functions of known length (0.2 to 0.6 us, the more the more code runs in between).
-const AFTERMATH: f64 = 1.05;
+/// functions of known length (0.2 to 1 us, the more the more code runs in between).
+const AFTERMATH: f64 = 1.08;
 
 /// How sure the cost is, as a share of it: where hits follow each other at once, and else.
-const SURE: f64 = 0.03;
+const SURE: f64 = 0.05;
 const UNSURE: f64 = 0.08;
 
 /// The cost of a hit.

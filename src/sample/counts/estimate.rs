@@ -597,8 +597,13 @@ fn reach_ns(watch: &Watched) -> f64 {
 /// Hits, and CPU time between a hit that begins a call and the one that ends it, in the first `until_ns` of a watch.
 fn within(watch: &Watched, until_ns: f64) -> (f64, f64) {
     let (mut hits, mut on_ns) = (0.0, 0.0);
-    let (mut on, mut since_ns) = (watch.on != watch.flipped, 0.0);
-    for at_ns in watch.hits_ns.iter().map(|at| f64::from(*at)) {
+    let begins = |at: usize| watch.begins >> (at % 64) & 1 == 1;
+    // A sample that falls on a hit sees a frame whose call has just ended, or not begun yet: the first hit knows better.
+    let (mut on, mut since_ns) = (watch.on, 0.0);
+    if !watch.hits_ns.is_empty() {
+        on = !begins(0);
+    }
+    for (at, at_ns) in watch.hits_ns.iter().copied().map(f64::from).enumerate() {
         if at_ns > until_ns {
             break;
         }
@@ -609,7 +614,7 @@ fn within(watch: &Watched, until_ns: f64) -> (f64, f64) {
             }
             since_ns = at_ns;
         }
-        on = !on;
+        on = begins(at);
     }
     if on {
         on_ns += until_ns - since_ns;

@@ -26,6 +26,9 @@ const LEAST_NS: f64 = 150_000.0;
 /// Least and most limit of hits.
 const LIMITS: std::ops::RangeInclusive<u32> = 8..=60;
 
+/// Writes for each beginning or end of a call, at most.
+const MOST_WRITES: f64 = 4.0;
+
 /// Longest watch, nanoseconds of CPU time; and those that are short enough for all registers.
 const LONGEST_NS: f64 = 3e8;
 const SHORT_NS: f64 = 8e6;
@@ -139,6 +142,18 @@ fn rate(tally: &Tally, period_ns: f64) -> Option<f64> {
 
 /// The plan for a function, of which watches that began with it on the stack tell how often it is hit.
 pub fn plan(tally: &Tally, period_ns: f64) -> Plan {
+    let plan = plan_of_hits(tally, period_ns);
+    // Writes that are no calls' beginnings or ends count and cost as much as others.
+    let hits = tally.calls.iter().sum::<u64>().max(1) as f64;
+    let writes = (tally.writes as f64 / hits).clamp(1.0, MOST_WRITES);
+    Plan {
+        limit: (f64::from(plan.limit) * writes) as u32,
+        expected: plan.expected * writes,
+        ..plan
+    }
+}
+
+fn plan_of_hits(tally: &Tally, period_ns: f64) -> Plan {
     let least = *LIMITS.start();
     let Some(rate) = rate(tally, period_ns) else {
         return Plan {

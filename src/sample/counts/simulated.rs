@@ -88,6 +88,7 @@ impl Program {
             covered_ns: until_ns - begin_ns,
             spent,
             hits_ns: hits.iter().map(|at| (at - begin_ns) as f32).collect(),
+            begins: if on { !0 / 3 * 2 } else { !0 / 3 },
             parts,
             ..Watched::default()
         }

@@ -13,9 +13,6 @@ pub const EDGES: usize = 4;
 /// Most callers of a function that are told apart.
 const MOST_EDGES: usize = 32;
 
-/// Most places in the interpreter from which a function's word is written that are told apart.
-const MOST_SITES: usize = 24;
-
 /// One stretch of time in which a function was watched.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Watched {
@@ -30,15 +27,14 @@ pub struct Watched {
     pub covered_ns: f64,
     /// What hits cost in that time.
     pub lost_ns: f64,
-    /// Whether the first hit shows that it was the other way round: a sample that falls on a hit sees a frame whose call has
-    /// just ended, or not begun yet.
-    pub flipped: bool,
     /// Whether it was planned when nothing was known of the function yet: its limit may be far too low.
     pub blind: bool,
     /// Whether it ended at its limit of hits, not when it was planned to.
     pub spent: bool,
     /// Times of the first hits since `covered_ns` began, without what hits cost, nanoseconds: negative for those before it.
     pub hits_ns: Vec<f32>,
+    /// Which of these begin a call: the lowest bit is the first one.
+    pub begins: u64,
     /// By whole samples, those that show the function and those that do not.
     pub parts: [Part; 2],
 }
@@ -54,15 +50,6 @@ pub struct Part {
     pub more: f64,
     /// Calls that samples told apart.
     pub seen: f64,
-}
-
-/// A place that writes the word.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Site {
-    /// Address of the instruction.
-    pub instruction: u64,
-    /// How often it did.
-    pub hits: u64,
 }
 
 /// A caller.
@@ -116,7 +103,13 @@ pub struct Tally {
     pub dense: (f64, u64),
     pub covered_ns: [f64; 2],
     pub watches: Vec<Watched>,
-    pub sites: Vec<Site>,
+    /// Writes of all kinds in watches; of these, those of which it is not known what they are, and frames that have outlived
+    /// their call.
+    pub writes: u64,
+    pub unknown: u64,
+    pub frame_ends: u64,
+    /// Of these, beginnings and ends of calls.
+    pub calls: [u64; 2],
 }
 
 impl Tally {
@@ -203,19 +196,6 @@ impl Tally {
         let rate = hits as f64 / COLD_NS;
         self.dense = ((sum * count as f64 + rate) / (count + 1) as f64, count + 1);
         self.drowned += u64::from(!blind);
-    }
-
-    /// Notes which place wrote.
-    pub fn site(&mut self, instruction: u64) {
-        let known = self.sites.iter().position(|s| s.instruction == instruction);
-        if let Some(site) = known.and_then(|at| self.sites.get_mut(at)) {
-            site.hits += 1;
-        } else if self.sites.len() < MOST_SITES {
-            self.sites.push(Site {
-                instruction,
-                hits: 1,
-            });
-        }
     }
 
     /// Adds a watch; of very many each is kept with the same probability, which `draw` (evenly below its argument)

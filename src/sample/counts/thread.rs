@@ -7,8 +7,9 @@ use rustc_hash::FxHashMap;
 use super::cost::Cost;
 use super::plan::{self, Plan, Purse};
 use super::tally::{MOST_HITS, Part, Tally, Watched};
-use super::{CLEARLY, COLD_NS, Key, MOST_FUNCTIONS, Shown};
+use super::{COLD_NS, Key, MOST_FUNCTIONS, Shown, Words};
 use crate::profile::Tables;
+use crate::sample::writers::{Meaning, Sequence};
 use crate::sample::{FrameSample, Watchable};
 use crate::target::watchpoint::{Access, Event, REGISTERS, Watch};
 
@@ -21,11 +22,14 @@ pub struct Current {
     pub watched: Watched,
     /// The thread's clock at its beginning.
     pub began_ns: f64,
+    /// Writes of all kinds.
+    pub writes: u64,
+    /// What the next write may be part of.
+    pub sequence: Sequence,
     /// Hits, and those that were left when the last sample was taken.
     pub hits: u64,
     pub hits_before: u64,
-    /// Invocations on the stack at its beginning, and at the sample before.
-    pub depth_at_first: u32,
+    /// Invocations on the stack at the sample before.
     pub depth_before: u32,
     /// Clock, and cost of hits, at the sample before.
     pub clock_before_ns: f64,
@@ -74,16 +78,6 @@ pub struct ThreadClock {
     pub running_since: Option<u64>,
     /// Whether the last event was a hit.
     pub after_hit: bool,
-}
-
-/// Whether a place does one thing so much more often than the other that it does nothing else: begins calls (0), or ends
-/// them (1).
-pub fn is_clear(votes: [u64; 2], which: usize) -> bool {
-    let [begun, ended] = votes;
-    match which {
-        0 => begun > CLEARLY * ended && begun >= CLEARLY,
-        _ => ended > CLEARLY * begun && ended >= CLEARLY,
-    }
 }
 
 impl ThreadClock {
@@ -144,12 +138,11 @@ impl Thread {
     }
 
     /// Takes what has happened since the last sample.
-    pub fn take(&mut self, cost: &mut Cost, places: &mut FxHashMap<u64, [u64; 2]>, lost: &mut u64) {
+    pub fn take(&mut self, cost: &mut Cost, words: &mut Words, lost: &mut u64) {
         let Some(watch) = &mut self.watch else {
             return;
         };
         let (clock, currents, tallies) = (&mut self.clock, &mut self.currents, &mut self.tallies);
-        let watchables = &self.watchables;
         let mut is_lost = false;
         watch.take(|event| match event {
             Event::In { at_ns } => {
@@ -171,39 +164,36 @@ impl Thread {
                 let Some(Some(current)) = currents.get_mut(register) else {
                     return;
                 };
-                current.hits += 1;
-                if current.hits == 1 && current.access == Access::Write {
-                    let votes = places.get(&instruction).copied().unwrap_or_default();
-                    let [begins, ends] = [0, 1].map(|at| is_clear(votes, at));
-                    current.watched.flipped = if current.watched.on { begins } else { ends };
-                }
-                let since_ns = clock.ns - current.began_ns - COLD_NS;
-                if current.watched.hits_ns.len() < MOST_HITS {
-                    current.watched.hits_ns.push(since_ns as f32);
-                }
-                if current.hits >= u64::from(current.plan.limit) {
-                    current.spent_at.get_or_insert((clock.ns, clock.lost_ns));
-                }
                 let Some(tally) = tallies.get_mut(current.tally as usize) else {
                     return;
                 };
-                tally.site(instruction);
-                let shared = watchables.get(current.tally as usize);
-                let shared = shared
-                    .copied()
-                    .flatten()
-                    .flatten()
-                    .is_some_and(|w| w.shared);
-                if current.access == Access::Write && !shared && current.depth_at_first <= 1 {
-                    // On the stack once: the first write is a return, the next one a call.
-                    let ends = (current.hits % 2 == 1) == (current.depth_at_first == 1);
-                    if let Some(count) = places
-                        .entry(instruction)
-                        .or_default()
-                        .get_mut(usize::from(ends))
-                    {
-                        *count += 1;
+                current.writes += 1;
+                if current.writes >= u64::from(current.plan.limit) {
+                    current.spent_at.get_or_insert((clock.ns, clock.lost_ns));
+                }
+                let meaning = match current.access {
+                    Access::Execute => Meaning::Begin,
+                    Access::Write => words.meaning(&mut current.sequence, instruction, tally),
+                };
+                match meaning {
+                    Meaning::Nothing => return,
+                    Meaning::NoBegin => {
+                        current.hits = current.hits.saturating_sub(1);
+                        // Beyond those that are remembered nothing is taken back.
+                        if current.watched.hits_ns.len() as u64 > current.hits {
+                            current.watched.hits_ns.pop();
+                        }
+                        return;
                     }
+                    Meaning::Begin | Meaning::End => current.hits += 1,
+                }
+                let since_ns = clock.ns - current.began_ns - COLD_NS;
+                let watched = &mut current.watched;
+                if watched.hits_ns.len() < MOST_HITS {
+                    let bit = 1 << watched.hits_ns.len();
+                    watched.begins &= !bit;
+                    watched.begins |= if meaning == Meaning::Begin { bit } else { 0 };
+                    watched.hits_ns.push(since_ns as f32);
                 }
             }
         });
@@ -300,7 +290,7 @@ impl Thread {
             };
             let now = (self.clock.ns, self.clock.lost_ns);
             let (until_ns, until_lost_ns) = current.spent_at.unwrap_or(now);
-            let hits = current.hits - current.hits_before;
+            let hits = current.hits.saturating_sub(current.hits_before);
             let kind = match (current.spent_at, tally.depth) {
                 // How it ends is not known.
                 (Some(_), _) => usize::from(!current.watched.on),
@@ -339,7 +329,7 @@ impl Thread {
             current.watched.spent = current.spent_at.is_some();
             if current.watched.spent || covered_ns >= current.plan.length_ns {
                 let watched = std::mem::take(&mut current.watched);
-                let hits_of_all = current.hits;
+                let hits_of_all = current.writes;
                 if let Some(place) = self.currents.get_mut(register) {
                     *place = None;
                 }

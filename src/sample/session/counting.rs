@@ -21,7 +21,7 @@ impl ProcessSampler<'_> {
             ));
             return;
         }
-        match Watching::new() {
+        match Watching::new(self.pid, self.opened.version.minor) {
             Ok(watching) => self.watching = Some(watching),
             Err(why) => self.note_refusal(why),
         }

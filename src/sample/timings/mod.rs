@@ -10,7 +10,6 @@ mod durations;
 mod pairing;
 mod threads;
 mod windows;
-mod writers;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -19,9 +18,8 @@ use rand::Rng;
 
 pub use callers::{Caller, Seen};
 pub use durations::Durations;
-pub use pairing::FrameEnds;
-pub use writers::Writers;
 
+use super::writers::{FrameEnds, Writers};
 use crate::error::{Error, ErrorKind, Result};
 use crate::target::memory::{Live, Memory};
 use crate::target::watchpoint::{self, REGISTERS, Refusal};
@@ -30,7 +28,6 @@ use crate::units::Pid;
 use pairing::{Rules, Tally, Window, Write};
 use threads::{Hit, Thread, Watches};
 use windows::{Shown, Windows};
-use writers::BEFORE;
 
 /// Functions that can be counted at a time.
 pub const MOST_FUNCTIONS: usize = REGISTERS;
@@ -237,11 +234,7 @@ impl<'a> Counter<'a> {
     ) -> Counter<'a> {
         let words = words.get(..words.len().min(REGISTERS)).unwrap_or_default();
         let addresses: Vec<u64> = words.iter().map(|word| word.address).collect();
-        let ends = match options.minor {
-            ..=10 => FrameEnds::AsCalls,
-            11 => FrameEnds::Late,
-            _ => FrameEnds::Apart,
-        };
+        let ends = FrameEnds::of(options.minor);
         let memory = Live::new(pid);
         let type_of_code = addresses
             .first()
@@ -349,16 +342,11 @@ impl<'a> Counter<'a> {
     fn split(&mut self) -> (Watches, impl FnMut(&mut Thread, Hit)) {
         let watches = std::mem::replace(&mut self.watches, Watches::new(self.pid, &[]));
         let memory = self.memory;
-        let read = move |end: u64| {
-            let mut bytes = [0; BEFORE];
-            let start = end.checked_sub(BEFORE as u64)?;
-            memory.read(start, &mut bytes).ok().map(|()| bytes)
-        };
         let (writers, tallies, rules, words) =
             (&mut self.writers, &mut self.tallies, self.rules, self.words);
         let each = move |thread: &mut Thread, hit: Hit| {
             let write = Write {
-                role: writers.role(hit.instruction, read),
+                role: writers.role_in(&memory, hit.instruction),
                 instruction: hit.instruction,
                 at_ns: hit.at_ns,
                 index: hit.index,

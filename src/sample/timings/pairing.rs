@@ -8,7 +8,7 @@
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::durations::Durations;
-use super::writers::Role;
+use crate::sample::writers::{FrameEnds, Role};
 
 /// Deepest nesting of calls that is followed; the outermost ones are forgotten beyond it.
 const DEEPEST: usize = 1 << 16;
@@ -24,17 +24,6 @@ pub struct Write {
     pub at_ns: u64,
     /// Hits of the thread before it, of whatever function: each of them took time.
     pub index: u64,
-}
-
-/// How calls of this version end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FrameEnds {
-    /// With their frame object, in order or late (up to 3.10); or never that way.
-    AsCalls,
-    /// One whose frame object outlives it is seen to end with that (3.11).
-    Late,
-    /// A frame object that takes over the frame has a reference of its own (3.12 and newer).
-    Apart,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -147,8 +136,7 @@ impl ThreadCalls {
         match write.role {
             Role::Create => {
                 // What was added before it was the load of the code object.
-                self.pending = None;
-                self.after_create = true;
+                self.after_create = self.pending.take().is_some();
                 tally.created += 1;
             }
             Role::Add => {

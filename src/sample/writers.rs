@@ -7,7 +7,9 @@
 
 use rustc_hash::FxHashMap;
 
-use crate::target::memory::{Memory, read_c_string};
+use crate::target::locate;
+use crate::target::memory::{Live, Memory, read_c_string};
+use crate::units::Pid;
 
 /// What a write is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,14 +32,94 @@ pub enum Role {
     Unknown,
 }
 
+/// How calls of a version end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrameEnds {
+    /// With their frame object, in order or late (up to 3.10).
+    AsCalls,
+    /// One whose frame object outlives it is seen to end with that (3.11).
+    Late,
+    /// A frame object that takes over the frame has a reference of its own (3.12 and newer).
+    Apart,
+}
+
+impl FrameEnds {
+    /// Those of Python 3.`minor`.
+    pub fn of(minor: u32) -> FrameEnds {
+        match minor {
+            ..=10 => FrameEnds::AsCalls,
+            11 => FrameEnds::Late,
+            _ => FrameEnds::Apart,
+        }
+    }
+}
+
+/// What a write to a code object's reference count is to its calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meaning {
+    /// A call begins.
+    Begin,
+    /// A call ends.
+    End,
+    /// Nothing.
+    Nothing,
+    /// The write before it was no call's beginning.
+    NoBegin,
+}
+
+/// What the next write of a thread to one word may belong to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sequence {
+    after_begin: bool,
+    after_create: bool,
+    reads: u32,
+}
+
+impl Sequence {
+    /// Takes the next write.
+    pub fn take(&mut self, role: Role, frames: FrameEnds) -> Meaning {
+        let after_begin = std::mem::take(&mut self.after_begin);
+        let after_create = std::mem::take(&mut self.after_create);
+        match role {
+            Role::Add => {
+                self.after_begin = true;
+                Meaning::Begin
+            }
+            // The code object was loaded for it, which is no call, and is released after it; 3.15 only borrows it.
+            Role::Create if after_begin => {
+                self.after_create = true;
+                Meaning::NoBegin
+            }
+            Role::Sub if after_create => Meaning::Nothing,
+            // What was read is released at once, as a rule; or else what ends before is taken for it, and it for that.
+            Role::Sub if self.reads > 0 => {
+                self.reads -= 1;
+                Meaning::Nothing
+            }
+            Role::Sub => Meaning::End,
+            Role::FrameEnd if frames == FrameEnds::Late => Meaning::End,
+            Role::Read => {
+                self.reads += 1;
+                Meaning::Nothing
+            }
+            Role::Create | Role::FunctionEnd | Role::FrameEnd | Role::Keep | Role::Unknown => {
+                Meaning::Nothing
+            }
+        }
+    }
+}
+
 /// Bytes before an instruction's end that are looked at.
-pub const BEFORE: usize = 16;
+const BEFORE: usize = 16;
 
 /// A function whose end is not known is taken to be at most this long.
 const LONGEST: u64 = 0x600;
 
 /// A function that does nothing but to jump to another one is at most this long.
 const LONGEST_JUMP: u64 = 32;
+
+/// What clears frames at the end of calls (Python/ceval.c of 3.14 and 3.15; not exported before).
+const CLEARS_FRAMES: &str = "_PyEval_FrameClearAndPop";
 
 /// Places in types (Include/cpython/object.h, the same from 3.8 to 3.15) and in `PyGetSetDef`, and most getters looked at.
 const TP_DEALLOC: u64 = 48;
@@ -79,13 +161,20 @@ pub struct Writers {
 }
 
 impl Writers {
-    /// From all symbols and from where functions start, rising. `frames_end_calls`: the end of a call is the end of its frame
-    /// object (up to 3.10).
+    /// Looks into a process with Python 3.`minor`.
+    pub fn find(pid: Pid, minor: u32) -> Writers {
+        let memory = Live::new(pid);
+        let symbols = locate::symbols(pid);
+        let starts = locate::function_starts(pid, &memory, &symbols);
+        Writers::new(&memory, &symbols, &starts, FrameEnds::of(minor))
+    }
+
+    /// From all symbols and from where functions start, rising.
     pub fn new(
         memory: &impl Memory,
         symbols: &[(u64, String)],
         starts: &[u64],
-        frames_end_calls: bool,
+        ends: FrameEnds,
     ) -> Writers {
         let mut writers = Writers::default();
         for (address, name) in symbols {
@@ -112,7 +201,7 @@ impl Writers {
                 .starts
                 .extend(getter.map(|at| (at, Some(Role::Read))));
         }
-        if frames_end_calls {
+        if ends == FrameEnds::AsCalls {
             for (_, role) in &mut writers.starts {
                 if *role == Some(Role::FrameEnd) {
                     *role = None;
@@ -126,6 +215,15 @@ impl Writers {
             .filter_map(|(from, role)| Some((jumps_to(memory, *from, starts)?, *role)))
             .collect();
         writers.starts.extend(jumps);
+        if !writers.knows_keep {
+            // What clears the frame of a call that ends calls no Python; its callee that adds a reference makes frames outlive.
+            let clears = symbols.iter().find(|(_, name)| name == CLEARS_FRAMES);
+            let callees = clears.map_or_else(Vec::new, |(at, _)| calls_of(memory, *at, starts));
+            writers.knows_keep = !callees.is_empty();
+            writers
+                .starts
+                .extend(callees.into_iter().map(|at| (at, Some(Role::Keep))));
+        }
         let ends_known = starts.iter().map(|start| (*start, None));
         writers.starts.extend(ends_known);
         writers.bounds = starts
@@ -138,6 +236,15 @@ impl Writers {
             .sort_by_key(|(address, role)| (*address, role.is_none()));
         writers.starts.dedup_by_key(|(address, _)| *address);
         writers
+    }
+
+    /// The role of the instruction that ends at `end`.
+    pub fn role_in(&mut self, memory: &impl Memory, end: u64) -> Role {
+        self.role(end, |end| {
+            let mut bytes = [0; BEFORE];
+            let start = end.checked_sub(BEFORE as u64)?;
+            memory.read(start, &mut bytes).ok().map(|()| bytes)
+        })
     }
 
     /// The role of the instruction that ends at `end`; `read` gives the bytes before an address.
@@ -161,6 +268,25 @@ impl Writers {
             .is_some_and(|(first, last)| first <= end && end < last);
         (known || end - start <= LONGEST).then_some(*role)?
     }
+}
+
+/// The functions that the one at `from` calls directly (`call`, opcode e8).
+fn calls_of(memory: &impl Memory, from: u64, starts: &[u64]) -> Vec<u64> {
+    let end = starts.partition_point(|start| *start <= from);
+    let length = starts.get(end).map_or(0, |next| next - from).min(LONGEST);
+    let mut code = vec![0; length as usize];
+    if memory.read(from, &mut code).is_err() {
+        return Vec::new();
+    }
+    let callee = |at: usize| {
+        let [0xe8, a, b, c, d] = *code.get(at..at + 5)? else {
+            return None;
+        };
+        let by = i64::from(i32::from_le_bytes([a, b, c, d]));
+        let to = from.wrapping_add(at as u64 + 5).wrapping_add_signed(by);
+        starts.binary_search(&to).is_ok().then_some(to)
+    };
+    (0..code.len()).filter_map(callee).collect()
 }
 
 /// The function that gives attribute `name` of a type's objects.
@@ -359,7 +485,7 @@ mod tests {
         let starts = [
             0x1000, 0x1100, 0x1120, 0x1500, 0x2000, 0x3000, 0x4000, 0x5000, 0x5100,
         ];
-        let mut writers = Writers::new(&memory, &symbols, &starts, false);
+        let mut writers = Writers::new(&memory, &symbols, &starts, FrameEnds::Apart);
         assert!(writers.knows_create && writers.knows_keep);
         let more = |_| Some(*b"\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x48\x83\x03\x01");
         let less = |_| Some(*b"\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x90\x48\x83\x2b\x01");
@@ -375,10 +501,10 @@ mod tests {
         assert_eq!(writers.role(0x9730, less), Role::Sub);
         assert_eq!(writers.role(0x9731, |_| None), Role::Unknown);
         assert_eq!(writers.role(0x10, more), Role::Add);
-        let mut old = Writers::new(&memory, &symbols, &starts, true);
+        let mut old = Writers::new(&memory, &symbols, &starts, FrameEnds::AsCalls);
         assert_eq!(old.role(0x4030, less), Role::Sub);
         // Without the table for unwinding, functions are not too long.
-        let mut bare = Writers::new(&memory, &symbols, &[], false);
+        let mut bare = Writers::new(&memory, &symbols, &[], FrameEnds::Apart);
         assert_eq!(bare.role(0x2030, more), Role::Keep);
         assert_eq!(bare.role(0x2fff, more), Role::Add);
     }
