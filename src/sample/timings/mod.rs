@@ -48,8 +48,9 @@ const LONGEST_REST: f64 = 100.0;
 /// Hits from which the cost of one is measured, how many of these measurements count, and how often one is made: what else
 /// the machine does changes it.
 const CALIBRATION: u32 = 200;
-const CALIBRATIONS: usize = 7;
-const CALIBRATE: Duration = Duration::from_secs(1);
+const CALIBRATIONS: usize = 5;
+const CALIBRATE: Duration = Duration::from_millis(300);
+
 /// A function to count.
 #[derive(Debug, Clone)]
 pub struct Word {
