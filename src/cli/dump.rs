@@ -53,6 +53,9 @@ pub fn run(args: &DumpArgs, out: &mut dyn Write) -> Result<()> {
     if dump.tasks_cut {
         eprintln!("biopsy: note: there are too many tasks to show: some were left out");
     }
+    for note in &dump.notes {
+        eprintln!("biopsy: note: {note}");
+    }
     if !dump.steady {
         eprintln!(
             "biopsy: note: the stacks kept changing while they were read; --blocking stops the target for it"

@@ -212,7 +212,11 @@ fn assemble(
                 meta.given_up += part.given_up;
                 meta.retried += part.retried;
                 lateness += part.lateness_us * part.samples as f64;
-                notes.extend(part.notes);
+                for note in part.notes {
+                    if !notes.contains(&note) {
+                        notes.push(note);
+                    }
+                }
                 profile.absorb(&part.recorder.profile);
             }
             Err(error) if pid == root.pid() => first_error = Some(error),
@@ -441,7 +445,12 @@ impl<'a> ProcessSampler<'a> {
     fn note_reader(&mut self) {
         self.part.exact_stacks &= self.opened.reader.is_exact();
         self.part.reader = self.opened.reader.describe();
-        self.part.notes.extend(self.opened.reader.caveat());
+        let caveats = self.opened.reader.caveats();
+        for note in self.opened.fallback.take().into_iter().chain(caveats) {
+            if !self.part.notes.contains(&note) {
+                self.part.notes.push(note);
+            }
+        }
     }
 
     /// Notes what is worth telling of the threads' states.
@@ -482,7 +491,11 @@ impl<'a> ProcessSampler<'a> {
         self.os_threads = Threads::new(self.pid);
         self.rest = Rest::new(self.pid);
         self.last_us = self.shared.now_us();
-        self.part.recorder.profile.processes[0].command = process::command_line(self.pid);
+        self.part.python = self.opened.version.to_string();
+        if let Some(process) = self.part.recorder.profile.processes.first_mut() {
+            process.python.clone_from(&self.part.python);
+            process.command = process::command_line(self.pid);
+        }
     }
 
     /// Takes one sample of all threads, which stands for the time since the last one and for that `ahead`.
