@@ -105,11 +105,24 @@ pub fn open_patiently(
 ) -> Result<Opened> {
     let started = Instant::now();
     let mut pause = Duration::from_millis(1);
+    let mut before: Option<Error> = None;
+    let is_other = |error: &Error| {
+        let kind = error.kind();
+        matches!(kind, ErrorKind::NotPython | ErrorKind::UnsupportedPython)
+    };
     loop {
         let error = match open(pid, options) {
             Ok(opened) => return Ok(opened),
             Err(error) => error,
         };
+        let is_over = matches!(
+            error.kind(),
+            ErrorKind::NoSuchProcess | ErrorKind::ProcessEnded
+        );
+        // What it was says more than that it is over.
+        if let Some(other) = before.take_if(|before| is_over && is_other(before)) {
+            return Err(other);
+        }
         let final_kind = matches!(
             error.kind(),
             ErrorKind::Usage
@@ -120,11 +133,7 @@ pub fn open_patiently(
         );
         // What is no Python yet may become one by exec, but only a program that we started is likely to.
         let waits_for_exec = patience == Patience::Forever;
-        let hopeless = !waits_for_exec
-            && matches!(
-                error.kind(),
-                ErrorKind::NotPython | ErrorKind::UnsupportedPython
-            );
+        let hopeless = !waits_for_exec && is_other(&error);
         let out_of_time = match patience {
             Patience::Forever => false,
             Patience::For(limit) => started.elapsed() >= limit,
@@ -136,6 +145,7 @@ pub fn open_patiently(
         if final_kind || hopeless || out_of_time || stop.load(Ordering::Relaxed) {
             return Err(error);
         }
+        before = Some(error);
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
     }
