@@ -83,6 +83,18 @@ fn parse_stat(text: &str) -> Option<Stat> {
     })
 }
 
+/// What is another after each exec: where the program's code and its stack begin and end, which the kernel draws by lot
+/// (fields 26 to 28 of proc_pid_stat(5)), and which file it is.
+pub fn program(pid: Pid) -> Option<([u64; 3], PathBuf)> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = String::from_utf8_lossy(&stat);
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace().skip(23);
+    let mut field = || fields.next()?.parse().ok();
+    let places = [field()?, field()?, field()?];
+    Some((places, fs::read_link(format!("/proc/{pid}/exe")).ok()?))
+}
+
 /// Whether the process exists and runs (a zombie does not).
 pub fn is_alive(pid: Pid) -> bool {
     stat(pid).is_some_and(|stat| !matches!(stat.state, 'Z' | 'X' | 'x'))
