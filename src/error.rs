@@ -111,6 +111,11 @@ impl Error {
         self.kind
     }
 
+    /// Why it failed, without what.
+    pub fn why(&self) -> &str {
+        &self.why
+    }
+
     /// The process exit code that this error asks for.
     pub fn exit_code(&self) -> u8 {
         match self.kind {

@@ -91,6 +91,11 @@ pub struct SampleArgs {
 }
 
 impl SampleArgs {
+    /// Whether child processes are followed.
+    pub fn follows(&self) -> bool {
+        self.subprocesses
+    }
+
     /// Plain options; `timeline` says whether it matters when things happened.
     pub fn options(&self, timeline: bool) -> SampleOptions {
         SampleOptions {

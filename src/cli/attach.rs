@@ -38,6 +38,9 @@ pub fn run(args: AttachArgs, out: &mut dyn Write) -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     signals::handle(OnSignal::Stop(stop.clone()))?;
     let progress = Arc::new(Progress::default());
+    if !args.output.quiet {
+        let _ = progress.tell.set(output::note);
+    }
     let line = ProgressLine::show(progress.clone(), args.output.quiet);
     let outcome = session::record(
         Root::Running(pid),
@@ -47,14 +50,14 @@ pub fn run(args: AttachArgs, out: &mut dyn Write) -> Result<()> {
     );
     drop(line);
     let outcome = outcome?;
-    if !args.output.quiet {
-        for note in &outcome.notes {
-            eprintln!("biopsy: note: {note}");
-        }
-    }
     let profile = &outcome.profile;
+    let mut notes = outcome.notes;
+    notes.extend(output::why_empty(profile));
+    if !args.output.quiet {
+        notes.iter().for_each(|text| output::note(text));
+    }
     outputs.write(profile, &Filter::of(profile), &shown, out)?;
-    if profile.runs.is_empty() {
+    if profile.meta.samples == 0 {
         return Err(Error::new(
             ErrorKind::Failed,
             format!("no sample of process {pid}"),

@@ -5,10 +5,12 @@ use std::io::Write;
 use clap::Args;
 
 use super::args::TargetArgs;
-use super::json;
-use crate::error::{Error, Result};
-use crate::sample::dump;
+use super::{json, output};
+use crate::error::{Error, ErrorKind, Result};
+use crate::sample::dump::{self, Dump};
 use crate::sample::pyspy::ReaderOptions;
+use crate::target::locate::{self, Kind};
+use crate::target::process;
 use crate::view::stacks;
 
 /// Print every thread's stack, once, innermost frame first.
@@ -28,7 +30,10 @@ pub struct DumpArgs {
     /// asyncio's tasks too, each with its coroutines along what it awaits (3.11 and newer)
     #[arg(long = "async", conflicts_with_all = ["native", "locals"])]
     tasks: bool,
-    /// Print JSON (biopsy.dump/1)
+    /// Those of all its child processes too, and of theirs
+    #[arg(long)]
+    subprocesses: bool,
+    /// Print JSON (biopsy.dump/1), one document a process
     #[arg(long)]
     json: bool,
 }
@@ -42,20 +47,56 @@ pub fn run(args: &DumpArgs, out: &mut dyn Write) -> Result<()> {
         no_builtins: true,
         tasks: args.tasks,
     };
-    let dump = dump::dump(args.target.pid()?, options)?;
+    let pid = args.target.pid()?;
+    if !args.subprocesses {
+        return show(args, &dump::dump(pid, options)?, out);
+    }
+    let (mut first_error, mut shown) = (None, false);
+    for process in process::tree(pid) {
+        if process != pid && locate::kind(process) == Kind::Unknown {
+            continue;
+        }
+        match dump::dump(process, options) {
+            Ok(dump) => {
+                if shown && !args.json {
+                    writeln!(out).map_err(|error| Error::write("stdout", &error))?;
+                }
+                show(args, &dump, out)?;
+                shown = true;
+            }
+            Err(error) if error.kind() == ErrorKind::NotAvailable => return Err(error),
+            Err(error) => {
+                let command = process::short_command_line(process);
+                if process::is_alive(process) {
+                    let why = error.why();
+                    output::note(&format!("process {process} ({command}) is left out: {why}"));
+                }
+                first_error.get_or_insert(error);
+            }
+        }
+    }
+    match first_error {
+        Some(error) if !shown => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Prints one process's stacks, and says what is to be said of them.
+fn show(args: &DumpArgs, dump: &Dump, out: &mut dyn Write) -> Result<()> {
     if args.json {
-        return out
-            .write_all(json::dump(&dump)?.as_bytes())
+        out.write_all(json::dump(dump)?.as_bytes())
             .and_then(|()| out.flush())
-            .map_err(|error| Error::write("stdout", &error));
+            .map_err(|error| Error::write("stdout", &error))?;
+    } else {
+        stacks::write_dump(dump, out)?;
     }
-    stacks::write_dump(&dump, out)?;
     if dump.tasks_cut {
-        eprintln!("biopsy: note: there are too many tasks to show: some were left out");
+        output::note("there are too many tasks to show: some were left out");
     }
+    dump.notes.iter().for_each(|text| output::note(text));
     if !dump.steady {
-        eprintln!(
-            "biopsy: note: the stacks kept changing while they were read; --blocking stops the target for it"
+        output::note(
+            "the stacks kept changing while they were read; --blocking stops the target for it",
         );
     }
     Ok(())

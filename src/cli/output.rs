@@ -11,7 +11,7 @@ use super::args::{OutputArgs, ViewArgs};
 use crate::error::{Error, ErrorKind, Result, io_reason};
 use crate::formats::registry::{self, Format};
 use crate::formats::{ExportOptions, Loss};
-use crate::profile::{CallStats, CallTree, Certainty, Filter, Origin, Profile};
+use crate::profile::{CallStats, CallTree, Certainty, Filter, Mode, Origin, Profile};
 use crate::target::disk;
 use crate::view::stats::{self, LineOptions, Restriction, SortKey, TableOptions};
 
@@ -294,6 +294,29 @@ impl Sources {
             .or_insert_with(|| read(file))
             .clone()
     }
+}
+
+/// Says something on stderr beside the results.
+pub fn note(text: &str) {
+    eprintln!("biopsy: note: {text}");
+}
+
+/// Why a sampled profile shows nothing; `None` when it does.
+pub fn why_empty(profile: &Profile) -> Option<String> {
+    let meta = &profile.meta;
+    if profile.runs.is_empty() {
+        return Some(match (meta.samples, meta.given_up) {
+            (0, 0) => "no samples: the program was over too soon".to_string(),
+            (0, given_up) => format!("no samples: {given_up} were given up"),
+            (samples, _) => format!(
+                "nothing is shown: no thread was in Python code in any of {samples} samples"
+            ),
+        });
+    }
+    let wall = meta.mode == Mode::Wall;
+    let shows = wall || !profile.stats(&Filter::of(profile)).rows.is_empty();
+    let mode = meta.mode.name();
+    (!shows).then(|| format!("nothing is shown: none of the samples counts in --mode {mode}"))
 }
 
 /// The options of a table; `interactive` when it goes to a terminal.

@@ -52,9 +52,15 @@ pub fn run(args: RunArgs, out: &mut dyn Write) -> Result<u8> {
     if args.exact {
         return run_exact(&args, &words, &outputs, &shown, out);
     }
+    if args.sample.follows() {
+        launch::adopt_orphans();
+    }
     let mut launched = start(&words)?;
     let stop = Arc::new(AtomicBool::new(false));
     let progress = Arc::new(Progress::default());
+    if !args.output.quiet {
+        let _ = progress.tell.set(output::note);
+    }
     // The program writes to the same terminal: a line that redraws itself would get in its way.
     let line = ProgressLine::show(progress.clone(), args.output.quiet || interactive);
     let root = Root::Started(launched.pid());
@@ -87,8 +93,8 @@ pub fn run(args: RunArgs, out: &mut dyn Write) -> Result<u8> {
         Ok(outcome) => outcome,
         Err(error) => {
             let code = end()?;
-            // The program's own failure says more than ours, and a Python may end before it can be told for one.
-            if code == 0 && !was_python(&words, &error) {
+            // The program's own failure says more than ours.
+            if code == 0 {
                 return Err(error);
             }
             let outcome = Outcome {
@@ -107,8 +113,8 @@ pub fn run(args: RunArgs, out: &mut dyn Write) -> Result<u8> {
         }
     };
     let mut notes = outcome.notes;
-    if outcome.profile.runs.is_empty() && notes.is_empty() {
-        notes.push("no samples: the program was over too soon".to_string());
+    if notes.is_empty() {
+        notes.extend(output::why_empty(&outcome.profile));
     }
     // After --duration the program goes on; its results need not wait for it.
     let written = write(&args, &outcome.profile, notes, &outputs, &shown, out);
@@ -120,10 +126,6 @@ fn start(words: &[String]) -> Result<Launched> {
     let running = Arc::new(AtomicI32::new(0));
     signals::handle(OnSignal::PassOn(running.clone()))?;
     Launched::start(words, running)
-}
-
-fn was_python(words: &[String], error: &Error) -> bool {
-    error.kind() == ErrorKind::NotPython && launch::python_command(words).is_some()
 }
 
 fn run_exact(
@@ -166,9 +168,7 @@ fn write(
     out: &mut dyn Write,
 ) -> Result<()> {
     if !args.output.quiet {
-        for note in notes {
-            eprintln!("biopsy: note: {note}");
-        }
+        notes.iter().for_each(|text| output::note(text));
     }
     outputs.write(profile, &Filter::of(profile), shown, out)
 }

@@ -11,7 +11,7 @@ use inferno::flamegraph::{self, Direction, TextTruncateDirection};
 
 use super::collapsed::{Side, StackTree};
 use super::{ExportOptions, Exporter, Loss};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::profile::{Origin, Profile};
 use crate::units;
 
@@ -232,16 +232,27 @@ fn draw(
     out: &mut dyn Write,
 ) -> Result<()> {
     if lines.is_empty() {
-        return Err(Error::new(
-            ErrorKind::Failed,
-            "cannot draw a flame graph",
-            "no sample counts, there is nothing to show",
-        ));
+        return write_empty(&settings.title, out)
+            .map_err(|error| Error::write("the flame graph", &error));
     }
     let mut out = BufWriter::new(out);
     flamegraph::from_lines(settings, lines.iter().map(String::as_str), &mut out)
         .and_then(|()| out.flush())
         .map_err(|error| Error::write("the flame graph", &error))
+}
+
+/// A picture that says that there are no samples; the outside crate fails for want of lines.
+fn write_empty(title: &str, out: &mut dyn Write) -> std::io::Result<()> {
+    let title = title.replace('&', "&amp;").replace('<', "&lt;");
+    let head = r#"<?xml version="1.0" encoding="UTF-8"?>
+<svg version="1.1" width="1200" height="80" xmlns="http://www.w3.org/2000/svg">"#;
+    let style = r#"font-family="monospace" text-anchor="middle" x="600""#;
+    writeln!(
+        out,
+        "{head}\n<text {style} y=\"24\" font-size=\"17\">{title}</text>\n\
+         <text {style} y=\"54\" font-size=\"12\">no samples</text>\n</svg>"
+    )?;
+    out.flush()
 }
 
 fn command(profile: &Profile) -> String {

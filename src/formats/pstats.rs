@@ -15,7 +15,7 @@ use rustc_hash::FxHashMap;
 use self::dict::{Key, StatsDict};
 use super::marshal::{self, Document, Encoder, Item, Value, unexpected};
 use super::{ExportOptions, Exporter, Importer, Loss, unsaid, unsaid_bounds};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::profile::{
     CallStats, EdgeStats, FunctionId, FunctionKind, FunctionStats, Meta, Origin, Profile, Tables,
 };
@@ -36,14 +36,6 @@ impl Exporter for Pstats {
         if options.strip_dirs {
             dict = dict.strip_dirs();
         }
-        if dict.rows().is_empty() {
-            // pstats refuses an empty dict.
-            return Err(Error::new(
-                ErrorKind::Failed,
-                "cannot write pstats",
-                "there is no function in the profile",
-            ));
-        }
         write_dict(&dict, out).map_err(|error| Error::write("the pstats file", &error))?;
         let mut losses = Vec::new();
         if stats.groups.len() > 1 {
@@ -63,6 +55,20 @@ impl Exporter for Pstats {
 fn write_dict(dict: &StatsDict<'_>, out: &mut dyn Write) -> std::io::Result<()> {
     let mut encoder = Encoder::new(BufWriter::new(out));
     encoder.begin_dict()?;
+    if dict.rows().is_empty() {
+        // pstats refuses an empty dict.
+        encoder.begin_tuple(3)?;
+        encoder.text("~")?;
+        encoder.int(0)?;
+        encoder.text("<no samples>")?;
+        encoder.begin_tuple(5)?;
+        encoder.int(0)?;
+        encoder.int(0)?;
+        encoder.float(0.0)?;
+        encoder.float(0.0)?;
+        encoder.begin_dict()?;
+        encoder.end_dict()?;
+    }
     for row in dict.rows() {
         write_key(&mut encoder, dict.get(row.key))?;
         encoder.begin_tuple(5)?;

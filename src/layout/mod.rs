@@ -270,6 +270,8 @@ impl DictOffsets {
 pub struct Offsets {
     /// Newest interpreter, in `_PyRuntime`.
     pub interpreters_head: u32,
+    /// Int: 1 from when Python is initialised until it is finalised; so far before `interpreters_head`.
+    pub initialized: u32,
     /// The lock.
     pub gil: GilOffsets,
     /// The garbage collector.

@@ -9,7 +9,8 @@ use super::pyspy::{PySpyReader, ReaderOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::tables;
 use crate::target::locate::{Kind, Version};
-use crate::target::{access, locate, process};
+use crate::target::memory::Live;
+use crate::target::{access, locate, process, runtime};
 use crate::units::Pid;
 
 /// A reader and what it reads.
@@ -18,6 +19,8 @@ pub struct Opened {
     pub reader: Box<dyn StackReader>,
     /// The target's Python.
     pub version: Version,
+    /// Why it is not our own reader, where that was not asked for, and what is lost.
+    pub fallback: Option<String>,
 }
 
 impl std::fmt::Debug for Opened {
@@ -40,21 +43,27 @@ pub enum Patience {
 /// Opens `pid` once.
 pub fn open(pid: Pid, options: ReaderOptions) -> Result<Opened> {
     access::check(pid)?;
-    if locate::kind(pid) == Kind::Unknown || matches!(locate::kind(pid), Kind::OtherPython(_)) {
+    if locate::kind(pid) != Kind::Python && runtime::find(pid, &Live::new(pid)).is_err() {
         // Says what it is; goes on when a Python is linked into another program.
         locate::version(pid)?;
     }
     let ours = !options.native && !options.locals;
-    if ours && let Some(opened) = open_fast(pid, options)? {
-        return Ok(opened);
+    let mut fallback = None;
+    if ours {
+        match open_fast(pid, options) {
+            Err(error) if error.kind() == ErrorKind::UnsupportedPython => {
+                fallback = Some(error.why().to_string());
+            }
+            opened => return opened,
+        }
     }
     let (reader, version) = PySpyReader::open(pid, options)?;
     // A Python that was still loading when we looked: our own reader knows it by now.
-    if ours
-        && tables::for_version(version.major, version.minor).is_some()
-        && let Some(opened) = open_fast(pid, options)?
-    {
-        return Ok(opened);
+    if ours && tables::for_version(version.major, version.minor).is_some() {
+        match open_fast(pid, options) {
+            Err(error) if error.kind() == ErrorKind::UnsupportedPython => {}
+            opened => return opened,
+        }
     }
     if options.tasks {
         return Err(fast::no_tasks(pid, &version));
@@ -62,25 +71,29 @@ pub fn open(pid: Pid, options: ReaderOptions) -> Result<Opened> {
     Ok(Opened {
         reader: Box::new(reader),
         version,
+        fallback: fallback.map(|why| {
+            format!(
+                "stacks are read by py-spy's reader: {why}; they are approximate unless the target is stopped (--blocking), \
+                 C functions are not shown, and calls are not counted"
+            )
+        }),
     })
 }
 
-/// Our own reader; `None` for a version that it does not know, or a Python in which it finds no symbols.
-fn open_fast(pid: Pid, options: ReaderOptions) -> Result<Option<Opened>> {
+/// Our own reader; `UnsupportedPython` for a version that it does not know, or a Python in which it finds no symbols.
+fn open_fast(pid: Pid, options: ReaderOptions) -> Result<Opened> {
     let fast = FastOptions {
         blocking: options.blocking,
         cross_cpu: options.cross_cpu,
         no_builtins: options.no_builtins,
         tasks: options.tasks,
     };
-    match FastReader::open(pid, fast) {
-        Ok((reader, version)) => Ok(Some(Opened {
-            reader: Box::new(reader),
-            version,
-        })),
-        Err(error) if error.kind() == ErrorKind::UnsupportedPython => Ok(None),
-        Err(error) => Err(error),
-    }
+    let (reader, version) = FastReader::open(pid, fast)?;
+    Ok(Opened {
+        reader: Box::new(reader),
+        version,
+        fallback: None,
+    })
 }
 
 /// Opens `pid`, trying again while it is starting.
@@ -92,11 +105,24 @@ pub fn open_patiently(
 ) -> Result<Opened> {
     let started = Instant::now();
     let mut pause = Duration::from_millis(1);
+    let mut before: Option<Error> = None;
+    let is_other = |error: &Error| {
+        let kind = error.kind();
+        matches!(kind, ErrorKind::NotPython | ErrorKind::UnsupportedPython)
+    };
     loop {
         let error = match open(pid, options) {
             Ok(opened) => return Ok(opened),
             Err(error) => error,
         };
+        let is_over = matches!(
+            error.kind(),
+            ErrorKind::NoSuchProcess | ErrorKind::ProcessEnded
+        );
+        // What it was says more than that it is over.
+        if let Some(other) = before.take_if(|before| is_over && is_other(before)) {
+            return Err(other);
+        }
         let final_kind = matches!(
             error.kind(),
             ErrorKind::Usage
@@ -107,11 +133,7 @@ pub fn open_patiently(
         );
         // What is no Python yet may become one by exec, but only a program that we started is likely to.
         let waits_for_exec = patience == Patience::Forever;
-        let hopeless = !waits_for_exec
-            && matches!(
-                error.kind(),
-                ErrorKind::NotPython | ErrorKind::UnsupportedPython
-            );
+        let hopeless = !waits_for_exec && is_other(&error);
         let out_of_time = match patience {
             Patience::Forever => false,
             Patience::For(limit) => started.elapsed() >= limit,
@@ -123,6 +145,7 @@ pub fn open_patiently(
         if final_kind || hopeless || out_of_time || stop.load(Ordering::Relaxed) {
             return Err(error);
         }
+        before = Some(error);
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
     }

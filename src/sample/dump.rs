@@ -35,6 +35,8 @@ pub struct Dump {
     pub tasks_cut: bool,
     /// Whether two reads in a row were equal (or the target was stopped).
     pub steady: bool,
+    /// What else the user should know.
+    pub notes: Vec<String>,
 }
 
 /// One asyncio task.
@@ -176,6 +178,12 @@ pub fn dump(pid: Pid, options: ReaderOptions) -> Result<Dump> {
             .then(|| describe_tasks(&tables, &stacks, &tasks)),
         tasks_cut: tasks.cut,
         steady,
+        notes: opened
+            .fallback
+            .take()
+            .into_iter()
+            .chain(opened.reader.caveats())
+            .collect(),
     })
 }
 

@@ -35,7 +35,7 @@ use window::Window;
 use super::Watchable;
 use super::builtins::Builtins;
 use super::tasks::TaskStacks;
-use super::{Fault, StackReader, ThreadStacks};
+use super::{Fault, StackReader, ThreadStack, ThreadStacks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::debug_offsets::{self, Mismatch};
 use crate::layout::{Offsets, tables};
@@ -143,6 +143,9 @@ pub struct FastReader<M: Memory = Live> {
     retried: u64,
     /// Copies made for the sample so far.
     copies: u32,
+    /// The version that is read, and those of other Pythons in the process, which are not.
+    python: Version,
+    others: Vec<Version>,
 }
 
 impl FastReader<Live> {
@@ -275,6 +278,8 @@ impl<M: Memory> FastReader<M> {
             relisted_us: None,
             retried: 0,
             copies: 0,
+            python: runtime.version.clone(),
+            others: runtime.others.clone(),
         }
     }
 
@@ -283,8 +288,16 @@ impl<M: Memory> FastReader<M> {
         self.window.ranges()
     }
 
-    /// A first read: some thread has a stack that ends where stacks end. Without one the offsets are not right,
-    /// or Python is still starting.
+    /// Whether Python has been initialised and not yet finalised.
+    fn is_initialized(&self) -> bool {
+        let offset = self.offsets.interpreters_head - self.offsets.initialized;
+        let address = self.runtime.checked_add(offset.into());
+        let word = address.and_then(|address| self.memory.read_word(address).ok());
+        word.is_some_and(|word| word as u32 == 1)
+    }
+
+    /// A first read: some thread has a stack that ends where stacks end. Without one the offsets are not right, or Python
+    /// is still starting; unless it says that it has started, and is in C just now that another program called it from.
     fn self_check(&mut self) -> Result<()> {
         let mut tables = Tables::default();
         let mut stacks = ThreadStacks::default();
@@ -296,11 +309,9 @@ impl<M: Memory> FastReader<M> {
             }
             std::thread::sleep(Duration::from_micros(200));
         }
-        let found = outcome.is_ok()
-            && stacks
-                .threads
-                .iter()
-                .any(|thread| !thread.frames.is_empty());
+        let has_frames = |thread: &ThreadStack| !thread.frames.is_empty();
+        let found =
+            outcome.is_ok() && (stacks.threads.iter().any(has_frames) || self.is_initialized());
         // Ids of `tables` must not be used in another one.
         self.codes = Codes::new(self.offsets, self.codes.code_type());
         if let Some(builtins) = &mut self.builtins {
@@ -391,14 +402,19 @@ impl<M: Memory> StackReader for FastReader<M> {
         }
     }
 
-    fn caveat(&self) -> Option<String> {
-        let why = self.why_approximate?;
-        (why == CLOSED_CPUS).then(|| {
+    fn caveats(&self) -> Vec<String> {
+        let pid = self.pid;
+        let closed = self.why_approximate.filter(|why| *why == CLOSED_CPUS);
+        let approximate = closed.map(|why| {
+            format!("stacks are approximate: {why}, so process {pid} goes on while it is read")
+        });
+        let others = self.others.iter().map(|other| {
             format!(
-                "stacks are approximate: {why}, so process {} goes on while it is read",
-                self.pid
+                "process {pid} runs a second Python in it: {other} is not read, only {} is",
+                self.python
             )
-        })
+        });
+        approximate.into_iter().chain(others).collect()
     }
 
     fn take_retried(&mut self) -> u64 {

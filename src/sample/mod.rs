@@ -117,9 +117,9 @@ pub trait StackReader {
     /// Which reader this is and why it was chosen, for people.
     fn describe(&self) -> String;
 
-    /// What cannot be promised of its stacks, and why, where that was not asked for.
-    fn caveat(&self) -> Option<String> {
-        None
+    /// What cannot be promised of its stacks, and why, where that was not asked for; what it does not show.
+    fn caveats(&self) -> Vec<String> {
+        Vec::new()
     }
 
     /// Reads that samples took beyond their first since this was asked last; 0 where the reader cannot say.

@@ -4,17 +4,19 @@
 //! time to stop. Signals, `--duration` and the target's end all end in the same way: samplers return what
 //! they have, and the parts are put together.
 
+mod assemble;
 mod counting;
 mod family;
 mod progress;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustc_hash::FxHashMap;
 
+use assemble::assemble;
 use family::Family;
 pub use progress::Progress;
 
@@ -27,7 +29,7 @@ use super::slot::{Comings, Evidence, Since, Slot};
 use super::tasks::{MOST_TASKS, Moment, Spent, TaskStacks, Timelines};
 use super::{Fault, SampleOptions, ThreadStack, ThreadStacks, states};
 use crate::error::{Error, ErrorKind, Result};
-use crate::profile::{Meta, Origin, ProcessInfo, Profile, Recorder, RunState};
+use crate::profile::{ProcessInfo, Profile, Recorder, RunState};
 use crate::target::threads::Threads;
 use crate::target::{access, process};
 use crate::units::Pid;
@@ -92,6 +94,10 @@ struct Shared {
     supervisor: Thread,
     /// When the first process was open.
     opened: Arc<OnceLock<Instant>>,
+    /// When and why the root could not be sampled.
+    failed: Arc<OnceLock<(Instant, Error)>>,
+    /// Children that could not be, in words.
+    left_out: Arc<Mutex<Vec<String>>>,
 }
 
 impl Shared {
@@ -108,6 +114,16 @@ impl Shared {
 
     fn now_us(&self) -> u64 {
         self.epoch.elapsed().as_micros() as u64
+    }
+
+    /// Takes note of a child that is left out.
+    fn left_out(&self, note: Option<String>) {
+        let list = self.left_out.lock();
+        list.unwrap_or_else(PoisonError::into_inner).extend(note);
+    }
+
+    fn take_left_out(&self) -> Vec<String> {
+        std::mem::take(&mut *self.left_out.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -143,6 +159,8 @@ pub fn record(
         ended: Arc::new(AtomicUsize::new(0)),
         supervisor: std::thread::current(),
         opened: Arc::default(),
+        failed: Arc::default(),
+        left_out: Arc::default(),
     };
     pyspy::check_options(shared.reader_options())?;
     let started_at_ms = SystemTime::now()
@@ -155,16 +173,17 @@ pub fn record(
     };
     let mut family = Family::new(root);
     family.spawn(root.pid(), patience, &shared)?;
-    let parts = family.watch(&shared)?;
+    let gathered = family.watch(&shared)?;
     let end_us = shared.now_us();
     shared.stop.store(true, Ordering::SeqCst);
 
     // The recording begins when the first process could be read, not when we began to look for it.
-    let opened = parts
+    let opened = gathered
+        .parts
         .iter()
         .filter_map(|(_, part)| part.as_ref().ok().map(|part| part.opened_us));
     let opened_us = opened.min().unwrap_or(end_us);
-    let mut outcome = assemble(parts, root, options)?;
+    let mut outcome = assemble(gathered, root, &shared)?;
     let profile = &mut outcome.profile;
     for thread in &mut profile.threads {
         thread.started_us = thread.started_us.saturating_sub(opened_us);
@@ -177,74 +196,6 @@ pub fn record(
     profile.meta.started_at_ms = started_at_ms + opened_us / 1000;
     profile.meta.duration_us = end_us - opened_us;
     Ok(outcome)
-}
-
-/// Puts the parts together. The root's failure is an error, unless its children were followed and gave
-/// samples, or it was started by us and ended too early.
-fn assemble(
-    parts: Vec<(Pid, Result<Part>)>,
-    root: Root,
-    options: &SampleOptions,
-) -> Result<Outcome> {
-    let mut profile = Profile::default();
-    let mut notes: Vec<String> = Vec::new();
-    let mut first_error = None;
-    let mut meta = Meta {
-        origin: Origin::Sampled,
-        mode: options.mode,
-        rate_hz: options.rate.hz().unwrap_or(0.0),
-        blocking: options.blocking,
-        split_threads: options.threads,
-        has_cpu_time: true,
-        ..Meta::default()
-    };
-    let mut lateness = 0.0;
-    for (pid, part) in parts {
-        match part {
-            Ok(part) => {
-                if meta.python.is_empty() {
-                    meta.python.clone_from(&part.python);
-                    meta.reader.clone_from(&part.reader);
-                }
-                meta.approximate_stacks |= !part.exact_stacks;
-                meta.has_states |= part.has_states;
-                meta.samples += part.samples;
-                meta.given_up += part.given_up;
-                meta.retried += part.retried;
-                lateness += part.lateness_us * part.samples as f64;
-                notes.extend(part.notes);
-                profile.absorb(&part.recorder.profile);
-            }
-            Err(error) if pid == root.pid() => first_error = Some(error),
-            // A child that is no Python, or ended at once, is no failure.
-            Err(_) => {}
-        }
-    }
-    if let Some(error) = first_error {
-        let too_early = matches!(root, Root::Started(_))
-            && matches!(
-                error.kind(),
-                ErrorKind::ProcessEnded | ErrorKind::NoSuchProcess
-            );
-        if too_early {
-            notes.push("the program ended before its Python could be read".to_string());
-        } else if profile.runs.is_empty() {
-            return Err(error);
-        }
-    }
-    if meta.samples > 0 {
-        meta.mean_lateness_us = lateness / meta.samples as f64;
-    }
-    let period_us = options.rate.hz().map_or(f64::INFINITY, |hz| 1e6 / hz);
-    if meta.mean_lateness_us > LATE * period_us {
-        notes.push(format!(
-            "samples came {:.0} us late on average: this machine is too busy for the rate, and functions that sleep \
-             may have got time of others",
-            meta.mean_lateness_us
-        ));
-    }
-    profile.meta = meta;
-    Ok(Outcome { profile, notes })
 }
 
 /// Samples one process until it ends or the stop flag is set.
@@ -441,7 +392,12 @@ impl<'a> ProcessSampler<'a> {
     fn note_reader(&mut self) {
         self.part.exact_stacks &= self.opened.reader.is_exact();
         self.part.reader = self.opened.reader.describe();
-        self.part.notes.extend(self.opened.reader.caveat());
+        let caveats = self.opened.reader.caveats();
+        for note in self.opened.fallback.take().into_iter().chain(caveats) {
+            if !self.part.notes.contains(&note) {
+                self.part.notes.push(note);
+            }
+        }
     }
 
     /// Notes what is worth telling of the threads' states.
@@ -482,7 +438,11 @@ impl<'a> ProcessSampler<'a> {
         self.os_threads = Threads::new(self.pid);
         self.rest = Rest::new(self.pid);
         self.last_us = self.shared.now_us();
-        self.part.recorder.profile.processes[0].command = process::command_line(self.pid);
+        self.part.python = self.opened.version.to_string();
+        if let Some(process) = self.part.recorder.profile.processes.first_mut() {
+            process.python.clone_from(&self.part.python);
+            process.command = process::command_line(self.pid);
+        }
     }
 
     /// Takes one sample of all threads, which stands for the time since the last one and for that `ahead`.

@@ -220,6 +220,23 @@ fn until_ended(pid: Pid) {
     }
 }
 
+/// Makes orphans in the tree of programs that we start our children instead of init's (PR_SET_CHILD_SUBREAPER, prctl(2)), so
+/// that daemons that fork twice are found.
+pub fn adopt_orphans() {
+    // SAFETY: this option takes one number and changes who adopts orphans, nothing else.
+    let _ = unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
+}
+
+/// Waits for those of our children that have ended, `but` one, which somebody else waits for: orphans that we have adopted.
+pub fn reap_orphans(me: Pid, but: Pid) {
+    for child in process::children(me) {
+        if child != but && process::stat(child).is_some_and(|stat| stat.state == 'Z') {
+            // SAFETY: waitpid(2) may be told to keep the status to itself.
+            let _ = unsafe { libc::waitpid(child.0, std::ptr::null_mut(), libc::WNOHANG) };
+        }
+    }
+}
+
 /// The exit code to pass on: the program's own, or 128+N for signal N.
 pub fn exit_code(status: ExitStatus) -> u8 {
     match (status.code(), status.signal()) {

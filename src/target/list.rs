@@ -3,7 +3,7 @@
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System, UpdateKind, Users};
 
 use super::locate::{self, Kind};
-use super::{access, process};
+use super::{access, process, runtime};
 use crate::error::{Error, ErrorKind, Result};
 use crate::units::Pid;
 
@@ -81,7 +81,7 @@ fn python_text(pid: Pid, kind: Kind) -> Result<String, String> {
         return Err(name.to_string());
     }
     access::check(pid)
-        .and_then(|()| locate::version(pid))
+        .and_then(|()| runtime::version(pid))
         .map(|version| version.to_string())
         .map_err(|error| match error.kind() {
             ErrorKind::NotPermitted => "not permitted".to_string(),

@@ -59,11 +59,16 @@ pub const MINORS: std::ops::RangeInclusive<u32> = 6..=15;
 
 /// What the names of a process's program and mapped files say.
 pub fn kind(pid: Pid) -> Kind {
-    let program = process::executable(pid)
-        .and_then(|path| {
-            path.file_name()
-                .map(|name| name.to_string_lossy().into_owned())
-        })
+    let Some(program) = process::executable(pid) else {
+        // Not permitted, in all likelihood; what it was started as is told to everybody.
+        return process::names(pid)
+            .iter()
+            .find_map(|name| kind_of_file(name))
+            .unwrap_or(Kind::Unknown);
+    };
+    let program = program
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
         .unwrap_or_default();
     if let Some(kind) = kind_of_file(&program) {
         return kind;

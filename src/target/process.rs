@@ -6,6 +6,12 @@ use std::path::PathBuf;
 use crate::error::{Error, ErrorKind, Result};
 use crate::units::{Pid, Tid, printable};
 
+/// Longest command line in a sentence, in characters.
+const SHORT_COMMAND: usize = 80;
+
+/// Most processes of one tree.
+const LARGEST_TREE: usize = 4096;
+
 /// Longest command line that is kept, in characters.
 const COMMAND_LIMIT: usize = 4096;
 
@@ -77,6 +83,18 @@ fn parse_stat(text: &str) -> Option<Stat> {
     })
 }
 
+/// What is another after each exec: where the program's code and its stack begin and end, which the kernel draws by lot
+/// (fields 26 to 28 of proc_pid_stat(5)), and which file it is.
+pub fn program(pid: Pid) -> Option<([u64; 3], PathBuf)> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = String::from_utf8_lossy(&stat);
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace().skip(23);
+    let mut field = || fields.next()?.parse().ok();
+    let places = [field()?, field()?, field()?];
+    Some((places, fs::read_link(format!("/proc/{pid}/exe")).ok()?))
+}
+
 /// Whether the process exists and runs (a zombie does not).
 pub fn is_alive(pid: Pid) -> bool {
     stat(pid).is_some_and(|stat| !matches!(stat.state, 'Z' | 'X' | 'x'))
@@ -95,6 +113,26 @@ pub fn command_line(pid: Pid) -> String {
         .rposition(|word| !word.is_empty())
         .map_or(0, |at| at + 1);
     command_text(words[..end].iter().map(String::as_str))
+}
+
+/// The same cut to what fits into a sentence.
+pub fn short_command_line(pid: Pid) -> String {
+    let mut text = command_line(pid);
+    if let Some((cut, _)) = text.char_indices().nth(SHORT_COMMAND) {
+        text.truncate(cut);
+        text.push_str(" ...");
+    }
+    text
+}
+
+/// What a process calls itself: the name of the program in its command line, and the kernel's name of its first thread.
+pub fn names(pid: Pid) -> [String; 2] {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let program = line.split(|byte| *byte == 0).next().unwrap_or_default();
+    let name = program.rsplit(|byte| *byte == b'/').next();
+    let comm = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+    [text(name.unwrap_or_default()), text(comm.trim_ascii_end())]
 }
 
 /// A command for people, as [`command_line`] gives it.
@@ -132,6 +170,23 @@ pub fn children(pid: Pid) -> Vec<Pid> {
         })
         .collect();
     found.sort_unstable();
+    found
+}
+
+/// `root` and all that it or its children have started, as far as they are alive, each before its children.
+pub fn tree(root: Pid) -> Vec<Pid> {
+    let mut found = vec![root];
+    let mut next = 0;
+    while let Some(pid) = found.get(next).copied()
+        && found.len() < LARGEST_TREE
+    {
+        next += 1;
+        for child in children(pid) {
+            if !found.contains(&child) {
+                found.push(child);
+            }
+        }
+    }
     found
 }
 

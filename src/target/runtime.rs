@@ -1,17 +1,20 @@
 //! Where a process has its Python runtime: `_PyRuntime`, the version, and the C library's rseq area.
 //!
-//! Looked up in the dynamic symbols of what is mapped (see `elf`); a Python whose symbols are stripped is left to
-//! `locate`, which reads files.
+//! Looked up in what is mapped (see `candidates`), files aside; what is not found there is left to `locate`, which reads
+//! files.
+
+mod candidates;
 
 use regex::bytes::Regex;
 
-use super::elf::Symbols;
+use candidates::{Found, Python};
+
 use super::locate::{self, Version};
 use super::maps::{self, Region};
-use super::memory::Memory;
+use super::memory::{Live, Memory};
 use super::process;
 use crate::error::{Error, ErrorKind, Result};
-use crate::layout::{debug_offsets, version};
+use crate::layout::{Offsets, debug_offsets, tables, version, word};
 use crate::units::Pid;
 
 /// A runtime that was found.
@@ -28,108 +31,133 @@ pub struct Runtime {
     pub rseq: Option<i64>,
     /// The block of offsets that starts the runtime (3.13 and newer), else other bytes of it.
     pub head: Vec<u8>,
+    /// The versions of other Pythons that are alive in the same process.
+    pub others: Vec<Version>,
 }
 
 /// Most bytes of one mapping that are searched for the version's text.
 const DATA_LIMIT: u64 = 8 << 20;
 
-/// A mapped binary: address of its first byte, and its path.
-struct Binary {
-    start: u64,
-    path: String,
-}
-
-/// Finds the runtime of `pid`; fails when it has none.
+/// Finds the runtime of `pid`; fails when it has none. Of several the one that is alive.
 pub fn find(pid: Pid, memory: &impl Memory) -> Result<Runtime> {
     let regions = maps::regions(pid).unwrap_or_default();
     let program = process::executable(pid).map(|path| path.to_string_lossy().into_owned());
-    let found = look(memory, &regions, program.as_deref());
-    let address = match found.address {
-        Some(address) => address,
-        None => by_files(pid)?,
-    };
+    let found = candidates::find(memory, &regions, program.as_deref());
+    if let Some(runtime) = choose(memory, &regions, &found) {
+        return Ok(runtime);
+    }
+    if found.older {
+        return Err(unsupported(
+            pid,
+            "its Python is older than 3.7, and our own reader knows 3.8 to 3.15",
+        ));
+    }
+    let address = by_files(pid)?;
     let mut head = vec![0; debug_offsets::SIZE];
     memory
         .read(address, &mut head)
         .map_err(|_| not_readable(pid))?;
-    let version = match version_of(memory, &regions, address, &head, found.hex) {
+    let version = match version_of(memory, &regions, address, &head, None) {
         Some(version) => version,
         None => locate::version(pid)?,
     };
     Ok(Runtime {
         address,
         version,
-        code_type: found.code_type,
+        code_type: None,
         rseq: found.rseq,
         head,
+        others: Vec::new(),
     })
 }
 
-/// The runtime in memory that is no living process's; `None` where no symbol tells.
+/// The version of the Python in a process that [`access::check`] lets us read.
+pub fn version(pid: Pid) -> Result<Version> {
+    match find(pid, &Live::new(pid)) {
+        Ok(runtime) => Ok(runtime.version),
+        Err(_) => locate::version(pid),
+    }
+}
+
+/// The runtime in memory that is no living process's; `None` where nothing tells.
 pub fn find_in(memory: &impl Memory, regions: &[Region], program: Option<&str>) -> Option<Runtime> {
-    let found = look(memory, regions, program);
-    let address = match found.address {
-        Some(address) => address,
-        None => by_cookie(memory, regions)?,
+    let found = candidates::find(memory, regions, program);
+    choose(memory, regions, &found)
+}
+
+/// The first that is alive. Where none is, the first that there is, which is starting; unless the one in use is one that
+/// has no symbol.
+fn choose(memory: &impl Memory, regions: &[Region], found: &Found) -> Option<Runtime> {
+    let known = |pythons: &[Python]| {
+        let known = pythons
+            .iter()
+            .filter_map(|python| read(memory, regions, python, found.rseq));
+        known.partition(|runtime: &Runtime| runtime.is_alive(memory))
     };
+    let (mut living, mut dead): (Vec<Runtime>, Vec<Runtime>) = known(&found.pythons);
+    if living.is_empty() {
+        let hidden = known(&candidates::without_symbols(memory, regions));
+        living = hidden.0;
+        dead.extend(hidden.1);
+    }
+    if living.is_empty() {
+        return dead.into_iter().next().filter(|_| !found.older);
+    }
+    let mut chosen = living.remove(0);
+    chosen.others = living.into_iter().map(|other| other.version).collect();
+    Some(chosen)
+}
+
+/// What a candidate's memory says; `None` where it cannot be read or tells no version.
+fn read(
+    memory: &impl Memory,
+    regions: &[Region],
+    python: &Python,
+    rseq: Option<i64>,
+) -> Option<Runtime> {
     let mut head = vec![0; debug_offsets::SIZE];
-    memory.read(address, &mut head).ok()?;
+    memory.read(python.runtime, &mut head).ok()?;
     Some(Runtime {
-        address,
-        version: version_of(memory, regions, address, &head, found.hex)?,
-        code_type: found.code_type,
-        rseq: found.rseq,
+        address: python.runtime,
+        version: version_of(memory, regions, python.runtime, &head, python.hex)?,
+        code_type: python.code_type,
+        rseq,
         head,
+        others: Vec::new(),
     })
 }
 
-/// What symbols tell.
-#[derive(Default)]
-struct Found {
-    address: Option<u64>,
-    code_type: Option<u64>,
-    hex: Option<u32>,
-    rseq: Option<i64>,
-}
-
-fn look(memory: &impl Memory, regions: &[Region], program: Option<&str>) -> Found {
-    let mut found = Found::default();
-    for binary in binaries(regions, program) {
-        let name = binary.path.rsplit('/').next().unwrap_or_default();
-        let is_loader = name.starts_with("ld-linux") || name.starts_with("ld-2");
-        if found.address.is_none()
-            && !is_loader
-            && let Some((address, code_type, hex)) = python_in(memory, &binary)
-        {
-            found.address = Some(address);
-            (found.code_type, found.hex) = (code_type, hex);
+impl Runtime {
+    /// Where things are in it; `None` for versions that are not known and for heads that do not agree with what is known.
+    pub fn offsets(&self) -> Option<Offsets> {
+        let table = tables::for_version(self.version.major, self.version.minor)?;
+        if debug_offsets::version_hex(&self.head).is_none() {
+            return (self.version.minor < 13).then_some(table);
         }
-        if is_loader && found.rseq.is_none() {
-            found.rseq = rseq_offset(memory, &binary);
+        debug_offsets::apply(&self.head, self.version.minor, table).ok()
+    }
+
+    /// Whether it has an interpreter: a libpython that was merely loaded has none, nor has one that is starting or was
+    /// finalised.
+    fn is_alive(&self, memory: &impl Memory) -> bool {
+        let offsets = self.offsets();
+        let list = match &offsets {
+            Some(offsets) => u64::from(offsets.interpreters_head),
+            // Even of versions that are not known this field has always had its place in the block.
+            None if debug_offsets::version_hex(&self.head).is_some() => {
+                word(&self.head, 40).unwrap_or(0)
+            }
+            // 3.7: two ints, `finalizing`, `interpreters.mutex` (Include/internal/pystate.h).
+            None => 24,
+        };
+        let head = self.address.checked_add(list);
+        let interpreter = head.and_then(|head| memory.read_word(head).ok());
+        match (interpreter, &offsets) {
+            (None | Some(0), _) => false,
+            (Some(address), Some(offsets)) => candidates::is_interpreter(memory, offsets, address),
+            (Some(address), None) => memory.read_word(address).is_ok(),
         }
     }
-    found
-}
-
-/// The block of offsets that starts the runtime (3.13 and newer) in the data of a binary, whose file is not there.
-fn by_cookie(memory: &impl Memory, regions: &[Region]) -> Option<u64> {
-    for region in regions
-        .iter()
-        .filter(|region| region.writable() && region.of_file())
-    {
-        let mut bytes = vec![0; usize::try_from(region.size().min(DATA_LIMIT)).ok()?];
-        if memory.read(region.start, &mut bytes).is_err() {
-            continue;
-        }
-        let known = |block: &[u8]| debug_offsets::version_hex(block).and_then(version::from_hex);
-        let at = (0..bytes.len())
-            .step_by(8)
-            .find(|at| bytes.get(*at..).and_then(known).is_some());
-        if let Some(at) = at {
-            return Some(region.start + at as u64);
-        }
-    }
-    None
 }
 
 /// The version by what the runtime's `head` or a symbol's `hex` says, else by the text that `Py_GetVersion` keeps.
@@ -160,7 +188,6 @@ fn version_in_memory(memory: &impl Memory, regions: &[Region], runtime: u64) -> 
     let writable = |region: &&Region| region.readable() && region.writable();
     let regions: Vec<&Region> = regions.iter().filter(writable).collect();
     let inside = regions.iter().position(|region| region.holds(runtime))?;
-    let pattern = Regex::new(r"3\.(\d{1,2})\.(\d{1,2})((?:a|b|rc)\d{1,2})?\+? \(").ok()?;
     let mut end = regions.get(inside)?.start;
     for region in regions.get(inside..)? {
         // What follows without a gap is the rest of the binary's data.
@@ -170,22 +197,29 @@ fn version_in_memory(memory: &impl Memory, regions: &[Region], runtime: u64) -> 
         end = region.end;
         let mut bytes = vec![0; usize::try_from(region.size().min(DATA_LIMIT)).ok()?];
         memory.read(region.start, &mut bytes).ok()?;
-        if let Some(found) = pattern.captures(&bytes) {
-            let text = |group| {
-                found
-                    .get(group)
-                    .and_then(|m| std::str::from_utf8(m.as_bytes()).ok())
-            };
-            return Some(Version {
-                major: 3,
-                minor: text(1)?.parse().ok()?,
-                patch: text(2)?.parse().ok()?,
-                suffix: text(3).unwrap_or_default().to_string(),
-                free_threaded: false,
-            });
+        if let Some(version) = version_text(&bytes) {
+            return Some(version);
         }
     }
     None
+}
+
+/// The version in a text such as `3.8.18 (default, `.
+fn version_text(bytes: &[u8]) -> Option<Version> {
+    let pattern = Regex::new(r"3\.(\d{1,2})\.(\d{1,2})((?:a|b|rc)\d{1,2})?\+? \(").ok()?;
+    let found = pattern.captures(bytes)?;
+    let text = |group| {
+        found
+            .get(group)
+            .and_then(|m| std::str::from_utf8(m.as_bytes()).ok())
+    };
+    Some(Version {
+        major: 3,
+        minor: text(1)?.parse().ok()?,
+        patch: text(2)?.parse().ok()?,
+        suffix: text(3).unwrap_or_default().to_string(),
+        free_threaded: false,
+    })
 }
 
 /// The writable data of the binaries that hold Python or are called `prefix`, as far as it comes from their files.
@@ -211,46 +245,19 @@ pub fn writable_data(pid: Pid, memory: &impl Memory, prefix: &str) -> Vec<Vec<u8
     found
 }
 
-/// `_PyRuntime`, `PyCode_Type` and `Py_Version` of one binary.
-fn python_in(memory: &impl Memory, binary: &Binary) -> Option<(u64, Option<u64>, Option<u32>)> {
-    let symbols = Symbols::of_binary(memory, binary.start)?;
-    let runtime = symbols.find(memory, "_PyRuntime")?;
-    let code_type = symbols.find(memory, "PyCode_Type");
-    let hex = symbols.find(memory, "Py_Version").and_then(|address| {
-        let word = memory.read_word(address).ok()?;
-        u32::try_from(word & 0xffff_ffff).ok()
-    });
-    Some((runtime, code_type, hex))
-}
-
-/// `__rseq_offset`, unless the C library did not register the area.
-fn rseq_offset(memory: &impl Memory, binary: &Binary) -> Option<i64> {
-    if cfg!(not(target_arch = "x86_64")) {
-        return None;
-    }
-    let symbols = Symbols::of_binary(memory, binary.start)?;
-    let size = symbols.find(memory, "__rseq_size")?;
-    let size = memory.read_word(size).ok()? & 0xffff_ffff;
-    if size == 0 {
-        return None;
-    }
-    let offset = memory
-        .read_word(symbols.find(memory, "__rseq_offset")?)
-        .ok()? as i64;
-    // The area lies in the thread's own block, below or above the thread pointer.
-    (-(1 << 20)..1 << 20).contains(&offset).then_some(offset)
-}
-
 /// The address as py-spy finds it, from the symbol tables of files.
 fn by_files(pid: Pid) -> Result<u64> {
     let version = locate::version(pid)?;
     locate::symbol(pid, "_PyRuntime").ok_or_else(|| {
-        Error::new(
-            ErrorKind::UnsupportedPython,
-            format!("cannot read process {pid}"),
-            format!("its Python {version} has no symbol _PyRuntime"),
-        )
+        let why = format!("its Python {version} has no symbol _PyRuntime");
+        unsupported(pid, &why)
     })
+}
+
+/// The error for what our own readers do not know.
+fn unsupported(pid: Pid, why: &str) -> Error {
+    let what = format!("cannot read process {pid}");
+    Error::new(ErrorKind::UnsupportedPython, what, why)
 }
 
 fn not_readable(pid: Pid) -> Error {
@@ -262,67 +269,5 @@ fn not_readable(pid: Pid) -> Error {
         )
     } else {
         process::gone(pid)
-    }
-}
-
-/// The binaries mapped from their first byte on: those called python or libpython first, then the program, then
-/// the rest that may hold one.
-fn binaries(regions: &[Region], program: Option<&str>) -> Vec<Binary> {
-    let mut found: Vec<Binary> = regions.iter().filter_map(first_mapping).collect();
-    let rank = |binary: &Binary| {
-        let path = binary
-            .path
-            .strip_suffix(" (deleted)")
-            .unwrap_or(&binary.path);
-        let name = path.rsplit('/').next().unwrap_or_default();
-        if name.starts_with("libpython") {
-            0
-        } else if Some(path) == program {
-            1
-        } else if name.starts_with("python") {
-            2
-        } else {
-            3
-        }
-    };
-    found.sort_by_key(rank);
-    found
-}
-
-fn first_mapping(region: &Region) -> Option<Binary> {
-    let is_first = region.offset == 0 && region.readable() && region.name.starts_with('/');
-    is_first.then(|| Binary {
-        start: region.start,
-        path: region.name.clone(),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn binaries_are_tried_in_the_order_of_their_names() {
-        let region = |start: u64, offset: u64, name: &str| Region {
-            start,
-            end: start + 0x1000,
-            permissions: *b"r--p",
-            offset,
-            name: name.to_string(),
-            ..Region::default()
-        };
-        let regions = [
-            region(0x1000, 0, "/usr/lib/x.so"),
-            region(0x3000, 0, "/opt/my app (deleted)"),
-            region(0x5000, 0x1000, "/lib/libpython3.11.so.1.0"),
-            region(0x7000, 0, "/lib/libpython3.11.so.1.0"),
-            region(0x9000, 0, "[stack]"),
-            region(0xb000, 0, ""),
-        ];
-        let found: Vec<u64> = binaries(&regions, Some("/opt/my app"))
-            .iter()
-            .map(|binary| binary.start)
-            .collect();
-        assert_eq!(found, [0x7000, 0x3000, 0x1000]);
     }
 }

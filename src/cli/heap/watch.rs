@@ -12,6 +12,7 @@ use super::diff::MOST_REASONS;
 use super::input::{PauseArgs, Subject};
 use super::{json, put};
 use crate::cli::args::TargetArgs;
+use crate::cli::output::note;
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::census::Census;
 use crate::heap::diff::{self, CensusDiff};
@@ -65,7 +66,8 @@ pub fn run(args: &WatchArgs, out: &mut dyn Write) -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     signals::handle(OnSignal::Stop(stop.clone()))?;
     let started = Instant::now();
-    let (first, source, first_graph) = {
+    let mut program = process::program(pid);
+    let (first, source, mut first_graph) = {
         let mut subject = Subject::of_process(pid, &args.pause)?;
         let (census, source) = (subject.census(args.counting.counting())?, subject.source());
         let graph = args.why.then(|| subject.graph(false)).transpose()?;
@@ -87,24 +89,44 @@ pub fn run(args: &WatchArgs, out: &mut dyn Write) -> Result<()> {
     let mut growing = Growing::from(&first);
     let mut before = first;
     let mut ended = None;
-    while !stop.load(Ordering::SeqCst) && args.count.is_none_or(|count| growing.steps() < count) {
-        let steps = u32::try_from(growing.steps() + 1).unwrap_or(u32::MAX);
-        let due = started + args.every.saturating_mul(steps);
+    let (mut taken, mut failed) = (0u32, false);
+    while !stop.load(Ordering::SeqCst) && args.count.is_none_or(|count| u64::from(taken) < count) {
+        taken = taken.saturating_add(1);
+        let due = started + args.every.saturating_mul(taken);
         if !wait(pid, due, &stop) {
             if !stop.load(Ordering::SeqCst) {
                 ended = Some(process::gone(pid));
             }
             break;
         }
-        let census = Subject::of_process(pid, &args.pause)
-            .and_then(|mut subject| subject.census(args.counting.counting()));
-        let census = match census {
-            Ok(census) => census,
+        let now = process::program(pid);
+        let census = Subject::of_process(pid, &args.pause).and_then(|mut subject| {
+            Ok((subject.census(args.counting.counting())?, subject.source()))
+        });
+        let (census, source) = match census {
+            Ok(read) => read,
+            // It called exec, and is not yet what it will be.
+            Err(_) if !failed && process::is_alive(pid) && process::program(pid) != program => {
+                failed = true;
+                continue;
+            }
             Err(error) => {
                 ended = Some(error);
                 break;
             }
         };
+        if now != program {
+            let command = process::short_command_line(pid);
+            note(&format!(
+                "process {pid} has called exec and runs another program now ({command}): what follows is its own growth"
+            ));
+            (program, failed, first_graph) = (now, false, None);
+            screen.note = summary::note(&census, source);
+            screen.first(&census, source)?;
+            growing = Growing::from(&census);
+            before = census;
+            continue;
+        }
         let diff = diff::censuses(&before, &census)?;
         growing.step(&census);
         screen.step(&growing, &census, &diff)?;
@@ -121,7 +143,7 @@ pub fn run(args: &WatchArgs, out: &mut dyn Write) -> Result<()> {
     match ended {
         None => Ok(()),
         Some(error) if is_end(&error) || !process::is_alive(pid) => {
-            eprintln!("biopsy: note: process {pid} has ended");
+            note(&format!("process {pid} has ended"));
             Ok(())
         }
         Some(error) => Err(error),

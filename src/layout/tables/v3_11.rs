@@ -11,6 +11,7 @@ use crate::layout::{
 /// Offsets of CPython 3.11.
 pub const OFFSETS: Offsets = Offsets {
     interpreters_head: 40,
+    initialized: 24,
     gil: GilOffsets {
         place: GilPlace::Runtime(360),
         last_holder: 8,

@@ -11,6 +11,7 @@ use crate::layout::{
 /// Offsets of CPython 3.12.
 pub const OFFSETS: Offsets = Offsets {
     interpreters_head: 40,
+    initialized: 24,
     gil: GilOffsets {
         place: GilPlace::Interpreter(384),
         last_holder: 8,

@@ -11,6 +11,7 @@ use crate::layout::{
 /// Offsets of CPython 3.14.
 pub const OFFSETS: Offsets = Offsets {
     interpreters_head: 808,
+    initialized: 32,
     gil: GilOffsets {
         place: GilPlace::Interpreter(16),
         last_holder: 8,

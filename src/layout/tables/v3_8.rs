@@ -10,6 +10,7 @@ use crate::layout::{
 /// Offsets of CPython 3.8.
 pub const OFFSETS: Offsets = Offsets {
     interpreters_head: 32,
+    initialized: 20,
     gil: GilOffsets {
         place: GilPlace::Runtime(1152),
         last_holder: 8,

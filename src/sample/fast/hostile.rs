@@ -121,6 +121,7 @@ fn nonsense_in_memory_costs_neither_a_panic_nor_much_time() {
                 code_type: Some(CODE_TYPE),
                 rseq: None,
                 head: Vec::new(),
+                others: Vec::new(),
             };
             let options = FastOptions {
                 cross_cpu: true,

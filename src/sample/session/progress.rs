@@ -1,5 +1,6 @@
 //! What a session tells while it runs.
 
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 
 /// Numbers that grow while a session runs, for progress displays.
@@ -13,4 +14,15 @@ pub struct Progress {
     pub retried: AtomicU64,
     /// Processes that are or were sampled.
     pub processes: AtomicU64,
+    /// Where notes go that cannot wait for the end; nowhere when it is not set.
+    pub tell: OnceLock<fn(&str)>,
+}
+
+impl Progress {
+    /// Says something at once.
+    pub(super) fn say(&self, note: &str) {
+        if let Some(tell) = self.tell.get() {
+            tell(note);
+        }
+    }
 }

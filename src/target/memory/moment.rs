@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Memory, Range, Unreadable};
-use crate::layout::{GcPlace, GilPlace, debug_offsets, tables};
+use crate::layout::{GcPlace, GilPlace};
 use crate::target::runtime::Runtime;
 
 /// Interpreters that are looked at.
@@ -39,13 +39,7 @@ pub struct Signs {
 impl Signs {
     /// Those of `runtime`; `None` where they are not known.
     pub fn find(memory: &impl Memory, runtime: &Runtime) -> Option<Signs> {
-        let version = &runtime.version;
-        let table = tables::for_version(version.major, version.minor)?;
-        let offsets = if debug_offsets::version_hex(&runtime.head).is_some() {
-            debug_offsets::apply(&runtime.head, version.minor, table).ok()?
-        } else {
-            table
-        };
+        let offsets = runtime.offsets()?;
         let gc = offsets.gc;
         let behind = |base: u64, offset: u32| base.checked_add(u64::from(offset));
         let head = behind(runtime.address, offsets.interpreters_head)?;
