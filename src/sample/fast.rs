@@ -366,6 +366,8 @@ impl<M: Memory> StackReader for FastReader<M> {
             let lock = self.domains.get(thread.domain);
             stack.holds_gil = lock.is_some_and(|lock| lock.locked && lock.holder == thread.address);
             stack.collects = stack.holds_gil && lock.is_some_and(|lock| lock.collecting);
+            // Whoever runs is there, whatever its ids say: it may be the state of another thread that this one uses.
+            stack.gone &= !stack.holds_gil;
         }
         Ok(())
     }

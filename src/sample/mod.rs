@@ -44,8 +44,11 @@ pub struct FrameSample {
 pub struct ThreadStack {
     /// `threading.get_ident()`.
     pub python_id: u64,
-    /// OS thread id in the target's PID namespace; 0 when the version does not tell.
+    /// OS thread id in the target's PID namespace; 0 when it is not known. Readers that take it from Python alone may give
+    /// one that is another process's: see [`crate::target::threads::Threads::identify`].
     pub os_id: u64,
+    /// Whether no thread of the process is behind it: it ended, or stayed in the process that this one was forked from.
+    pub gone: bool,
     /// Name, when `threading` knows one.
     pub name: Option<String>,
     /// Whether it held the GIL.

@@ -24,8 +24,9 @@ use super::counts::{Shown, Watching};
 use super::pyspy::{self, ReaderOptions};
 use super::rest::Rest;
 use super::slot::{Comings, Evidence, Since, Slot};
+use super::states::{self, Unmatched};
 use super::tasks::{MOST_TASKS, Moment, Spent, TaskStacks, Timelines};
-use super::{Fault, SampleOptions, ThreadStack, ThreadStacks, states};
+use super::{Fault, SampleOptions, ThreadStack, ThreadStacks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{Meta, Origin, ProcessInfo, Profile, Recorder, RunState};
 use crate::target::threads::Threads;
@@ -375,6 +376,7 @@ struct ProcessSampler<'a> {
     timelines: Timelines,
     last_us: u64,
     generation: u64,
+    unmatched: Unmatched,
     /// Counts calls; `None` where that is not wanted or cannot be.
     watching: Option<Watching>,
 }
@@ -413,11 +415,12 @@ impl<'a> ProcessSampler<'a> {
             os_threads: Threads::new(pid),
             rest: Rest::new(pid),
             slots: FxHashMap::default(),
-            comings: Comings::new(pid),
+            comings: Comings::default(),
             tasks: TaskStacks::default(),
             timelines: Timelines::default(),
             last_us: shared.now_us(),
             generation: 0,
+            unmatched: Unmatched::default(),
             watching: None,
         }
     }
@@ -449,6 +452,7 @@ impl<'a> ProcessSampler<'a> {
         let end_us = self.last_us.min(self.shared.now_us());
         let duration_us = end_us.saturating_sub(self.part.opened_us);
         let mut notes = states::notes(&self.part.recorder.profile, duration_us);
+        notes.extend(self.unmatched.notes(&self.part.recorder.profile));
         if self.shared.options.subprocesses {
             for note in &mut notes {
                 *note = format!("process {}: {note}", self.pid);
@@ -477,7 +481,7 @@ impl<'a> ProcessSampler<'a> {
         self.opened = opened;
         self.start_watching();
         self.slots.clear();
-        self.comings = Comings::new(self.pid);
+        self.comings = Comings::default();
         (self.tasks, self.timelines) = Default::default();
         self.os_threads = Threads::new(self.pid);
         self.rest = Rest::new(self.pid);
@@ -549,12 +553,16 @@ impl<'a> ProcessSampler<'a> {
             if thread.frames.is_empty() {
                 continue;
             }
+            if thread.gone {
+                self.unmatched.gone.insert(thread.python_id);
+                continue;
+            }
             let slot = slots
                 .entry(thread.python_id)
                 .or_insert_with(|| self.new_slot(thread, now_us));
             // Idents are used again by later threads; a thread that is starting has no id of the OS yet.
             if slot.os_id == 0 {
-                slot.os_id = thread.os_id;
+                slot.learn_id(&mut self.part.recorder, &mut self.os_threads, thread.os_id);
             } else if thread.os_id != 0 && slot.os_id != thread.os_id {
                 let recorder = &mut self.part.recorder;
                 self.comings.gone(recorder, slot);
@@ -588,10 +596,13 @@ impl<'a> ProcessSampler<'a> {
         let mut spent: Vec<Spent> = Vec::new();
         for (at, thread) in stacks.threads.iter().enumerate() {
             let slot = slots.get_mut(&thread.python_id);
-            let Some(slot) = slot.filter(|_| !thread.frames.is_empty()) else {
+            let Some(slot) = slot.filter(|_| !thread.frames.is_empty() && !thread.gone) else {
                 continue;
             };
             self.part.has_states |= !thread.gil.is_empty();
+            if slot.tid.is_none() {
+                self.unmatched.unknown.insert(slot.id);
+            }
             slot.name(recorder, thread);
             let running = self.tasks.run_by(at);
             if running.is_none() && slot.rests_on(thread, until_us) {

@@ -1,9 +1,11 @@
 //! What a thread was doing when it was sampled, from what the reader and the kernel say of it; and what is worth
 //! telling about that after a session.
 
+use rustc_hash::FxHashSet;
+
 use super::ThreadStack;
 use crate::profile::states::{self, Contention};
-use crate::profile::{Filter, Profile, RunState};
+use crate::profile::{Filter, Profile, RunState, ThreadId};
 use crate::target::threads::Activity;
 
 /// Shares of the time below which waiting for the GIL, and collecting garbage, are not worth a line.
@@ -65,6 +67,42 @@ pub fn notes(profile: &Profile, duration_us: u64) -> Vec<String> {
         ));
     }
     notes
+}
+
+/// Threads of Python's that are none of the process's, or not known to be one.
+#[derive(Debug, Default)]
+pub struct Unmatched {
+    /// Idents of those that are none: their stacks are left out.
+    pub gone: FxHashSet<u64>,
+    /// Those of which it was not known for a sample which of the process's they are.
+    pub unknown: FxHashSet<ThreadId>,
+}
+
+impl Unmatched {
+    /// Lines about them.
+    pub fn notes(&self, profile: &Profile) -> Vec<String> {
+        let mut notes = Vec::new();
+        let stacks = match self.gone.len() {
+            1 => "a stack was left out whose thread is none".to_string(),
+            count => format!("{count} stacks were left out whose threads are none"),
+        };
+        if !self.gone.is_empty() {
+            notes.push(format!(
+                "{stacks} of the process: it ended, or a fork left it behind"
+            ));
+        }
+        let threads = &profile.threads;
+        let still = |id: &&ThreadId| threads.get(id.index()).is_some_and(|info| info.os_id == 0);
+        let unknown = self.unknown.iter().filter(still).count();
+        if unknown > 0 {
+            let threads = if unknown == 1 { "thread" } else { "threads" };
+            notes.push(format!(
+                "the CPU time of {unknown} {threads} is the time of holding the GIL: which of the process's threads it \
+                 belongs to is not known"
+            ));
+        }
+        notes
+    }
 }
 
 #[cfg(test)]
