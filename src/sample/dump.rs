@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 use super::choose::{self, Patience};
 use super::pyspy::{self, ReaderOptions};
 use super::tasks::{TaskStack, TaskStacks, TaskState};
-use super::{Fault, FrameSample, Locals, ThreadStacks, states};
+use super::{Fault, FrameSample, Locals, ThreadStacks, interpreters, states};
 use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{RunState, Tables};
 use crate::target::threads::{Activity, Threads};
@@ -151,7 +151,8 @@ pub fn dump(pid: Pid, options: ReaderOptions) -> Result<Dump> {
         }
         match outcome {
             Ok(()) => {
-                let threads = describe(&tables, &stacks, &mut os_threads, &undisturbed);
+                let shown = interpreters::shown(&stacks, options.tasks);
+                let threads = describe(&tables, &shown, &mut os_threads, &undisturbed);
                 steady = options.blocking || last.as_ref().is_some_and(|last| same(last, &threads));
                 last = Some(threads);
                 if steady {

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod counts;
 pub mod dump;
 pub mod fast;
+pub mod interpreters;
 pub mod pyspy;
 pub mod rest;
 pub mod session;
@@ -51,6 +52,9 @@ pub struct ThreadStack {
     pub gone: bool,
     /// Name, when `threading` knows one.
     pub name: Option<String>,
+    /// In which interpreter its frames are, and where its own stack continues another interpreter's; `None` for the main
+    /// interpreter, and where the reader cannot say. See [`interpreters`].
+    pub inside: Option<interpreters::Inside>,
     /// Whether it held the GIL.
     pub holds_gil: bool,
     /// Whether it held the GIL while its interpreter was collecting garbage.

@@ -24,9 +24,9 @@ use super::counts::{Shown, Watching};
 use super::pyspy::{self, ReaderOptions};
 use super::rest::Rest;
 use super::slot::{Comings, Evidence, Since, Slot};
-use super::states::{self, Unmatched};
+use super::states::Remarks;
 use super::tasks::{MOST_TASKS, Moment, Spent, TaskStacks, Timelines};
-use super::{Fault, SampleOptions, ThreadStack, ThreadStacks};
+use super::{Fault, SampleOptions, ThreadStack, ThreadStacks, interpreters};
 use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{Meta, Origin, ProcessInfo, Profile, Recorder, RunState};
 use crate::target::threads::Threads;
@@ -376,7 +376,7 @@ struct ProcessSampler<'a> {
     timelines: Timelines,
     last_us: u64,
     generation: u64,
-    unmatched: Unmatched,
+    remarks: Remarks,
     /// Counts calls; `None` where that is not wanted or cannot be.
     watching: Option<Watching>,
 }
@@ -420,7 +420,7 @@ impl<'a> ProcessSampler<'a> {
             timelines: Timelines::default(),
             last_us: shared.now_us(),
             generation: 0,
-            unmatched: Unmatched::default(),
+            remarks: Remarks::default(),
             watching: None,
         }
     }
@@ -451,8 +451,7 @@ impl<'a> ProcessSampler<'a> {
     fn note_states(&mut self) {
         let end_us = self.last_us.min(self.shared.now_us());
         let duration_us = end_us.saturating_sub(self.part.opened_us);
-        let mut notes = states::notes(&self.part.recorder.profile, duration_us);
-        notes.extend(self.unmatched.notes(&self.part.recorder.profile));
+        let mut notes = self.remarks.notes(&self.part.recorder.profile, duration_us);
         if self.shared.options.subprocesses {
             for note in &mut notes {
                 *note = format!("process {}: {note}", self.pid);
@@ -510,13 +509,14 @@ impl<'a> ProcessSampler<'a> {
         self.generation += 1;
         let stacks = std::mem::take(&mut self.stacks);
         let mut slots = std::mem::take(&mut self.slots);
-        let looked = self.look(&mut slots, &stacks, now_us);
+        let shown = interpreters::shown(&stacks, self.shared.options.tasks);
+        let looked = self.look(&mut slots, &shown, now_us);
         if !looked.any_rests {
             self.rest.nobody();
         } else if !self.rest.goes_on(looked.known_ns) {
             self.wake(&mut slots, now_us);
         }
-        let happened = self.add(&mut slots, &stacks, until_us);
+        let happened = self.add(&mut slots, &shown, until_us);
         self.rest.note(happened, now_us);
         let generation = self.generation;
         let recorder = &mut self.part.recorder;
@@ -554,7 +554,7 @@ impl<'a> ProcessSampler<'a> {
                 continue;
             }
             if thread.gone {
-                self.unmatched.gone.insert(thread.python_id);
+                self.remarks.gone.insert(thread.python_id);
                 continue;
             }
             let slot = slots
@@ -600,9 +600,7 @@ impl<'a> ProcessSampler<'a> {
                 continue;
             };
             self.part.has_states |= !thread.gil.is_empty();
-            if slot.tid.is_none() {
-                self.unmatched.unknown.insert(slot.id);
-            }
+            self.remarks.note(slot, thread);
             slot.name(recorder, thread);
             let running = self.tasks.run_by(at);
             if running.is_none() && slot.rests_on(thread, until_us) {

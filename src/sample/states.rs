@@ -4,6 +4,7 @@
 use rustc_hash::FxHashSet;
 
 use super::ThreadStack;
+use super::slot::Slot;
 use crate::profile::states::{self, Contention};
 use crate::profile::{Filter, Profile, RunState, ThreadId};
 use crate::target::threads::Activity;
@@ -37,8 +38,9 @@ fn waits_for_gil(thread: &ThreadStack, seen: Option<Activity>) -> bool {
 }
 
 /// Lines about threads that were in each other's way, and about garbage collection, for a recording of one process
-/// that took `duration_us`.
-pub fn notes(profile: &Profile, duration_us: u64) -> Vec<String> {
+/// that took `duration_us` and has so many GILs.
+fn contention(profile: &Profile, duration_us: u64, gils: usize) -> Vec<String> {
+    let gils_us = duration_us.saturating_mul(gils.max(1) as u64);
     let sums = Contention::of(&states::times(profile, &Filter::default()));
     let share = |part: u64, whole: u64| {
         if whole == 0 {
@@ -54,9 +56,13 @@ pub fn notes(profile: &Profile, duration_us: u64) -> Vec<String> {
             1 => "1 thread".to_string(),
             count => format!("{count} threads"),
         };
+        let held = match gils {
+            0 | 1 => "the GIL was".to_string(),
+            several => format!("the {several} GILs of as many interpreters were"),
+        };
         notes.push(format!(
-            "the GIL was held {} % of the time; {threads} waited for it, {} % of their time",
-            percent(sums.held_us, duration_us),
+            "{held} held {} % of the time; {threads} waited for it, {} % of their time",
+            percent(sums.held_us, gils_us),
             percent(sums.they_waited_us, sums.their_us),
         ));
     }
@@ -69,19 +75,37 @@ pub fn notes(profile: &Profile, duration_us: u64) -> Vec<String> {
     notes
 }
 
-/// Threads of Python's that are none of the process's, or not known to be one.
+/// What is worth telling of the threads of a process after a session.
 #[derive(Debug, Default)]
-pub struct Unmatched {
-    /// Idents of those that are none: their stacks are left out.
+pub struct Remarks {
+    /// Idents of those that are none of the process's: their stacks are left out.
     pub gone: FxHashSet<u64>,
     /// Those of which it was not known for a sample which of the process's they are.
-    pub unknown: FxHashSet<ThreadId>,
+    unknown: FxHashSet<ThreadId>,
+    /// Addresses of the GILs of those that were seen.
+    gils: FxHashSet<u64>,
 }
 
-impl Unmatched {
-    /// Lines about them.
-    pub fn notes(&self, profile: &Profile) -> Vec<String> {
-        let mut notes = Vec::new();
+impl Remarks {
+    /// Takes note of a thread in a sample.
+    pub fn note(&mut self, slot: &Slot, thread: &ThreadStack) {
+        if slot.tid.is_none() {
+            self.unknown.insert(slot.id);
+        }
+        if !thread.gil.is_empty() && !self.gils.contains(&thread.gil.start) {
+            self.gils.insert(thread.gil.start);
+        }
+    }
+
+    /// Lines about them, for a recording of one process that took `duration_us`.
+    pub fn notes(&self, profile: &Profile, duration_us: u64) -> Vec<String> {
+        let mut notes = contention(profile, duration_us, self.gils.len());
+        if self.gils.len() > 1 {
+            notes.push(format!(
+                "{} interpreters have a GIL each: the time for which a GIL was held is that of all of them, added up",
+                self.gils.len()
+            ));
+        }
         let stacks = match self.gone.len() {
             1 => "a stack was left out whose thread is none".to_string(),
             count => format!("{count} stacks were left out whose threads are none"),

@@ -296,6 +296,15 @@ fn read_wait(file: &File) -> Option<Wait> {
     wait(std::str::from_utf8(bytes.get(..length)?).ok()?)
 }
 
+/// Where the stack of a thread ends that sleeps; `None` when it runs, or the kernel does not say.
+pub fn stack_pointer(pid: Pid, tid: Tid) -> Option<u64> {
+    // `202 0x7f10c0de0048 ... SP PC`, or `-1 SP PC` outside of a call.
+    let text = fs::read(format!("/proc/{pid}/task/{tid}/syscall")).ok()?;
+    let text = std::str::from_utf8(&text).ok()?;
+    let pointer = text.split_ascii_whitespace().rev().nth(1)?;
+    u64::from_str_radix(pointer.strip_prefix("0x")?, 16).ok()
+}
+
 fn wait(text: &str) -> Option<Wait> {
     let mut fields = text.split_ascii_whitespace();
     let number: i32 = fields.next()?.parse().ok()?;

@@ -76,11 +76,15 @@ impl<M: Memory> FastReader<M> {
                 };
                 (thread.links, thread.domain) = (links, domain);
                 (thread.ident, thread.unique_id) = (ident, unique_id);
+                if thread.searched == 0 {
+                    thread.user = Some(ident);
+                }
                 self.threads.push(thread);
                 address = links[1];
             }
             self.interpreters.push(Interpreter {
                 address: interpreter,
+                id: self.word(interpreter, offsets.interpreter.id)?,
                 threads_head: head,
                 collecting: self.find_collecting(interpreter).unwrap_or(0),
             });
