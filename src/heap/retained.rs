@@ -233,7 +233,16 @@ impl<'a> Retained<'a> {
             }
         }
         match best {
-            Some(Root::Frame { thread, .. }) => format!("{}>", steps::thread_name(*thread)),
+            Some(Root::Frame {
+                thread, function, ..
+            }) => {
+                let inside = steps::interpreter_of(self.graph.name(*function)).unwrap_or_default();
+                format!("{}>{inside}", steps::thread_name(*thread))
+            }
+            Some(Root::Interpreter(name)) => {
+                let inside = steps::interpreter_of(self.graph.name(*name));
+                inside.unwrap_or("<interpreter>").to_string()
+            }
             Some(_) => "<interpreter>".to_string(),
             None => "<held by several>".to_string(),
         }

@@ -26,8 +26,13 @@ const MOST_TID: i32 = 1 << 22;
 /// Why something is a root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
-    /// A module, and the string that names it.
-    Module(u64),
+    /// A module.
+    Module {
+        /// The string that names it.
+        name: u64,
+        /// Id of the interpreter, 0 of the main one; so below.
+        interpreter: u64,
+    },
     /// A local variable, by the string that names it, or a value on the stack.
     Frame {
         /// OS id of the thread, 0 when not known.
@@ -38,9 +43,13 @@ pub enum Reason {
         function: u64,
         /// The variable.
         local: Option<u64>,
+        interpreter: u64,
     },
     /// A field of the interpreter's state.
-    Interpreter(&'static str),
+    Interpreter {
+        field: &'static str,
+        interpreter: u64,
+    },
     /// A type that C code laid out.
     StaticType,
 }
@@ -60,6 +69,13 @@ pub fn find(heap: &Heap) -> Vec<(u64, Reason)> {
     roots
 }
 
+/// An interpreter's id; 0 of the main one.
+fn id(heap: &Heap, interpreter: u64) -> u64 {
+    let offset = heap.offsets.interpreter.id;
+    let id = heap.memory.word(interpreter.wrapping_add(offset.into()));
+    id.unwrap_or(0)
+}
+
 fn state(heap: &Heap, interpreter: u64, roots: &mut Vec<(u64, Reason)>) {
     let sysdict = heap.layout.sysdict;
     let known = [
@@ -74,7 +90,11 @@ fn state(heap: &Heap, interpreter: u64, roots: &mut Vec<(u64, Reason)>) {
             .unwrap_or(0);
         // Some move between patch releases, and lead to nothing then.
         if is_object_at(heap, target) {
-            roots.push((target, Reason::Interpreter(name)));
+            let reason = Reason::Interpreter {
+                field: name,
+                interpreter: id(heap, interpreter),
+            };
+            roots.push((target, reason));
         }
     }
 }
@@ -97,9 +117,10 @@ fn modules(heap: &Heap, interpreter: u64, roots: &mut Vec<(u64, Reason)>) {
     let Some((keys, values)) = keys.filter(|(keys, _)| keys.count < MODULES) else {
         return;
     };
-    keys.each(heap, values, |key, value| {
-        if value != 0 && key != 0 {
-            roots.push((value, Reason::Module(key)));
+    let interpreter = id(heap, interpreter);
+    keys.each(heap, values, |name, value| {
+        if value != 0 && name != 0 {
+            roots.push((value, Reason::Module { name, interpreter }));
         }
         true
     });
@@ -130,15 +151,16 @@ fn thread_stacks(heap: &Heap, interpreter: u64, roots: &mut Vec<(u64, Reason)>) 
         .memory
         .word(interpreter.wrapping_add(offsets.interpreter.threads_head.into()))
         .unwrap_or(0);
+    let id = id(heap, interpreter);
     // Threads and frames that were followed: a ring of them ends where it began.
     let mut followed = FxHashSet::default();
     while followed.insert(thread) {
         let Some(place) = heap.memory.place(thread) else {
             return;
         };
-        let native = match offsets.thread.native_id {
-            Some(offset) => place.int(offset) as i32,
-            None => pthread_tid(heap, place.word_or_0(offsets.thread.thread_id)).unwrap_or(0),
+        let user = User {
+            tid: tid(heap, &place, id),
+            interpreter: id,
         };
         let frame = match offsets.thread.current {
             CurrentFrame::Thread(offset) => place.word(offset),
@@ -148,24 +170,47 @@ fn thread_stacks(heap: &Heap, interpreter: u64, roots: &mut Vec<(u64, Reason)>) 
                 .word(cframe)
                 .and_then(|cframe| heap.memory.word(cframe.wrapping_add(current.into()))),
         };
-        stack(heap, native, frame.unwrap_or(0), &mut followed, roots);
+        stack(heap, user, frame.unwrap_or(0), &mut followed, roots);
         thread = place.word_or_0(offsets.thread.next);
     }
 }
 
+/// Whose frames they are.
+#[derive(Debug, Clone, Copy)]
+struct User {
+    /// OS id of the thread, 0 when not known.
+    tid: i32,
+    interpreter: u64,
+}
+
+/// The kernel's id of the thread with the state at `place`; 0 when it is not known. What the C library keeps is right in a
+/// process that was forked without Python's knowledge too, where Python has the parent's.
+fn tid(heap: &Heap, place: &Place, interpreter: u64) -> i32 {
+    let thread = &heap.offsets.thread;
+    // Up to 3.12 a thread may run code in another interpreter on a state that a third one made.
+    let is_own = thread.stack.is_some() && matches!(thread.current, CurrentFrame::Thread(_));
+    if interpreter != 0 && !is_own {
+        return 0;
+    }
+    let native = thread
+        .native_id
+        .map_or(0, |offset| place.int(offset) as i32);
+    pthread_tid(heap, place.word_or_0(thread.thread_id)).unwrap_or(native)
+}
+
 /// The kernel's id of the thread with glibc's `struct pthread` at `ident`, which holds its own address in
-/// `header.self` (sysdeps/x86_64/nptl/tls.h).
+/// `header.self` (sysdeps/x86_64/nptl/tls.h); 0 of one that a fork left behind.
 fn pthread_tid(heap: &Heap, ident: u64) -> Option<i32> {
     let own = heap.memory.place(ident)?.word(HEADER_SELF)?;
     let address = ident.checked_add(threads::PTHREAD_TID_OFFSET)?;
     let tid = heap.memory.place(address)?.int(0) as i32;
-    (own == ident && (1..=MOST_TID).contains(&tid)).then_some(tid)
+    (own == ident && (0..=MOST_TID).contains(&tid)).then_some(tid)
 }
 
 /// The frames from `frame` outwards.
 fn stack(
     heap: &Heap,
-    thread: i32,
+    user: User,
     mut frame: u64,
     followed: &mut FxHashSet<u64>,
     roots: &mut Vec<(u64, Reason)>,
@@ -181,7 +226,7 @@ fn stack(
             .owner
             .is_some_and(|owner| place.byte(owner) >= offsets.first_shim_owner);
         let walks = followed.len() <= WALKED;
-        if !is_shim && !frame_roots(heap, thread, depth, walks, &place, &mut sink, roots) {
+        if !is_shim && !frame_roots(heap, user, depth, walks, &place, &mut sink, roots) {
             return;
         }
         depth += u32::from(!is_shim);
@@ -192,7 +237,7 @@ fn stack(
 /// What one frame holds, with `walks` that on its evaluation stack too; false when that is too much.
 fn frame_roots(
     heap: &Heap,
-    thread: i32,
+    user: User,
     depth: u32,
     walks: bool,
     place: &Place,
@@ -205,10 +250,11 @@ fn frame_roots(
         .place(code)
         .map_or(0, |code| function_name(heap, &code));
     let reason = |local| Reason::Frame {
-        thread,
+        thread: user.tid,
         depth,
         function,
         local,
+        interpreter: user.interpreter,
     };
     sink.clear();
     let is_object = heap.layout.frame.frame.is_none();

@@ -147,6 +147,18 @@ pub fn thread_name(thread: i32) -> String {
     }
 }
 
+/// What stands before the name of something in an interpreter that is not the main one.
+pub fn in_interpreter(id: u64) -> String {
+    format!("<interpreter {id}>.")
+}
+
+/// What [`in_interpreter`] has put before a name, without the dot.
+pub fn interpreter_of(name: &str) -> Option<&str> {
+    let (interpreter, _) = name.split_once('.')?;
+    let is_one = interpreter.starts_with("<interpreter ") && interpreter.ends_with('>');
+    is_one.then_some(interpreter)
+}
+
 /// How a path begins.
 pub fn root(graph: &Graph, root: &Root) -> String {
     match root {
@@ -161,7 +173,13 @@ pub fn root(graph: &Graph, root: &Root) -> String {
             let variable = local.map_or("<stack>", |local| graph.name(local));
             format!("{}, {function}()>.{variable}", thread_name(*thread))
         }
-        Root::Interpreter(name) => format!("<interpreter>.{}", graph.name(*name)),
+        Root::Interpreter(name) => {
+            let name = graph.name(*name);
+            match interpreter_of(name) {
+                Some(_) => name.to_string(),
+                None => format!("<interpreter>.{name}"),
+            }
+        }
         Root::StaticType => "<static type>".to_string(),
         Root::Tracked => "<C code or garbage>".to_string(),
     }

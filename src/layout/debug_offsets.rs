@@ -31,6 +31,7 @@ pub enum Mismatch {
 /// Positions of the block's fields, in bytes.
 struct Positions {
     runtime_state_interpreters_head: usize,
+    interpreter_state_id: usize,
     interpreter_state_next: usize,
     interpreter_state_threads_head: usize,
     interpreter_state_gc: usize,
@@ -62,6 +63,7 @@ struct Positions {
 
 const V3_13: Positions = Positions {
     runtime_state_interpreters_head: 40,
+    interpreter_state_id: 56,
     interpreter_state_next: 64,
     interpreter_state_threads_head: 72,
     interpreter_state_gc: 80,
@@ -93,6 +95,7 @@ const V3_13: Positions = Positions {
 
 const V3_14: Positions = Positions {
     runtime_state_interpreters_head: 40,
+    interpreter_state_id: 56,
     interpreter_state_next: 64,
     interpreter_state_threads_head: 72,
     interpreter_state_gc: 88,
@@ -124,6 +127,7 @@ const V3_14: Positions = Positions {
 
 const V3_15: Positions = Positions {
     runtime_state_interpreters_head: 40,
+    interpreter_state_id: 56,
     interpreter_state_next: 64,
     interpreter_state_threads_head: 72,
     interpreter_state_gc: 88,
@@ -205,6 +209,7 @@ pub fn apply(block: &[u8], minor: u32, table: Offsets) -> Result<Offsets, Mismat
     };
     let mut offsets = table;
     offsets.interpreters_head = moved(at.runtime_state_interpreters_head, "interpreters_head")?;
+    offsets.interpreter.id = moved(at.interpreter_state_id, "interpreter id")?;
     offsets.interpreter.next = moved(at.interpreter_state_next, "interpreter next")?;
     offsets.interpreter.threads_head = moved(at.interpreter_state_threads_head, "threads_head")?;
     offsets.interpreter.modules = moved(at.interpreter_state_imports_modules, "modules")?;

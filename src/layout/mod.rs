@@ -49,6 +49,8 @@ pub struct GilOffsets {
 pub struct InterpreterOffsets {
     /// Next interpreter.
     pub next: u32,
+    /// Its id; 0 of the main one.
+    pub id: u32,
     /// Newest thread state.
     pub threads_head: u32,
     /// `sys.modules`.

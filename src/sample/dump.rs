@@ -8,10 +8,10 @@ use rustc_hash::FxHashMap;
 use super::choose::{self, Patience};
 use super::pyspy::{self, ReaderOptions};
 use super::tasks::{TaskStack, TaskStacks, TaskState};
-use super::{Fault, FrameSample, Locals, ThreadStacks, states};
+use super::{Fault, FrameSample, Locals, ThreadStacks, interpreters, states};
 use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{RunState, Tables};
-use crate::target::threads::{self, Activity, Threads};
+use crate::target::threads::{Activity, Threads};
 use crate::target::{process, syscalls};
 use crate::units::{Pid, Tid};
 
@@ -61,6 +61,8 @@ pub struct DumpThread {
     pub python_id: u64,
     /// OS thread id; 0 when unknown.
     pub os_id: u64,
+    /// Whether the process has no such thread.
+    pub gone: bool,
     /// Name, when `threading` knows one.
     pub name: Option<String>,
     /// Whether it held the GIL.
@@ -108,6 +110,9 @@ impl DumpThread {
     pub fn activity(&self) -> String {
         let state = self.state();
         match &self.system_call {
+            _ if self.gone => {
+                "no thread of this process: it ended, or a fork left it behind".to_string()
+            }
             _ if self.collects => format!("{state} (collecting garbage)"),
             _ if self.waits_for_gil => "waiting for the GIL".to_string(),
             Some(call) if self.on_cpu == Some(false) => format!("{state} ({call})"),
@@ -148,7 +153,8 @@ pub fn dump(pid: Pid, options: ReaderOptions) -> Result<Dump> {
         }
         match outcome {
             Ok(()) => {
-                let threads = describe(pid, &tables, &stacks, &mut os_threads, &undisturbed);
+                let shown = interpreters::shown(&stacks, options.tasks);
+                let threads = describe(&tables, &shown, &mut os_threads, &undisturbed);
                 steady = options.blocking || last.as_ref().is_some_and(|last| same(last, &threads));
                 last = Some(threads);
                 if steady {
@@ -192,17 +198,13 @@ fn same(a: &[DumpThread], b: &[DumpThread]) -> bool {
 }
 
 fn describe(
-    pid: Pid,
     tables: &Tables,
     stacks: &ThreadStacks,
     os_threads: &mut Threads,
     undisturbed: &FxHashMap<Tid, Activity>,
 ) -> Vec<DumpThread> {
     let describe = |(at, thread): (usize, &super::ThreadStack)| {
-        let inner = match i32::try_from(thread.os_id) {
-            Ok(0) | Err(_) => threads::pthread_tid(pid, thread.python_id),
-            Ok(inner) => Some(inner),
-        };
+        let inner = os_threads.identify(thread.os_id, thread.python_id);
         let tid = inner.and_then(|inner| os_threads.resolve(inner));
         let mut frames: Vec<DumpFrame> = thread
             .frames
@@ -225,7 +227,8 @@ fn describe(
         let state = states::run_state(thread, seen);
         DumpThread {
             python_id: thread.python_id,
-            os_id: tid.map_or(thread.os_id, |tid| tid.0 as u64),
+            os_id: tid.map_or(0, |tid| tid.0 as u64),
+            gone: thread.gone,
             name: thread.name.clone(),
             holds_gil: thread.holds_gil,
             on_cpu: seen.map(|seen| seen.on_cpu),

@@ -20,6 +20,7 @@ mod lists;
 mod names;
 mod tasks;
 mod thread;
+mod users;
 mod window;
 
 use std::time::{Duration, Instant};
@@ -89,6 +90,8 @@ struct Domain {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Interpreter {
     address: u64,
+    /// 0 for the main one.
+    id: u64,
     threads_head: u64,
     /// Address of the word that says whether garbage is being collected; 0 when it is not known.
     collecting: u64,
@@ -101,6 +104,8 @@ pub struct FastReader<M: Memory = Live> {
     memory: M,
     offsets: Offsets,
     runtime: u64,
+    /// Of Python 3.
+    minor: u32,
     rseq: Option<i64>,
     stillness: Stillness,
     stopper: Option<Stopper>,
@@ -139,6 +144,8 @@ pub struct FastReader<M: Memory = Live> {
     epoch: Instant,
     /// The sample in which the lists were read last.
     relisted_us: Option<u64>,
+    /// When the users of other threads' states were looked for last.
+    users_searched_us: Option<u64>,
     /// Reads beyond the first of a sample that nobody has asked for yet.
     retried: u64,
     /// Copies made for the sample so far.
@@ -250,6 +257,7 @@ impl<M: Memory> FastReader<M> {
             memory,
             offsets,
             runtime: runtime.address,
+            minor: runtime.version.minor,
             rseq: runtime.rseq,
             stillness,
             stopper: None,
@@ -276,6 +284,7 @@ impl<M: Memory> FastReader<M> {
             version: 0,
             epoch: Instant::now(),
             relisted_us: None,
+            users_searched_us: None,
             retried: 0,
             copies: 0,
             python: runtime.version.clone(),
@@ -373,10 +382,15 @@ impl<M: Memory> StackReader for FastReader<M> {
             self.read_domain(domain, tables, stacks, &mut held, now_us)?;
         }
         self.name_threads(stacks, now_us);
+        if self.interpreters.len() > 1 {
+            self.tell_interpreters(tables, stacks, now_us);
+        }
         for (thread, stack) in self.threads.iter().zip(&mut stacks.threads) {
             let lock = self.domains.get(thread.domain);
             stack.holds_gil = lock.is_some_and(|lock| lock.locked && lock.holder == thread.address);
             stack.collects = stack.holds_gil && lock.is_some_and(|lock| lock.collecting);
+            // Whoever runs is there, whatever its ids say: it may be the state of another thread that this one uses.
+            stack.gone &= !stack.holds_gil;
         }
         Ok(())
     }

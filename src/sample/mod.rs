@@ -8,6 +8,7 @@ pub mod clock;
 pub mod counts;
 pub mod dump;
 pub mod fast;
+pub mod interpreters;
 pub mod pyspy;
 pub mod rest;
 pub mod session;
@@ -44,10 +45,16 @@ pub struct FrameSample {
 pub struct ThreadStack {
     /// `threading.get_ident()`.
     pub python_id: u64,
-    /// OS thread id in the target's PID namespace; 0 when the version does not tell.
+    /// OS thread id in the target's PID namespace; 0 when it is not known. Readers that take it from Python alone may give
+    /// one that is another process's: see [`crate::target::threads::Threads::identify`].
     pub os_id: u64,
+    /// Whether no thread of the process is behind it: it ended, or stayed in the process that this one was forked from.
+    pub gone: bool,
     /// Name, when `threading` knows one.
     pub name: Option<String>,
+    /// In which interpreter its frames are, and where its own stack continues another interpreter's; `None` for the main
+    /// interpreter, and where the reader cannot say. See [`interpreters`].
+    pub inside: Option<interpreters::Inside>,
     /// Whether it held the GIL.
     pub holds_gil: bool,
     /// Whether it held the GIL while its interpreter was collecting garbage.

@@ -21,7 +21,7 @@ use crate::target::access;
 use crate::target::locate::{self, Version};
 use crate::target::memory::{Stopped, Stopper};
 use crate::target::process;
-use crate::target::threads::{self, Threads};
+use crate::target::threads::Threads;
 use crate::units::{Pid, Tid};
 
 /// How often stacks are read again to learn first lines before an estimate is used.
@@ -199,7 +199,10 @@ impl PySpyReader {
         self.known.clear();
         for trace in traces {
             let inner = trace.os_thread_id.and_then(|id| i32::try_from(id).ok());
-            let inner = inner.or_else(|| threads::pthread_tid(self.pid, trace.thread_id));
+            let native = inner.and_then(|inner| u64::try_from(inner).ok());
+            let inner = self
+                .os_threads
+                .identify(native.unwrap_or(0), trace.thread_id);
             if let Some(tid) = inner.and_then(|inner| self.os_threads.resolve(inner)) {
                 self.known.insert(trace.thread_id, tid);
             }
@@ -358,6 +361,14 @@ fn guarded<T>(call: impl FnOnce() -> T) -> Option<T> {
 fn not_opened(pid: Pid, error: &dyn std::fmt::Display) -> Error {
     match locate::version(pid) {
         Err(error) => error,
+        Ok(version) if let Some(file) = locate::odd_mapping(pid) => Error::new(
+            ErrorKind::NotAvailable,
+            format!("cannot read process {pid}"),
+            format!(
+                "local variables, native frames, and Python 3.6 and 3.7 (this is {version}) are not read where a file \
+                 is mapped whose name is no UTF-8: {file}"
+            ),
+        ),
         Ok(version) => Error::new(
             ErrorKind::Failed,
             format!("cannot read process {pid}"),

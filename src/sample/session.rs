@@ -26,8 +26,9 @@ use super::counts::{Shown, Watching};
 use super::pyspy::{self, ReaderOptions};
 use super::rest::Rest;
 use super::slot::{Comings, Evidence, Since, Slot};
+use super::states::Remarks;
 use super::tasks::{MOST_TASKS, Moment, Spent, TaskStacks, Timelines};
-use super::{Fault, SampleOptions, ThreadStack, ThreadStacks, states};
+use super::{Fault, SampleOptions, ThreadStack, ThreadStacks, interpreters};
 use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{ProcessInfo, Profile, Recorder, RunState};
 use crate::target::threads::Threads;
@@ -326,6 +327,7 @@ struct ProcessSampler<'a> {
     timelines: Timelines,
     last_us: u64,
     generation: u64,
+    remarks: Remarks,
     /// Counts calls; `None` where that is not wanted or cannot be.
     watching: Option<Watching>,
 }
@@ -364,11 +366,12 @@ impl<'a> ProcessSampler<'a> {
             os_threads: Threads::new(pid),
             rest: Rest::new(pid),
             slots: FxHashMap::default(),
-            comings: Comings::new(pid),
+            comings: Comings::default(),
             tasks: TaskStacks::default(),
             timelines: Timelines::default(),
             last_us: shared.now_us(),
             generation: 0,
+            remarks: Remarks::default(),
             watching: None,
         }
     }
@@ -404,7 +407,7 @@ impl<'a> ProcessSampler<'a> {
     fn note_states(&mut self) {
         let end_us = self.last_us.min(self.shared.now_us());
         let duration_us = end_us.saturating_sub(self.part.opened_us);
-        let mut notes = states::notes(&self.part.recorder.profile, duration_us);
+        let mut notes = self.remarks.notes(&self.part.recorder.profile, duration_us);
         if self.shared.options.subprocesses {
             for note in &mut notes {
                 *note = format!("process {}: {note}", self.pid);
@@ -433,7 +436,7 @@ impl<'a> ProcessSampler<'a> {
         self.opened = opened;
         self.start_watching();
         self.slots.clear();
-        self.comings = Comings::new(self.pid);
+        self.comings = Comings::default();
         (self.tasks, self.timelines) = Default::default();
         self.os_threads = Threads::new(self.pid);
         self.rest = Rest::new(self.pid);
@@ -466,13 +469,14 @@ impl<'a> ProcessSampler<'a> {
         self.generation += 1;
         let stacks = std::mem::take(&mut self.stacks);
         let mut slots = std::mem::take(&mut self.slots);
-        let looked = self.look(&mut slots, &stacks, now_us);
+        let shown = interpreters::shown(&stacks, self.shared.options.tasks);
+        let looked = self.look(&mut slots, &shown, now_us);
         if !looked.any_rests {
             self.rest.nobody();
         } else if !self.rest.goes_on(looked.known_ns) {
             self.wake(&mut slots, now_us);
         }
-        let happened = self.add(&mut slots, &stacks, until_us);
+        let happened = self.add(&mut slots, &shown, until_us);
         self.rest.note(happened, now_us);
         let generation = self.generation;
         let recorder = &mut self.part.recorder;
@@ -509,12 +513,16 @@ impl<'a> ProcessSampler<'a> {
             if thread.frames.is_empty() {
                 continue;
             }
+            if thread.gone {
+                self.remarks.gone.insert(thread.python_id);
+                continue;
+            }
             let slot = slots
                 .entry(thread.python_id)
                 .or_insert_with(|| self.new_slot(thread, now_us));
             // Idents are used again by later threads; a thread that is starting has no id of the OS yet.
             if slot.os_id == 0 {
-                slot.os_id = thread.os_id;
+                slot.learn_id(&mut self.part.recorder, &mut self.os_threads, thread.os_id);
             } else if thread.os_id != 0 && slot.os_id != thread.os_id {
                 let recorder = &mut self.part.recorder;
                 self.comings.gone(recorder, slot);
@@ -548,10 +556,11 @@ impl<'a> ProcessSampler<'a> {
         let mut spent: Vec<Spent> = Vec::new();
         for (at, thread) in stacks.threads.iter().enumerate() {
             let slot = slots.get_mut(&thread.python_id);
-            let Some(slot) = slot.filter(|_| !thread.frames.is_empty()) else {
+            let Some(slot) = slot.filter(|_| !thread.frames.is_empty() && !thread.gone) else {
                 continue;
             };
             self.part.has_states |= !thread.gil.is_empty();
+            self.remarks.note(slot, thread);
             slot.name(recorder, thread);
             let running = self.tasks.run_by(at);
             if running.is_none() && slot.rests_on(thread, until_us) {

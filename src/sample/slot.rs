@@ -9,7 +9,7 @@ use super::{FrameSample, ThreadStack, states};
 use crate::profile::record::Sample;
 use crate::profile::{ProcessId, Recorder, RunState, StackId, Tables, ThreadId, ThreadInfo};
 use crate::target::threads::{self, Threads};
-use crate::units::{Pid, Tid};
+use crate::units::Tid;
 
 /// What is remembered of a thread between samples.
 pub struct Slot {
@@ -57,6 +57,24 @@ impl Slot {
         let since_us = now_us.saturating_sub(self.last_us);
         let busy_ns = holds_gil.then_some(since_us.saturating_mul(900).max(1));
         self.seen = self.tid.and_then(|tid| os_threads.activity(tid, busy_ns));
+    }
+
+    /// Takes note of the id of a thread that had none yet, or none that was known.
+    pub fn learn_id(&mut self, recorder: &mut Recorder, os_threads: &mut Threads, os_id: u64) {
+        let inner = i32::try_from(os_id).ok().filter(|inner| *inner > 0);
+        let Some(tid) = inner.and_then(|inner| os_threads.resolve(inner)) else {
+            return;
+        };
+        self.os_id = os_id;
+        if self.tid.is_some() {
+            return;
+        }
+        self.tid = Some(tid);
+        self.seen = os_threads.activity(tid, None);
+        self.last_cpu_ns = self.cpu_ns();
+        if let Some(known) = recorder.profile.threads.get_mut(self.id.index()) {
+            known.os_id = u64::try_from(tid.0).unwrap_or(0);
+        }
     }
 
     /// Whether it was asleep and has run no Python since.
@@ -205,8 +223,8 @@ impl Slot {
 
 /// Threads that come and go: one that has no Python on its stack for a while (a callback from C that has returned, an
 /// interpreter that is starting) is the same one when it is back.
+#[derive(Default)]
 pub struct Comings {
-    pid: Pid,
     /// By Python's ident and the kernel's id.
     gone: FxHashMap<(u64, u64), Gone>,
     /// Those whose samples are remembered, the first that went first.
@@ -238,15 +256,6 @@ pub struct Since {
 }
 
 impl Comings {
-    /// Of this process.
-    pub fn new(pid: Pid) -> Comings {
-        Comings {
-            pid,
-            gone: FxHashMap::default(),
-            remembered: VecDeque::new(),
-        }
-    }
-
     /// The slot of a thread that has none.
     pub fn slot(
         &mut self,
@@ -255,10 +264,7 @@ impl Comings {
         thread: &ThreadStack,
         since: Since,
     ) -> Slot {
-        let inner = match i32::try_from(thread.os_id) {
-            Ok(0) | Err(_) => threads::pthread_tid(self.pid, thread.python_id),
-            Ok(inner) => Some(inner),
-        };
+        let inner = os_threads.identify(thread.os_id, thread.python_id);
         let tid = inner.and_then(|inner| os_threads.resolve(inner));
         let seen = tid.and_then(|tid| os_threads.activity(tid, None));
         let cpu_ns = seen.map_or(0, |seen| seen.cpu_ns);
@@ -269,7 +275,7 @@ impl Comings {
             let most_us = since.now_us.saturating_sub(since.last_us);
             cpu_ns.saturating_sub(most_us.saturating_mul(1000))
         };
-        let os_id = tid.map_or(thread.os_id, |tid| tid.0 as u64);
+        let os_id = tid.map_or(0, |tid| tid.0 as u64);
         let (id, roots) = self.find(recorder, thread, os_id, since.last_us);
         Slot {
             id,

@@ -1,9 +1,12 @@
 //! What a thread was doing when it was sampled, from what the reader and the kernel say of it; and what is worth
 //! telling about that after a session.
 
+use rustc_hash::FxHashSet;
+
 use super::ThreadStack;
+use super::slot::Slot;
 use crate::profile::states::{self, Contention};
-use crate::profile::{Filter, Profile, RunState};
+use crate::profile::{Filter, Profile, RunState, ThreadId};
 use crate::target::threads::Activity;
 
 /// Shares of the time below which waiting for the GIL, and collecting garbage, are not worth a line.
@@ -35,8 +38,9 @@ fn waits_for_gil(thread: &ThreadStack, seen: Option<Activity>) -> bool {
 }
 
 /// Lines about threads that were in each other's way, and about garbage collection, for a recording of one process
-/// that took `duration_us`.
-pub fn notes(profile: &Profile, duration_us: u64) -> Vec<String> {
+/// that took `duration_us` and has so many GILs.
+fn contention(profile: &Profile, duration_us: u64, gils: usize) -> Vec<String> {
+    let gils_us = duration_us.saturating_mul(gils.max(1) as u64);
     let sums = Contention::of(&states::times(profile, &Filter::default()));
     let share = |part: u64, whole: u64| {
         if whole == 0 {
@@ -52,9 +56,13 @@ pub fn notes(profile: &Profile, duration_us: u64) -> Vec<String> {
             1 => "1 thread".to_string(),
             count => format!("{count} threads"),
         };
+        let held = match gils {
+            0 | 1 => "the GIL was".to_string(),
+            several => format!("the {several} GILs of as many interpreters were"),
+        };
         notes.push(format!(
-            "the GIL was held {} % of the time; {threads} waited for it, {} % of their time",
-            percent(sums.held_us, duration_us),
+            "{held} held {} % of the time; {threads} waited for it, {} % of their time",
+            percent(sums.held_us, gils_us),
             percent(sums.they_waited_us, sums.their_us),
         ));
     }
@@ -65,6 +73,60 @@ pub fn notes(profile: &Profile, duration_us: u64) -> Vec<String> {
         ));
     }
     notes
+}
+
+/// What is worth telling of the threads of a process after a session.
+#[derive(Debug, Default)]
+pub struct Remarks {
+    /// Idents of those that are none of the process's: their stacks are left out.
+    pub gone: FxHashSet<u64>,
+    /// Those of which it was not known for a sample which of the process's they are.
+    unknown: FxHashSet<ThreadId>,
+    /// Addresses of the GILs of those that were seen.
+    gils: FxHashSet<u64>,
+}
+
+impl Remarks {
+    /// Takes note of a thread in a sample.
+    pub fn note(&mut self, slot: &Slot, thread: &ThreadStack) {
+        if slot.tid.is_none() {
+            self.unknown.insert(slot.id);
+        }
+        if !thread.gil.is_empty() && !self.gils.contains(&thread.gil.start) {
+            self.gils.insert(thread.gil.start);
+        }
+    }
+
+    /// Lines about them, for a recording of one process that took `duration_us`.
+    pub fn notes(&self, profile: &Profile, duration_us: u64) -> Vec<String> {
+        let mut notes = contention(profile, duration_us, self.gils.len());
+        if self.gils.len() > 1 {
+            notes.push(format!(
+                "{} interpreters have a GIL each: the time for which a GIL was held is that of all of them, added up",
+                self.gils.len()
+            ));
+        }
+        let stacks = match self.gone.len() {
+            1 => "a stack was left out whose thread is none".to_string(),
+            count => format!("{count} stacks were left out whose threads are none"),
+        };
+        if !self.gone.is_empty() {
+            notes.push(format!(
+                "{stacks} of the process: it ended, or a fork left it behind"
+            ));
+        }
+        let threads = &profile.threads;
+        let still = |id: &&ThreadId| threads.get(id.index()).is_some_and(|info| info.os_id == 0);
+        let unknown = self.unknown.iter().filter(still).count();
+        if unknown > 0 {
+            let threads = if unknown == 1 { "thread" } else { "threads" };
+            notes.push(format!(
+                "the CPU time of {unknown} {threads} is the time of holding the GIL: which of the process's threads it \
+                 belongs to is not known"
+            ));
+        }
+        notes
+    }
 }
 
 #[cfg(test)]

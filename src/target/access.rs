@@ -5,7 +5,7 @@ use std::io::Read;
 
 use remoteprocess::ProcessMemory;
 
-use super::process;
+use super::{maps, process};
 use crate::error::{Error, ErrorKind, Result};
 use crate::units::Pid;
 
@@ -25,9 +25,13 @@ pub fn check(pid: Pid) -> Result<()> {
         ));
     }
     process::require_alive(pid)?;
-    let maps =
-        fs::read_to_string(format!("/proc/{pid}/maps")).map_err(|error| unreadable(pid, &error))?;
-    let addresses: Vec<u64> = readable(&maps).take(READS).collect();
+    let regions = maps::regions(pid).map_err(|error| unreadable(pid, &error))?;
+    let readable = regions.iter().filter(|region| region.readable());
+    let addresses: Vec<u64> = readable
+        .filter(|region| !region.special())
+        .map(|region| region.start)
+        .take(READS)
+        .collect();
     if addresses.is_empty() {
         // One that is about to end has none any more either. Kernel threads are children of process 2.
         let is_kernel = |stat: process::Stat| pid == Pid(2) || stat.parent == Pid(2);
@@ -71,16 +75,6 @@ fn unreadable(pid: Pid, error: &std::io::Error) -> Error {
     }
 }
 
-/// Starts of the mappings that can be read; the kernel's own pages cannot be, whatever their flags say.
-fn readable(maps: &str) -> impl Iterator<Item = u64> + '_ {
-    maps.lines()
-        .filter(|line| {
-            let flags = line.split(' ').nth(1);
-            flags.is_some_and(|flags| flags.starts_with('r')) && !line.contains(" [v")
-        })
-        .filter_map(|line| u64::from_str_radix(line.split('-').next()?, 16).ok())
-}
-
 /// Fails when the program is not of the architecture that biopsy was built for.
 fn check_architecture(pid: Pid) -> Result<()> {
     let mut head = [0u8; 20];
@@ -109,13 +103,7 @@ fn check_architecture(pid: Pid) -> Result<()> {
 /// The error for a target that was to be stopped or read and could not be: traced by another program, or not
 /// permitted.
 pub fn refused(pid: Pid) -> Error {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let tracer = status
-        .lines()
-        .find_map(|line| line.strip_prefix("TracerPid:"))
-        .and_then(|tracer| tracer.trim().parse::<i32>().ok())
-        .filter(|tracer| *tracer != 0);
-    match tracer {
+    match process::tracer(pid) {
         Some(tracer) => Error::new(
             ErrorKind::Failed,
             format!("cannot stop process {pid}"),
@@ -143,18 +131,11 @@ struct Obstacles {
 
 /// The error for a target that the kernel keeps from us, with what it takes on this machine.
 pub fn not_permitted(pid: Pid) -> Error {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let field = |name: &str| {
-        status
-            .lines()
-            .find_map(|line| line.strip_prefix(name))
-            .map(str::trim)
-    };
+    let status = fs::read("/proc/self/status").unwrap_or_default();
+    let field = |name: &str| process::status_field(&status, name);
     let uid = field("Uid:").and_then(|ids| ids.split_ascii_whitespace().nth(1));
-    let target_status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let target_uid = target_status
-        .lines()
-        .find_map(|line| line.strip_prefix("Uid:"))
+    let target_status = fs::read(format!("/proc/{pid}/status")).unwrap_or_default();
+    let target_uid = process::status_field(&target_status, "Uid:")
         .and_then(|ids| ids.split_ascii_whitespace().next());
     let capabilities = field("CapEff:").and_then(|hex| u64::from_str_radix(hex, 16).ok());
     let obstacles = Obstacles {
@@ -278,12 +259,5 @@ mod tests {
     fn process_one_million_does_not_exist() {
         let error = check(Pid(i32::MAX - 1)).expect_err("no such process");
         assert_eq!(error.kind(), ErrorKind::NoSuchProcess);
-    }
-
-    #[test]
-    fn readable_mappings_are_found() {
-        let maps = "1000-2000 ---p 0 0:0 0\n2000-3000 r--p 0 0:0 0 /bin/x\n4000-5000 r--p 0 0:0 0 [vvar]\n";
-        assert_eq!(readable(maps).collect::<Vec<_>>(), [0x2000]);
-        assert_eq!(readable("").count(), 0);
     }
 }

@@ -129,8 +129,10 @@ pub fn pauses() -> u64 {
 
 /// The CPU that a thread ran on last: field 39 of `/proc/PID/task/TID/stat` (proc_pid_stat(5)).
 pub fn last_cpu(pid: Pid, tid: Tid) -> Option<u32> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).ok()?;
-    let (_, rest) = text.rsplit_once(')')?;
+    // The name in parentheses may be anything; what follows the last one is plain text.
+    let stat = std::fs::read(format!("/proc/{pid}/task/{tid}/stat")).ok()?;
+    let rest = stat.rsplit(|byte| *byte == b')').next()?;
+    let rest = std::str::from_utf8(rest).ok()?;
     rest.split_ascii_whitespace().nth(36)?.parse().ok()
 }
 

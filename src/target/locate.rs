@@ -2,16 +2,17 @@
 //! `PythonProcessInfo`, which looks at the program and libpython through `/proc/PID`, so containers,
 //! chroots and deleted programs work.
 
-use std::fs;
-
-use py_spy::python_process_info::{PythonProcessInfo, get_python_version};
+use py_spy::binary_parser::{BinaryInfo, parse_binary};
+use py_spy::python_process_info::{
+    ContainsAddr, PythonProcessInfo, get_python_version, is_python_lib,
+};
 use remoteprocess::ProcessMemory;
 
 use super::maps::{self, Region};
 use super::memory::Memory;
 use super::{access, elf, process};
 use crate::error::{Error, ErrorKind, Result};
-use crate::units::Pid;
+use crate::units::{Pid, printable};
 
 /// What kind of program it seems to be, from the names of its files alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,9 +74,10 @@ pub fn kind(pid: Pid) -> Kind {
     if let Some(kind) = kind_of_file(&program) {
         return kind;
     }
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
-    maps.lines()
-        .filter_map(|line| line.rsplit('/').next().filter(|_| line.contains('/')))
+    let regions = maps::regions(pid).unwrap_or_default();
+    let files = regions.iter().filter(|region| region.name.contains('/'));
+    files
+        .filter_map(|region| region.name.rsplit('/').next())
         .find_map(|name| kind_of_file(name).filter(|_| name.starts_with("lib")))
         .unwrap_or(Kind::Unknown)
 }
@@ -105,7 +107,7 @@ pub fn version(pid: Pid) -> Result<Version> {
         return Err(unsupported(pid, name));
     }
     let opened = remoteprocess::Process::new(pid.0).map_err(|_| process::gone(pid))?;
-    let info = PythonProcessInfo::new(&opened).map_err(|error| not_python(pid, &error))?;
+    let info = read_info(pid).map_err(|error| not_python(pid, &error))?;
     let has_symbols = [
         "_PyRuntime",
         "Py_Version",
@@ -141,19 +143,82 @@ pub fn version(pid: Pid) -> Result<Version> {
     Ok(version)
 }
 
+/// The mappings, as py-spy asks for them.
+struct Mapped(Vec<Region>);
+
+impl ContainsAddr for Mapped {
+    fn contains_addr(&self, address: usize) -> bool {
+        self.0.iter().any(|region| region.holds(address as u64))
+    }
+}
+
+/// What the files of the program and libpython say. `PythonProcessInfo::new` reads the mappings as text, and fails for a
+/// process that has mapped any file whose name is no UTF-8.
+fn read_info(pid: Pid) -> Result<PythonProcessInfo, String> {
+    let regions = maps::regions(pid).map_err(|error| error.to_string())?;
+    // With the ` (deleted)` behind it that the mappings have too.
+    let program = std::fs::read_link(format!("/proc/{pid}/exe"));
+    let program = program.map(|path| path.to_string_lossy().into_owned());
+    let is_program =
+        |region: &&Region| region.executable() && Some(&region.name) == program.as_ref().ok();
+    let first = regions.iter().find(is_program).or_else(|| regions.first());
+    let first = first.ok_or("it has no memory")?;
+    let program_file = format!("/proc/{pid}/exe");
+    let python = parse_binary(program_file.as_ref(), first.start, first.size());
+    let is_library = |region: &&Region| region.executable() && is_python_lib(&region.name);
+    let library = regions.iter().filter(is_library);
+    let library = library
+        .min_by_key(|region| region.offset)
+        .map(|region| library_info(pid, region))
+        .transpose()?;
+    let python = match (python, &library) {
+        (Ok(python), _) => Some(python),
+        (Err(_), Some(_)) => None,
+        (Err(error), None) => return Err(error.to_string()),
+    };
+    Ok(PythonProcessInfo {
+        python_binary: python,
+        libpython_binary: library,
+        maps: Box::new(Mapped(regions)),
+        python_filename: program_file.into(),
+        dockerized: false,
+    })
+}
+
+/// The file of a libpython that is mapped at `region`: by its path, or, where that is no text, as what is mapped, which
+/// takes root.
+fn library_info(pid: Pid, region: &Region) -> Result<BinaryInfo, String> {
+    let paths = [
+        format!("/proc/{pid}/root{}", region.name),
+        format!("/proc/{pid}/map_files/{:x}-{:x}", region.start, region.end),
+    ];
+    let parse = |path: &String| parse_binary(path.as_ref(), region.start, region.size());
+    let mut outcomes = paths.iter().map(parse);
+    let (by_path, by_mapping) = (outcomes.next(), outcomes.find_map(Result::ok));
+    match (by_path, by_mapping) {
+        (Some(Ok(info)), _) | (_, Some(info)) => Ok(info),
+        (Some(Err(error)), None) => Err(error.to_string()),
+        (None, None) => Err("its libpython cannot be read".to_string()),
+    }
+}
+
+/// A mapped file whose name is no UTF-8: py-spy's reader takes no process that has one.
+pub fn odd_mapping(pid: Pid) -> Option<String> {
+    let regions = maps::regions(pid).unwrap_or_default();
+    let replaced = |region: &Region| region.name.contains(char::REPLACEMENT_CHARACTER);
+    let odd = regions.into_iter().find(replaced)?;
+    Some(printable(&odd.name).into_owned())
+}
+
 /// The address of a symbol of the Python in a process, from its files' symbol tables.
 pub fn symbol(pid: Pid, name: &str) -> Option<u64> {
-    let opened = remoteprocess::Process::new(pid.0).ok()?;
-    let info = PythonProcessInfo::new(&opened).ok()?;
+    let info = read_info(pid).ok()?;
     info.get_symbol(name).copied()
 }
 
 /// All symbols of the Python in a process, from its files' symbol tables, by address.
 pub fn symbols(pid: Pid) -> Vec<(u64, String)> {
-    let Ok(opened) = remoteprocess::Process::new(pid.0) else {
-        return Vec::new();
-    };
-    let Ok(info) = PythonProcessInfo::new(&opened) else {
+    let Ok(info) = read_info(pid) else {
         return Vec::new();
     };
     let binaries = [info.python_binary, info.libpython_binary];

@@ -41,7 +41,8 @@ pub fn state_of_thread(pid: Pid, tid: Tid) -> Option<char> {
 
 /// Resident memory in bytes.
 pub fn resident(pid: Pid) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let text = fs::read(format!("/proc/{pid}/statm")).ok()?;
+    let text = String::from_utf8_lossy(&text);
     let pages: u64 = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
     pages.checked_mul(4096)
 }
@@ -49,9 +50,7 @@ pub fn resident(pid: Pid) -> Option<u64> {
 /// The process that the thread `tid` belongs to; itself where that is not known.
 pub fn of_thread(tid: Pid) -> Pid {
     let status = fs::read(format!("/proc/{tid}/status")).unwrap_or_default();
-    let status = String::from_utf8_lossy(&status);
-    let group = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
-    let group = group.and_then(|group| group.trim().parse().ok());
+    let group = status_field(&status, "Tgid:").and_then(|group| group.parse().ok());
     group.map_or(tid, Pid)
 }
 
@@ -62,11 +61,16 @@ pub fn tracer(pid: Pid) -> Option<Pid> {
 
 /// The thread that a `/proc/PID/status` names as tracer.
 pub fn tracer_in(status: &[u8]) -> Option<Pid> {
-    let status = String::from_utf8_lossy(status);
-    let tracer = status
-        .lines()
-        .find_map(|line| line.strip_prefix("TracerPid:"))?;
-    Some(Pid(tracer.trim().parse().ok()?)).filter(|tracer| tracer.0 != 0)
+    let tracer = status_field(status, "TracerPid:")?;
+    Some(Pid(tracer.parse().ok()?)).filter(|tracer| tracer.0 != 0)
+}
+
+/// What a `/proc/PID/status` says behind `name`, such as `Tgid:`. Its first line is the thread's name, which may be any
+/// bytes: one that was cut after 15 of them may end in the middle of a character.
+pub fn status_field<'a>(status: &'a [u8], name: &str) -> Option<&'a str> {
+    let mut lines = status.split(|byte| *byte == b'\n');
+    let value = lines.find_map(|line| line.strip_prefix(name.as_bytes()))?;
+    std::str::from_utf8(value).ok().map(str::trim)
 }
 
 /// The second field is the program's name in parentheses, which may hold spaces and parentheses itself.
@@ -162,9 +166,10 @@ pub fn children(pid: Pid) -> Vec<Pid> {
     };
     let mut found: Vec<Pid> = tasks
         .flatten()
-        .filter_map(|task| fs::read_to_string(task.path().join("children")).ok())
+        .filter_map(|task| fs::read(task.path().join("children")).ok())
         .flat_map(|text| {
-            text.split_ascii_whitespace()
+            String::from_utf8_lossy(&text)
+                .split_ascii_whitespace()
                 .filter_map(|word| word.parse().ok().map(Pid))
                 .collect::<Vec<_>>()
         })
@@ -230,6 +235,17 @@ mod tests {
             }
         );
         assert_eq!(parse_stat("12 (a"), None);
+    }
+
+    #[test]
+    fn fields_are_found_behind_a_name_that_is_no_text() {
+        let status = b"Name:\taaaaaaaaaaaaaa\xc3\nTgid:\t12\nTracerPid:\t0\nNSpid:\t12\t7\n";
+        assert_eq!(status_field(status, "Tgid:"), Some("12"));
+        assert_eq!(status_field(status, "NSpid:"), Some("12\t7"));
+        assert_eq!(status_field(status, "Name:"), None);
+        assert_eq!(status_field(status, "Uid:"), None);
+        assert_eq!(tracer_in(status), None);
+        assert_eq!(tracer_in(b"TracerPid:\t5\n"), Some(Pid(5)));
     }
 
     #[test]

@@ -84,6 +84,29 @@ impl Threads {
         self.ids.get(&inner).copied()
     }
 
+    /// The thread of the process that is behind a Python thread, by its id in the target's PID namespace: `native` is what
+    /// Python keeps as that, 0 for nothing. It is the parent's in a process that was forked without Python's knowledge (uWSGI's
+    /// workers), so it counts for nothing unless there is such a thread here; the C library keeps its own up to date at
+    /// `ident`. `None` when neither leads to a thread of this process.
+    pub fn identify(&mut self, native: u64, ident: u64) -> Option<i32> {
+        let native = i32::try_from(native).ok().filter(|native| *native > 0);
+        native
+            .filter(|native| self.resolve(*native).is_some())
+            .or_else(|| self.behind(ident))
+    }
+
+    /// The thread whose `struct pthread` is at `ident`, as [`Threads::identify`] gives it.
+    pub fn behind(&mut self, ident: u64) -> Option<i32> {
+        pthread_tid(self.pid, ident).filter(|tid| self.resolve(*tid).is_some())
+    }
+
+    /// The one thread of a process that has no other.
+    pub fn only(&mut self) -> Option<i32> {
+        self.refresh();
+        let mut ids = self.ids.keys();
+        ids.next().copied().filter(|_| ids.next().is_none())
+    }
+
     /// Reads the list of threads anew and forgets those that have ended.
     pub fn refresh(&mut self) {
         self.ids.clear();
@@ -94,11 +117,12 @@ impl Threads {
             let Some(tid) = task.file_name().to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
-            let inner = fs::read_to_string(task.path().join("status"))
-                .ok()
-                .and_then(|status| inner_id(&status))
-                .unwrap_or(tid);
-            self.ids.insert(inner, Tid(tid));
+            // One that has ended meanwhile has no status any more, and no other id is its own.
+            let Ok(status) = fs::read(task.path().join("status")) else {
+                continue;
+            };
+            // Kernels before 4.1 do not say.
+            self.ids.insert(inner_id(&status).unwrap_or(tid), Tid(tid));
         }
         let alive: rustc_hash::FxHashSet<Tid> = self.ids.values().copied().collect();
         self.files.retain(|tid, _| alive.contains(tid));
@@ -185,7 +209,7 @@ pub fn process_cpu_ns(pid: Pid) -> Option<u64> {
 }
 
 /// The kernel thread, in the target's PID namespace, of the Python thread `ident`: for versions before 3.11,
-/// which do not keep it. `None` where the C library is not glibc on x86-64, or the value makes no sense.
+/// which do not keep it, and for processes in which it is wrong. `None` where the C library is not glibc on x86-64, or the value makes no sense.
 pub fn pthread_tid(pid: Pid, ident: u64) -> Option<i32> {
     if cfg!(not(target_arch = "x86_64")) {
         return None;
@@ -207,9 +231,8 @@ pub fn names(pid: Pid) -> Vec<ThreadName> {
             .trim_end_matches('\n')
             .to_string();
         let status = read("status")?;
-        let inner = inner_id(&String::from_utf8_lossy(&status));
         Some(ThreadName {
-            tid: inner.unwrap_or(tid.0),
+            tid: inner_id(&status).unwrap_or(tid.0),
             name,
         })
     };
@@ -233,8 +256,8 @@ pub fn switches(pid: Pid) -> Option<Vec<(Tid, char, u64)>> {
 
 /// CPU time that a thread has used, and time for which it waited for a CPU, nanoseconds; `None` when the kernel does not say.
 pub fn times(pid: Pid, tid: Tid) -> Option<(u64, u64)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat")).ok()?;
-    let mut words = text.split_ascii_whitespace();
+    let text = fs::read(format!("/proc/{pid}/task/{tid}/schedstat")).ok()?;
+    let mut words = std::str::from_utf8(&text).ok()?.split_ascii_whitespace();
     Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
 }
 
@@ -252,10 +275,8 @@ pub fn listed(pid: Pid) -> Vec<Tid> {
 }
 
 /// The innermost id of `NSpid:`.
-fn inner_id(status: &str) -> Option<i32> {
-    let ids = status
-        .lines()
-        .find_map(|line| line.strip_prefix("NSpid:"))?;
+fn inner_id(status: &[u8]) -> Option<i32> {
+    let ids = process::status_field(status, "NSpid:")?;
     ids.split_ascii_whitespace().next_back()?.parse().ok()
 }
 
@@ -273,6 +294,15 @@ fn read_wait(file: &File) -> Option<Wait> {
     let mut bytes = [0u8; 192];
     let length = file.read_at(&mut bytes, 0).ok()?;
     wait(std::str::from_utf8(bytes.get(..length)?).ok()?)
+}
+
+/// Where the stack of a thread ends that sleeps; `None` when it runs, or the kernel does not say.
+pub fn stack_pointer(pid: Pid, tid: Tid) -> Option<u64> {
+    // `202 0x7f10c0de0048 ... SP PC`, or `-1 SP PC` outside of a call.
+    let text = fs::read(format!("/proc/{pid}/task/{tid}/syscall")).ok()?;
+    let text = std::str::from_utf8(&text).ok()?;
+    let pointer = text.split_ascii_whitespace().rev().nth(1)?;
+    u64::from_str_radix(pointer.strip_prefix("0x")?, 16).ok()
 }
 
 fn wait(text: &str) -> Option<Wait> {
@@ -329,7 +359,7 @@ mod tests {
 
     #[test]
     fn the_innermost_namespace_counts() {
-        assert_eq!(inner_id("Name:\tx\nNSpid:\t100\t7\n"), Some(7));
-        assert_eq!(inner_id("Name:\tx\n"), None);
+        assert_eq!(inner_id(b"Name:\tx\xc3\nNSpid:\t100\t7\n"), Some(7));
+        assert_eq!(inner_id(b"Name:\tx\n"), None);
     }
 }

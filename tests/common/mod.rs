@@ -74,7 +74,9 @@ pub fn is_root() -> bool {
 }
 
 fn status_field(pid: impl fmt::Display, field: &str) -> Option<String> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let status = std::fs::read(format!("/proc/{pid}/status")).ok()?;
+    // A thread's name may be no UTF-8.
+    let status = String::from_utf8_lossy(&status);
     let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     Some(line.trim().to_string())
 }

@@ -11,7 +11,7 @@ mod texts;
 use super::graph::{Graph, NameId, Root, Type, flags};
 use super::memory::Bits;
 use super::types::Types;
-use super::{Heap, roots, walk};
+use super::{Heap, roots, steps, walk};
 use crate::error::{Error, ErrorKind, Result};
 
 use labels::Names;
@@ -128,34 +128,45 @@ impl Heap<'_> {
 
     fn roots(&self, ids: &Ids, types: &Types, names: &mut Names) -> Vec<(u32, Root)> {
         let mut found = Vec::new();
-        let mut text = |address: u64| -> NameId {
+        // What is not the main interpreter's says whose it is.
+        let mut text = |address: u64, interpreter: u64| -> NameId {
             let text = self.text(address).unwrap_or_else(|| "?".to_string());
-            names.intern(&text)
+            match interpreter {
+                0 => names.intern(&text),
+                other => names.intern(&format!("{}{text}", steps::in_interpreter(other))),
+            }
         };
         for (object, reason) in roots::find(self) {
             let Some(id) = self.id(ids, object) else {
                 continue;
             };
             let root = match reason {
-                Reason::Module(name) => Root::Module(text(name)),
+                Reason::Module { name, interpreter } => Root::Module(text(name, interpreter)),
                 Reason::Frame {
                     thread,
                     depth,
                     function,
                     local,
+                    interpreter,
                 } => Root::Frame {
                     thread,
                     depth,
-                    function: text(function),
-                    local: local.map(&mut text),
+                    function: text(function, interpreter),
+                    local: local.map(|local| text(local, 0)),
                 },
-                Reason::Interpreter(_) | Reason::StaticType => continue,
+                Reason::Interpreter { .. } | Reason::StaticType => continue,
             };
             found.push((id, root));
         }
         for (object, reason) in roots::find(self) {
-            if let (Some(id), Reason::Interpreter(field)) = (self.id(ids, object), reason) {
-                found.push((id, Root::Interpreter(names.intern(field))));
+            if let (Some(id), Reason::Interpreter { field, interpreter }) =
+                (self.id(ids, object), reason)
+            {
+                let name = match interpreter {
+                    0 => names.intern(field),
+                    other => names.intern(&format!("{}{field}", steps::in_interpreter(other))),
+                };
+                found.push((id, Root::Interpreter(name)));
             }
         }
         // Those that have instances, and those that only their list knows.

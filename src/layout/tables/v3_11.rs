@@ -27,6 +27,7 @@ pub const OFFSETS: Offsets = Offsets {
     },
     interpreter: InterpreterOffsets {
         next: 0,
+        id: 48,
         threads_head: 16,
         modules: 888,
     },

@@ -27,6 +27,7 @@ pub const OFFSETS: Offsets = Offsets {
     },
     interpreter: InterpreterOffsets {
         next: 0,
+        id: 8,
         threads_head: 72,
         modules: 944,
     },

@@ -27,6 +27,7 @@ pub const OFFSETS: Offsets = Offsets {
     },
     interpreter: InterpreterOffsets {
         next: 7264,
+        id: 7272,
         threads_head: 7344,
         modules: 7656,
     },

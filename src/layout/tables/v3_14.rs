@@ -27,6 +27,7 @@ pub const OFFSETS: Offsets = Offsets {
     },
     interpreter: InterpreterOffsets {
         next: 7272,
+        id: 7280,
         threads_head: 7344,
         modules: 7688,
     },

@@ -26,6 +26,7 @@ pub const OFFSETS: Offsets = Offsets {
     },
     interpreter: InterpreterOffsets {
         next: 0,
+        id: 24,
         threads_head: 8,
         modules: 856,
     },

@@ -164,7 +164,7 @@ impl<M: Memory> FastReader<M> {
             // Whoever had the lock last may have run since.
             thread.replan |= !thread.dirty;
             thread.dirty = true;
-            thread.ident
+            thread.user.unwrap_or(thread.ident)
         });
         let stopped = self.stillness == Stillness::Stopped;
         if stopped && holder_ident.is_some() && !held.has(lock.holder) {
@@ -332,7 +332,7 @@ impl<M: Memory> FastReader<M> {
         };
         let mut threads = self.threads.iter();
         let holder = threads.find(|thread| thread.address == lock.holder);
-        if let Some(ident) = holder.map(|thread| thread.ident)
+        if let Some(ident) = holder.map(|thread| thread.user.unwrap_or(thread.ident))
             && self.stillness == Stillness::SameCpu
             && let Some(cpu) = self.cpu_now(ident, stacks)
             && !self.pin.is_on(cpu)
@@ -349,7 +349,7 @@ impl<M: Memory> FastReader<M> {
         };
         let mut threads = self.threads.iter();
         let holder = threads.find(|thread| thread.address == lock.holder);
-        let Some(ident) = holder.map(|thread| thread.ident) else {
+        let Some(ident) = holder.map(|thread| thread.user.unwrap_or(thread.ident)) else {
             return Ok(false);
         };
         Ok(self.stillness == Stillness::SameCpu
@@ -379,7 +379,8 @@ impl<M: Memory> FastReader<M> {
         let stack = stacks
             .threads
             .iter()
-            .find(|stack| stack.python_id == ident)?;
+            .find(|stack| stack.python_id == ident && stack.inside.is_none())
+            .or_else(|| stacks.threads.iter().find(|stack| stack.python_id == ident))?;
         let tid = self.os_threads.resolve(i32::try_from(stack.os_id).ok()?)?;
         cpu::last_cpu(self.pid, tid)
     }

@@ -90,7 +90,7 @@ impl<M: Memory> FastReader<M> {
         // One that is starting had no id before; and one may have taken the place of another that ended.
         for (thread, stack) in self.threads.iter().zip(&mut stacks.threads) {
             if !held.has(thread.address) {
-                stack.os_id = os_id(self.pid, &self.memory, &self.offsets, thread);
+                stack.os_id = os_id(&mut self.os_threads, &self.memory, &self.offsets, thread);
             }
         }
         self.tids = None;

@@ -9,8 +9,7 @@ use super::{Domain, FastReader, Interpreter, fault, names, thread};
 use crate::layout::{self, GcPlace, GilPlace, Offsets, at};
 use crate::sample::{Fault, ThreadStack, ThreadStacks};
 use crate::target::memory::Memory;
-use crate::target::threads;
-use crate::units::Pid;
+use crate::target::threads::Threads;
 
 /// Most interpreters and threads that are believed.
 const MOST_INTERPRETERS: usize = 256;
@@ -77,11 +76,15 @@ impl<M: Memory> FastReader<M> {
                 };
                 (thread.links, thread.domain) = (links, domain);
                 (thread.ident, thread.unique_id) = (ident, unique_id);
+                if thread.searched == 0 {
+                    thread.user = Some(ident);
+                }
                 self.threads.push(thread);
                 address = links[1];
             }
             self.interpreters.push(Interpreter {
                 address: interpreter,
+                id: self.word(interpreter, offsets.interpreter.id)?,
                 threads_head: head,
                 collecting: self.find_collecting(interpreter).unwrap_or(0),
             });
@@ -158,7 +161,7 @@ impl<M: Memory> FastReader<M> {
             };
             if stack.python_id != thread.ident || stack.os_id == 0 {
                 stack.python_id = thread.ident;
-                stack.os_id = os_id(self.pid, &self.memory, &self.offsets, thread);
+                stack.os_id = os_id(&mut self.os_threads, &self.memory, &self.offsets, thread);
             }
             let gil = self.domains.get(thread.domain);
             stack.gil = gil.map_or(0..0, |gil| {
@@ -170,11 +173,34 @@ impl<M: Memory> FastReader<M> {
         for (index, thread) in self.threads.iter_mut().enumerate() {
             thread.was = Some(index);
         }
+        self.look_for_gone(stacks);
         stacks.locals.clear();
         (self.rearrange, self.tids) = (false, None);
         self.unnamed = self.threads.iter().any(|thread| thread.named < NAMED);
         if new {
             self.naming.threads_came();
+        }
+    }
+
+    /// Tells the threads whose ids lead to no thread of the process: there is one all the same where the ids cannot be read
+    /// (another C library), and none where they can.
+    fn look_for_gone(&mut self, stacks: &mut ThreadStacks) {
+        if stacks.threads.iter().all(|stack| stack.os_id != 0) {
+            return;
+        }
+        if let [thread] = stacks.threads.as_mut_slice() {
+            let only = self.os_threads.only();
+            thread.os_id = only.and_then(|only| u64::try_from(only).ok()).unwrap_or(0);
+            return;
+        }
+        let known = stacks.threads.iter().filter(|stack| stack.os_id != 0);
+        let can_be_read = known
+            .map(|stack| self.os_threads.behind(stack.python_id))
+            .any(|tid| tid.is_some());
+        for (thread, stack) in self.threads.iter().zip(&mut stacks.threads) {
+            // One that is starting has no id yet; before 3.11 that is never kept.
+            let has_id = native_id(&self.memory, &self.offsets, thread) != Some(0);
+            stack.gone = stack.os_id == 0 && can_be_read && has_id;
         }
     }
 
@@ -211,16 +237,28 @@ impl<M: Memory> FastReader<M> {
     }
 }
 
-/// The kernel's id of a thread, as the target has it; 0 when it is not known.
-pub(super) fn os_id(pid: Pid, memory: &impl Memory, offsets: &Offsets, thread: &Thread) -> u64 {
-    match offsets.thread.native_id {
-        Some(offset) => thread
-            .address
-            .checked_add(u64::from(offset))
+/// The kernel's id of a thread, as Python has it: 0 when it is starting. `None` before 3.11.
+fn native_id(memory: &impl Memory, offsets: &Offsets, thread: &Thread) -> Option<u64> {
+    let address = thread
+        .address
+        .checked_add(u64::from(offsets.thread.native_id?));
+    Some(
+        address
             .and_then(|address| memory.read_word(address).ok())
             .unwrap_or(0),
-        None => threads::pthread_tid(pid, thread.ident)
-            .and_then(|tid| u64::try_from(tid).ok())
-            .unwrap_or(0),
-    }
+    )
+}
+
+/// The kernel's id of a thread, in the target's PID namespace; 0 when it is not known.
+pub(super) fn os_id(
+    os_threads: &mut Threads,
+    memory: &impl Memory,
+    offsets: &Offsets,
+    thread: &Thread,
+) -> u64 {
+    let native = native_id(memory, offsets, thread).unwrap_or(0);
+    let inner = os_threads.identify(native, thread.ident);
+    inner
+        .and_then(|inner| u64::try_from(inner).ok())
+        .unwrap_or(0)
 }

@@ -76,6 +76,11 @@ pub struct Thread {
     pub links: [u64; 2],
     /// `pthread_self()`.
     pub ident: u64,
+    /// `pthread_self()` of the thread that uses it; `None` when that is not known. Before 3.13 a thread may use a state that
+    /// another one made.
+    pub user: Option<u64>,
+    /// The outermost frame when its user was looked for.
+    pub searched: u64,
     /// Tells it from an earlier thread at the same place with the same ident.
     pub unique_id: u64,
     /// Whether it may have run since its stack was read.
@@ -152,6 +157,8 @@ impl Thread {
             domain,
             links: [0; 2],
             ident: 0,
+            user: None,
+            searched: 0,
             unique_id: 0,
             dirty: true,
             raw: Vec::new(),
@@ -168,6 +175,12 @@ impl Thread {
             walks: 0,
             replan: true,
         }
+    }
+
+    /// Where the evaluation loop that runs it has its `_PyCFrame`, on the C stack (3.11 and 3.12).
+    pub fn cframe(&self, offsets: &Offsets) -> Option<u64> {
+        let kept = matches!(offsets.thread.current, CurrentFrame::CFrame { .. });
+        Some(self.cframe).filter(|_| kept)
     }
 
     /// Adds what has to be copied of it.

@@ -1,6 +1,8 @@
 //! How much memory we may still take: what the machine has left, our control group's limit, and `ulimit -v`.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// What stands in the way of taking memory.
@@ -53,21 +55,26 @@ fn addresses() -> u64 {
     if answer != 0 || limit.rlim_cur == libc::RLIM_INFINITY {
         return u64::MAX;
     }
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = fs::read("/proc/self/status").unwrap_or_default();
+    let status = String::from_utf8_lossy(&status);
     let used = kilobytes(&status, "VmSize:").unwrap_or(0);
     limit.rlim_cur.saturating_sub(used)
 }
 
 /// What our control group and those above it leave.
 fn group() -> Option<u64> {
-    let text = fs::read_to_string("/proc/self/cgroup").ok()?;
-    text.lines().filter_map(left_in).min()
+    let text = fs::read("/proc/self/cgroup").ok()?;
+    // Whoever made a group has named it: a line may be no UTF-8.
+    let lines = text.split(|byte| *byte == b'\n');
+    lines.filter_map(left_in).min()
 }
 
 /// `0::/user.slice/a` (version 2) or `5:memory:/docker/b` (version 1).
-fn left_in(line: &str) -> Option<u64> {
-    let mut fields = line.splitn(3, ':');
-    let (number, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+fn left_in(line: &[u8]) -> Option<u64> {
+    let mut fields = line.splitn(3, |byte| *byte == b':');
+    let mut text = || std::str::from_utf8(fields.next()?).ok();
+    let (number, controllers) = (text()?, text()?);
+    let path = fields.next()?.strip_prefix(b"/")?;
     let (root, limit, usage, cache) = if number == "0" {
         (
             "/sys/fs/cgroup",
@@ -100,7 +107,7 @@ fn left_in(line: &str) -> Option<u64> {
         Some(limit.saturating_sub(usage.saturating_sub(cached)))
     };
     // In a container the path may be the host's, and the group's own files stand at the root.
-    let folder = Path::new(root).join(path.trim_start_matches('/'));
+    let folder = Path::new(root).join(OsStr::from_bytes(path));
     let folder = if folder.is_dir() {
         folder
     } else {
