@@ -188,6 +188,12 @@ impl Outputs {
                 }
             }
         }
+        if shown.table.qualnames && !profile.tables.has_qualnames() {
+            said.push(
+                "no qualified names are known (recordings of Python 3.11 and newer have them)"
+                    .to_string(),
+            );
+        }
         if !self.quiet {
             said.dedup();
             for loss in said {

@@ -77,11 +77,6 @@ pub fn run(args: ReportArgs, out: &mut dyn Write) -> Result<()> {
         if profile.meta.unit_is_unknown() {
             eprintln!("biopsy: note: {}", input::UNIT_UNKNOWN);
         }
-        if args.view.qualnames && !profile.tables.has_qualnames() {
-            eprintln!(
-                "biopsy: note: no qualified names: the profile does not have them (recordings of Python 3.11 and newer do)"
-            );
-        }
     }
     if shown.lines.is_some() && profile.exact.is_some() && outputs.has_table() {
         return Err(Error::usage(

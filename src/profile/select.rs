@@ -346,3 +346,128 @@ impl Shown {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::Sample;
+    use super::super::{Filter, ProcessId, Recorder, ThreadInfo};
+    use super::*;
+
+    /// Stacks outermost first, of 1 ms each; all of whose frames from the given depth on are new.
+    fn profile(samples: &[(&str, u16)]) -> Profile {
+        let mut recorder = Recorder::default();
+        recorder.profile.processes.push(Default::default());
+        let thread = recorder.add_thread(ThreadInfo {
+            process: ProcessId(0),
+            os_id: 1,
+            python_id: 1,
+            name: None,
+            started_us: 500,
+        });
+        for (text, fresh_from) in samples {
+            let tables = &mut recorder.profile.tables;
+            let mut stack = None;
+            for name in text.split(' ') {
+                let function =
+                    tables.function("/x/a.py", 1, name, super::super::FunctionKind::Python);
+                let frame = tables.frame(function, 1);
+                stack = Some(tables.stack(stack, frame));
+            }
+            recorder.add(Sample {
+                thread,
+                stack: stack.expect("not empty"),
+                count: 1,
+                wall_us: 1000,
+                cpu_us: 500,
+                fresh_from: Some(*fresh_from),
+                state: RunState::ON_CPU,
+            });
+        }
+        let mut profile = recorder.profile;
+        profile.meta.duration_us = 500 + 1000 * samples.len() as u64;
+        profile
+    }
+
+    /// `name calls own/cumulative milliseconds` of each row.
+    fn rows(profile: &Profile) -> Vec<String> {
+        let stats = profile.stats(&Filter::default());
+        let mut rows: Vec<String> = (stats.rows.iter())
+            .map(|row| {
+                let name = profile.tables.name(row.function);
+                let (own, all) = (row.tottime * 1e3, row.cumtime * 1e3);
+                format!("{name} {} {own:.1}/{all:.1}", row.ncalls)
+            })
+            .collect();
+        rows.sort();
+        rows
+    }
+
+    fn narrowed(profile: &Profile, selection: Selection) -> Vec<String> {
+        let part = selection.narrowed(profile).expect("possible");
+        rows(part.as_ref().unwrap_or(profile))
+    }
+
+    fn regex(text: &str) -> Option<Regex> {
+        Regex::new(text).ok()
+    }
+
+    #[test]
+    fn patterns_choose_stacks_and_frames() {
+        let profile = profile(&[
+            ("main wrap f", 0),
+            ("main wrap g", 2),
+            ("main f", 1),
+            ("wrap", 0),
+        ]);
+        assert_eq!(narrowed(&profile, Selection::default()), rows(&profile));
+        let focus = Selection {
+            focus: regex("^f$"),
+            ..Selection::default()
+        };
+        assert_eq!(
+            narrowed(&profile, focus),
+            ["f 2 2.0/2.0", "main 1 0.0/2.0", "wrap 1 0.0/1.0"]
+        );
+        let ignore = Selection {
+            ignore: regex("wrap"),
+            ..Selection::default()
+        };
+        assert_eq!(
+            narrowed(&profile, ignore),
+            ["f 1 1.0/1.0", "main 1 0.0/1.0"]
+        );
+        // What is left of a stack is its callers'; a stack of which nothing is left does not count.
+        let hide = Selection {
+            hide: regex("wrap|g"),
+            ..Selection::default()
+        };
+        assert_eq!(narrowed(&profile, hide), ["f 2 2.0/2.0", "main 1 1.0/3.0"]);
+        let file = Selection {
+            focus: regex(r"/x/.*\.py"),
+            ..Selection::default()
+        };
+        assert_eq!(narrowed(&profile, file), rows(&profile));
+    }
+
+    #[test]
+    fn times_cut_runs_at_both_ends() {
+        let profile = profile(&[("main f", 0), ("main g", 1), ("main f", 1)]);
+        let part = |from_us, to_us| {
+            let selection = Selection {
+                from_us,
+                to_us,
+                ..Selection::default()
+            };
+            selection.narrowed(&profile)
+        };
+        // The thread began at 0.5 ms.
+        let cut = part(Some(1000), Some(2250))
+            .expect("possible")
+            .expect("a part");
+        assert_eq!(rows(&cut), ["f 1 0.5/0.5", "g 1 0.8/0.8", "main 1 0.0/1.2"]);
+        assert_eq!(cut.threads[0].started_us, 1000);
+        assert!(part(Some(2), Some(2)).is_err());
+        assert!(part(Some(4000), None).is_err());
+        assert_eq!(cut.meta.narrowed, "from 0.001 s to 0.00225 s");
+    }
+}

@@ -303,4 +303,46 @@ mod tests {
         assert_eq!(value["functions"][0][0], printable(name).as_ref());
         assert_eq!(page.matches("</script>").count(), 2);
     }
+
+    #[test]
+    fn a_function_is_one_box_whatever_its_lines() {
+        use crate::profile::{Group, TreeNode};
+        let mut profile = Profile::default();
+        let tables = &mut profile.tables;
+        let main = tables.function("a.py", 1, "main", FunctionKind::Python);
+        let work = tables.function("a.py", 9, "work", FunctionKind::Python);
+        let frames = [(main, 2), (main, 3), (work, 10), (work, 11)];
+        let frames = frames.map(|(function, line)| tables.frame(function, line));
+        let node = |parent, frame, own_ns, total_ns| TreeNode {
+            parent,
+            frame,
+            group: 0,
+            self_wall_ns: own_ns,
+            self_cpu_ns: 0,
+            total_wall_ns: total_ns,
+            total_cpu_ns: 0,
+            calls: 1,
+            samples: 1,
+        };
+        let tree = CallTree {
+            nodes: vec![
+                node(None, frames[0], 0, 6000),
+                node(None, frames[1], 1000, 5000),
+                node(Some(0), frames[2], 6000, 6000),
+                node(Some(1), frames[3], 4000, 4000),
+            ],
+            groups: vec![Group {
+                label: String::new(),
+            }],
+            ..CallTree::default()
+        };
+        let (nodes, left_out) = Nodes::of(&tree, &profile);
+        assert_eq!(left_out, 0);
+        assert_eq!(nodes.0, [-1, 0]);
+        assert_eq!(nodes.1, [main.0, work.0]);
+        assert_eq!(
+            (nodes.3, nodes.4),
+            (vec![11_000, 10_000], vec![1000, 10_000])
+        );
+    }
 }
