@@ -87,6 +87,12 @@ impl FromStr for Rate {
     }
 }
 
+/// `1 sample`, `2 samples`.
+pub fn several(count: u64, noun: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{ending}")
+}
+
 /// Parses `30`, `30s`, `1.5m`, `250ms`, `2h`; at most 10,000 hours.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let split = text

@@ -368,6 +368,8 @@ fn gos_pprof_and_protobufs_decoder() {
             };
             files.check(name, ms(0) / 1000.0, ms(3) / 1000.0);
         }
+        // Not the name of the mapping.
+        assert!(ran.stdout.contains(" <module>\n"), "{ran}");
     } else {
         not_here("go");
     }

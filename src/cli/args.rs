@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::error::{Error, Result};
-use crate::profile::Mode;
+use crate::profile::{Mode, Selection};
 use crate::sample::SampleOptions;
 use crate::target::list;
 use crate::units::{Pid, Rate, parse_duration};
@@ -130,6 +130,57 @@ pub struct OutputArgs {
     pub quiet: bool,
 }
 
+/// What of a profile is shown.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "What is shown")]
+pub struct SelectArgs {
+    /// Only stacks with a function whose name or file matches (pprof's meaning)
+    #[arg(long, value_name = "REGEX")]
+    focus: Option<String>,
+    /// No stacks with a function whose name or file matches
+    #[arg(long, value_name = "REGEX")]
+    ignore: Option<String>,
+    /// Take out frames whose name or file matches: their time is their callers'
+    #[arg(long, value_name = "REGEX")]
+    hide: Option<String>,
+    /// From this time of the recording on: 5, 5s, 250ms
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    from: Option<Duration>,
+    /// Up to this time of the recording
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    to: Option<Duration>,
+}
+
+impl SelectArgs {
+    /// Plain options.
+    pub fn selection(&self) -> Result<Selection> {
+        let regex = |option: &str, text: &Option<String>| {
+            let Some(text) = text else {
+                return Ok(None);
+            };
+            let regex = regex::RegexBuilder::new(text).size_limit(1 << 20).build();
+            regex.map(Some).map_err(|error| {
+                let why = error.to_string();
+                let why = why.lines().last().unwrap_or("it is no regular expression");
+                Error::usage(
+                    format!("cannot use {option} '{text}'"),
+                    why.trim_start_matches("error: "),
+                )
+            })
+        };
+        let us = |time: Option<Duration>| {
+            time.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
+        };
+        Ok(Selection {
+            focus: regex("--focus", &self.focus)?,
+            ignore: regex("--ignore", &self.ignore)?,
+            hide: regex("--hide", &self.hide)?,
+            from_us: us(self.from),
+            to_us: us(self.to),
+        })
+    }
+}
+
 /// How the table looks.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Table")]
@@ -150,6 +201,16 @@ pub struct ViewArgs {
     /// File names without folders
     #[arg(long)]
     pub strip_dirs: bool,
+    /// Qualified names, A.foo instead of foo, in tables and pictures; known of Python 3.11 and newer
+    #[arg(long)]
+    pub qualnames: bool,
+}
+
+impl ViewArgs {
+    /// Whether something is said of the table that has no meaning without one.
+    pub fn ask_for_table(&self) -> bool {
+        !(self.sort.is_empty() && self.limit.is_empty())
+    }
 }
 
 impl From<CliMode> for Mode {

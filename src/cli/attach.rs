@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use clap::Args;
 
-use super::args::{OutputArgs, SampleArgs, TargetArgs, ViewArgs};
+use super::args::{OutputArgs, SampleArgs, SelectArgs, TargetArgs, ViewArgs};
 use super::output::{self, Outputs, Shown};
 use super::progress::ProgressLine;
 use crate::error::{Error, ErrorKind, Result};
@@ -25,6 +25,8 @@ pub struct AttachArgs {
     output: OutputArgs,
     #[command(flatten)]
     view: ViewArgs,
+    #[command(flatten)]
+    select: SelectArgs,
 }
 
 pub fn run(args: AttachArgs, out: &mut dyn Write) -> Result<()> {
@@ -33,7 +35,8 @@ pub fn run(args: AttachArgs, out: &mut dyn Write) -> Result<()> {
         table: output::table_options(&args.view, interactive)?,
         ..Shown::default()
     };
-    let outputs = Outputs::prepare(&args.output)?;
+    let outputs = Outputs::prepare(&args.output, args.view.ask_for_table())?;
+    let selection = args.select.selection()?;
     let pid = args.target.pid()?;
     let stop = Arc::new(AtomicBool::new(false));
     signals::handle(OnSignal::Stop(stop.clone()))?;
@@ -44,7 +47,7 @@ pub fn run(args: AttachArgs, out: &mut dyn Write) -> Result<()> {
     let line = ProgressLine::show(progress.clone(), args.output.quiet);
     let outcome = session::record(
         Root::Running(pid),
-        &args.sample.options(outputs.need_timeline()),
+        &(args.sample).options(outputs.need_timeline() || selection.needs_timeline()),
         stop,
         progress,
     );
@@ -56,7 +59,7 @@ pub fn run(args: AttachArgs, out: &mut dyn Write) -> Result<()> {
     if !args.output.quiet {
         notes.iter().for_each(|text| output::note(text));
     }
-    outputs.write(profile, &Filter::of(profile), &shown, out)?;
+    outputs.write(profile, &selection, &Filter::of(profile), &shown, out)?;
     if profile.meta.samples == 0 {
         return Err(Error::new(
             ErrorKind::Failed,

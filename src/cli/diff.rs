@@ -1,16 +1,19 @@
 //! `biopsy diff`: what got slower and what got faster between two profiles.
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 
+use super::args::SelectArgs;
 use super::{input, json, output};
 use crate::error::{Error, Result};
 use crate::formats::ExportOptions;
 use crate::formats::flamegraph::{self, DifferentialOptions};
 use crate::profile::diff::{self, DiffRow};
 use crate::profile::{Filter, Profile, Split};
+use crate::units::{self, parse_duration};
 use crate::view::table;
 
 /// Compare two profiles: recordings, .prof files or collapsed stacks.
@@ -20,9 +23,9 @@ pub struct DiffArgs {
     old: PathBuf,
     /// The new profile
     new: PathBuf,
-    /// Write a file: .svg is a differential flame graph, .json the rows (biopsy.profile-diff/1)
-    #[arg(short, long, value_name = "FILE")]
-    output: Option<PathBuf>,
+    /// Write a file, or several by repeating it: .svg is a differential flame graph, .json the rows (biopsy.profile-diff/1)
+    #[arg(short, long = "output", value_name = "FILE")]
+    outputs: Vec<PathBuf>,
     /// Order by the change of: tottime or cumtime
     #[arg(short, long, value_name = "KEY", default_value = "tottime", value_parser = ["tottime", "cumtime", "cumulative"])]
     sort: String,
@@ -35,12 +38,23 @@ pub struct DiffArgs {
     /// No notes
     #[arg(short, long)]
     quiet: bool,
+    #[command(flatten)]
+    select: SelectArgs,
+    /// File names without folders
+    #[arg(long)]
+    strip_dirs: bool,
+    /// Qualified names, A.foo instead of foo; known of Python 3.11 and newer
+    #[arg(long)]
+    qualnames: bool,
+    /// Collapsed stacks: the numbers count samples, one each TIME, such as 10ms
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    period: Option<Duration>,
 }
 
 pub fn run(args: DiffArgs, out: &mut dyn Write) -> Result<()> {
-    let kind = match &args.output {
-        None => Kind::Table,
-        Some(path) => match path.extension().and_then(|e| e.to_str()) {
+    let mut kinds: Vec<(&Path, Kind)> = Vec::new();
+    for path in &args.outputs {
+        let kind = match path.extension().and_then(|e| e.to_str()) {
             Some("svg") => Kind::Svg,
             Some("json") => Kind::Json,
             _ => {
@@ -49,71 +63,112 @@ pub fn run(args: DiffArgs, out: &mut dyn Write) -> Result<()> {
                     "a difference is written as .svg or .json",
                 ));
             }
-        },
-    };
-    if let Some(path) = &args.output {
-        output::check_writable(path)?;
-    }
-    let (old, new) = (input::read(&args.old)?, input::read(&args.new)?);
-    let (old_name, new_name) = (
-        args.old.display().to_string(),
-        args.new.display().to_string(),
-    );
-    match (kind, &args.output) {
-        (Kind::Svg, Some(path)) => {
-            let options = DifferentialOptions {
-                export: ExportOptions::default(),
-                normalise: args.normalise,
-            };
-            let losses = output::write_file(path, false, |file| {
-                flamegraph::write_differential(&old, &new, &options, file)
-            })?;
-            if !args.quiet {
-                for loss in losses {
-                    eprintln!("biopsy: note: {loss}");
-                }
-            }
-        }
-        (Kind::Json, Some(path)) => {
-            let text = json::diff(&old_name, &new_name, &rows(&args, &old, &new).0)?;
-            output::write_file(path, false, |file| {
-                file.write_all(text.as_bytes())
-                    .map_err(|error| Error::write(path.display(), &error))
-            })?;
-        }
-        _ => {
-            let (mut rows, totals) = rows(&args, &old, &new);
-            let all = rows.len();
-            let limit = args
-                .limit
-                .or_else(|| std::io::stdout().is_terminal().then_some(30));
-            rows.truncate(limit.unwrap_or(all));
-            let mut text = table::differences(&rows, totals.0, totals.1);
-            text.push_str(&format!(
-                "\nold {old_name}: {:.3} s, new {new_name}: {:.3} s, change {:+.3} s",
-                totals.0,
-                totals.1,
-                totals.1 - totals.0
+        };
+        if kinds.iter().any(|(other, _)| other == path) {
+            return Err(Error::usage(
+                "cannot write twice",
+                "the same output is named two times",
             ));
-            if rows.len() < all {
-                text.push_str(&format!("; {} of {all} functions shown", rows.len()));
-            }
-            text.push('\n');
-            out.write_all(text.as_bytes())
-                .and_then(|()| out.flush())
-                .map_err(|error| Error::write("stdout", &error))?;
+        }
+        output::check_writable(path)?;
+        kinds.push((path, kind));
+    }
+    let selection = args.select.selection()?;
+    let read = |path: &Path| -> Result<Profile> {
+        let profile = input::read_with(path, args.period)?;
+        let narrowed = selection.narrowed(&profile);
+        let narrowed = narrowed.map_err(|error| error.within(path.display().to_string()))?;
+        let profile = narrowed.unwrap_or(profile);
+        if profile.meta.unit_is_unknown() && !args.quiet {
+            eprintln!("biopsy: note: {}: {}", path.display(), input::UNIT_UNKNOWN);
+        }
+        Ok(profile)
+    };
+    let (old, new) = (read(&args.old)?, read(&args.new)?);
+    for (path, kind) in &kinds {
+        match kind {
+            Kind::Svg => write_svg(&args, path, &old, &new)?,
+            Kind::Json => write_json(&args, path, &old, &new)?,
+        }
+        if !args.quiet {
+            eprintln!("biopsy: wrote {}", path.display());
         }
     }
-    if let (Some(path), false) = (&args.output, args.quiet) {
-        eprintln!("biopsy: wrote {}", path.display());
+    if kinds.is_empty() || args.limit.is_some() {
+        write_table(&args, &old, &new, out)?;
     }
     Ok(())
 }
 
+#[derive(Clone, Copy)]
 enum Kind {
-    Table,
     Svg,
     Json,
+}
+
+fn write_svg(args: &DiffArgs, path: &Path, old: &Profile, new: &Profile) -> Result<()> {
+    let name = |path: &PathBuf| input::titles(std::slice::from_ref(path));
+    let options = DifferentialOptions {
+        export: ExportOptions {
+            strip_dirs: args.strip_dirs,
+            qualnames: args.qualnames,
+            ..ExportOptions::default()
+        },
+        normalise: args.normalise,
+        names: [name(&args.old), name(&args.new)],
+    };
+    let losses = output::write_file(path, false, |file| {
+        flamegraph::write_differential(old, new, &options, file)
+    })?;
+    if !args.quiet {
+        for loss in losses {
+            eprintln!("biopsy: note: {loss}");
+        }
+    }
+    Ok(())
+}
+
+fn write_json(args: &DiffArgs, path: &Path, old: &Profile, new: &Profile) -> Result<()> {
+    let (old_name, new_name) = (
+        args.old.display().to_string(),
+        args.new.display().to_string(),
+    );
+    let text = json::diff(&old_name, &new_name, &rows(args, old, new).0)?;
+    output::write_file(path, false, |file| {
+        file.write_all(text.as_bytes())
+            .map_err(|error| Error::write(path.display(), &error))
+    })
+}
+
+fn write_table(args: &DiffArgs, old: &Profile, new: &Profile, out: &mut dyn Write) -> Result<()> {
+    let (mut rows, totals) = rows(args, old, new);
+    let all = rows.len();
+    let limit = args
+        .limit
+        .or_else(|| std::io::stdout().is_terminal().then_some(30));
+    rows.truncate(limit.unwrap_or(all));
+    if args.strip_dirs {
+        for row in &mut rows {
+            row.file = row.file.rsplit('/').next().unwrap_or_default().to_string();
+        }
+    }
+    let mut text = table::differences(&rows, totals.0, totals.1);
+    text.push_str(&format!(
+        "\nold {}: {:.3} s, new {}: {:.3} s, change {:+.3} s{}",
+        args.old.display(),
+        totals.0,
+        args.new.display(),
+        totals.1,
+        totals.1 - totals.0,
+        units::printable(&new.meta.shown())
+    ));
+    if rows.len() < all {
+        text.push_str(&format!("; {} of {all} functions shown", rows.len()));
+    }
+    text.push('\n');
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| Error::write("stdout", &error))
 }
 
 /// The rows, biggest change first, and both profiles' total time in seconds.
@@ -127,6 +182,14 @@ fn rows(args: &DiffArgs, old: &Profile, new: &Profile) -> (Vec<DiffRow>, (f64, f
     };
     let (old_stats, new_stats) = (stats(old), stats(new));
     let mut rows = diff::rows((&old_stats, &old.tables), (&new_stats, &new.tables));
+    if args.qualnames {
+        // Rows are matched by the plain name, which every profile has.
+        for row in &mut rows {
+            if let Some(qualname) = row.qualname.take() {
+                row.name = qualname;
+            }
+        }
+    }
     let by_tottime = args.sort == "tottime";
     let change = |row: &DiffRow| {
         if by_tottime {

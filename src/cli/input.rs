@@ -2,17 +2,33 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::formats::registry;
+use crate::formats::{collapsed, registry};
 use crate::profile::Profile;
 
 /// Larger files are refused rather than read into memory.
 const LIMIT: u64 = 4 << 30;
 
-/// Reads a `.biopsy` recording, a `.prof` file or collapsed stacks; `-` is stdin.
-pub fn read(path: &Path) -> Result<Profile> {
+/// What is said of numbers of which nobody knows what they count.
+pub const UNIT_UNKNOWN: &str = "the file does not say what its numbers count: shown as microseconds; if they are samples (py-spy, \
+     profiling.sampling), say how long one is: --period 10ms for py-spy's default of 100 Hz";
+
+/// What files are called in titles: their names without folders.
+pub fn titles(paths: &[PathBuf]) -> String {
+    let name = |path: &PathBuf| match path.file_name() {
+        Some(name) => name.to_string_lossy().into_owned(),
+        None => path.display().to_string(),
+    };
+    let names: Vec<String> = paths.iter().map(name).collect();
+    names.join(" + ")
+}
+
+/// Reads a `.biopsy` recording, a `.prof` file or collapsed stacks; `-` is stdin. `period`: the numbers of collapsed
+/// stacks are samples of so much time each.
+pub fn read_with(path: &Path, period: Option<Duration>) -> Result<Profile> {
     let shown = path.display().to_string();
     let data = read_bytes(path)?;
     let head = &data[..data.len().min(64 << 10)];
@@ -32,7 +48,18 @@ pub fn read(path: &Path) -> Result<Profile> {
             "its format is write-only",
         )
     })?;
-    importer.import(&data).map_err(|error| error.within(shown))
+    let read = match period {
+        None => importer.import(&data),
+        Some(_) if format.name == "collapsed" => collapsed::import_with(&data, period),
+        Some(_) => {
+            return Err(Error::usage(
+                format!("cannot use --period for {shown}"),
+                "it says itself how long its samples are",
+            )
+            .hint("--period is for collapsed stacks, whose numbers may count anything"));
+        }
+    };
+    read.map_err(|error| error.within(shown))
 }
 
 fn read_bytes(path: &Path) -> Result<Vec<u8>> {

@@ -15,6 +15,7 @@ mod ps;
 mod report;
 mod run;
 mod shell;
+mod sources;
 
 use std::ffi::OsString;
 use std::io::Write;

@@ -5,14 +5,15 @@ use std::fs;
 use std::io::{BufWriter, IsTerminal, Write};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::args::{OutputArgs, ViewArgs};
+use super::sources::Sources;
 use crate::error::{Error, ErrorKind, Result, io_reason};
 use crate::formats::registry::{self, Format};
 use crate::formats::{ExportOptions, Loss};
-use crate::profile::{CallStats, CallTree, Certainty, Filter, Mode, Origin, Profile};
+use crate::profile::{CallStats, CallTree, Certainty, Filter, Mode, Origin, Profile, Selection};
 use crate::target::disk;
+use crate::units::{printable, several};
 use crate::view::stats::{self, LineOptions, Restriction, SortKey, TableOptions};
 
 /// Rows that a terminal gets without `--limit`.
@@ -48,11 +49,15 @@ pub struct Shown {
     pub lines: Option<Option<String>>,
     /// A line above the table, such as pstats' file-name line.
     pub heading: Option<String>,
+    /// What the profile is called where no command is known.
+    pub title: String,
 }
 
 impl Outputs {
     /// Chooses the formats and checks that each place can be written.
-    pub fn prepare(args: &OutputArgs) -> Result<Outputs> {
+    ///
+    /// A table goes to stdout too, beside files, when `table` says that the command asks for one.
+    pub fn prepare(args: &OutputArgs, table: bool) -> Result<Outputs> {
         if args.format.is_some() && args.outputs.len() > 1 {
             return Err(Error::usage(
                 "cannot use --format",
@@ -87,6 +92,14 @@ impl Outputs {
             outputs.push(Output {
                 path: None,
                 kind: args.format.as_deref().map_or(Ok(Kind::Table), kind_of)?,
+            });
+        }
+        let is_stdout = |output: &Output| output.path.is_none();
+        let has_table = outputs.iter().any(|o| matches!(o.kind, Kind::Table));
+        if table && !has_table && !outputs.iter().any(is_stdout) {
+            outputs.push(Output {
+                path: None,
+                kind: Kind::Table,
             });
         }
         for output in &outputs {
@@ -126,31 +139,38 @@ impl Outputs {
             .any(|output| matches!(output.kind, Kind::Table))
     }
 
-    /// Writes everything. One failure does not keep the others from being written; the first is returned.
+    /// Writes what `selection` says of the profile, but recordings whole. One failure does not keep the others from being
+    /// written; the first is returned.
     pub fn write(
         &self,
         profile: &Profile,
+        selection: &Selection,
         filter: &Filter,
         shown: &Shown,
         out: &mut dyn Write,
     ) -> Result<()> {
+        let narrowed = selection.narrowed(profile)?;
+        let whole = profile;
+        let profile = narrowed.as_ref().unwrap_or(whole);
         let options = ExportOptions {
             filter: filter.clone(),
             strip_dirs: shown.table.strip_dirs,
+            qualnames: shown.table.qualnames,
+            title: shown.title.clone(),
         };
         let mut first_error = None;
         let mut said: Vec<Loss> = Vec::new();
         for output in &self.outputs {
             let result = match (&output.path, &output.kind) {
-                (None, Kind::Table) => {
-                    write_table(profile, filter, shown, out).map(|()| Vec::new())
-                }
+                (None, Kind::Table) => write_table(profile, filter, shown, out),
                 (None, Kind::File(format)) => export(format, profile, &options, out),
                 (Some(path), Kind::Table) => write_file(path, false, |file| {
-                    write_table(profile, filter, shown, file).map(|()| Vec::new())
+                    write_table(profile, filter, shown, file)
                 }),
                 (Some(path), Kind::File(format)) => {
                     let private = format.name == "biopsy";
+                    // What is narrowed can be widened again from a recording.
+                    let profile = if private { whole } else { profile };
                     write_file(path, private, |file| {
                         export(format, profile, &options, file)
                     })
@@ -167,6 +187,12 @@ impl Outputs {
                     first_error.get_or_insert(error);
                 }
             }
+        }
+        if shown.table.qualnames && !profile.tables.has_qualnames() {
+            said.push(
+                "no qualified names are known (recordings of Python 3.11 and newer have them)"
+                    .to_string(),
+            );
         }
         if !self.quiet {
             said.dedup();
@@ -200,7 +226,7 @@ fn write_table(
     filter: &Filter,
     shown: &Shown,
     out: &mut dyn Write,
-) -> Result<()> {
+) -> Result<Vec<Loss>> {
     let failed = |error: std::io::Error| Error::write("the table", &error);
     let (stats, certainty) = match (&profile.exact, &shown.lines) {
         (Some(exact), _) => (exact.clone(), None),
@@ -218,35 +244,39 @@ fn write_table(
         (None, Origin::Sampled) => Some(note_line(profile, certainty)),
         (None, _) => None,
     };
-    if let Some(above) = above {
+    if let Some(mut above) = above {
+        if profile.meta.origin != Origin::Sampled && !profile.meta.narrowed.is_empty() {
+            above.push_str(&format!("\n\nshown: {}", printable(&profile.meta.narrowed)));
+            if profile.exact.is_some() {
+                above.push_str("; estimated from who called whom");
+            }
+        }
         write!(out, "{above}\n\n").map_err(failed)?;
     }
     if let Some(pattern) = &shown.lines {
-        let mut sources = Sources::default();
+        let mut sources = Sources::new(profile);
         let options = LineOptions {
             function: pattern.clone(),
             strip_dirs: shown.table.strip_dirs,
+            qualnames: shown.table.qualnames,
         };
-        return stats::write_lines(
-            profile,
-            filter,
-            &options,
-            &mut |file| sources.read(file),
-            out,
-        );
+        let mut read = |file: &str| sources.read(file);
+        stats::write_lines(profile, filter, &options, &mut read, out)?;
+        return Ok(sources.warnings);
     }
     if stats.groups.len() <= 1 {
-        return stats::write_table(&stats, &profile.tables, &shown.table, out);
+        stats::write_table(&stats, &profile.tables, &shown.table, out)?;
+        return Ok(Vec::new());
     }
     for (at, label) in stats.groups.iter().enumerate() {
         let group = stats.group(at as u32);
         if group.rows.is_empty() {
             continue;
         }
-        writeln!(out, "{}\n", crate::units::printable(label)).map_err(failed)?;
+        writeln!(out, "{}\n", printable(label)).map_err(failed)?;
         stats::write_table(&group, &profile.tables, &shown.table, out)?;
     }
-    Ok(())
+    Ok(Vec::new())
 }
 
 /// The one line above a table of sampled numbers; `certainty` where it shows numbers of calls.
@@ -258,9 +288,9 @@ fn note_line(profile: &Profile, certainty: Option<Certainty>) -> String {
         "at full speed".to_string()
     };
     let mut line = format!(
-        "sampled {rate} for {:.2} s: {} samples, {} given up",
+        "sampled {rate} for {:.2} s: {}, {} given up",
         meta.duration_us as f64 / 1e6,
-        meta.samples,
+        several(meta.samples, "sample"),
         meta.given_up
     );
     if let Some(certainty) = certainty {
@@ -270,30 +300,8 @@ fn note_line(profile: &Profile, certainty: Option<Certainty>) -> String {
     if meta.approximate_stacks {
         line.push_str("; approximate stacks");
     }
+    line.push_str(&printable(&meta.shown()));
     line
-}
-
-/// Source files for `--lines`, read once.
-#[derive(Default)]
-struct Sources {
-    files: std::collections::HashMap<String, Option<Arc<Vec<String>>>>,
-}
-
-impl Sources {
-    /// Lines of a source file; `None` when it cannot be read or is larger than 16 MiB.
-    fn read(&mut self, file: &str) -> Option<Arc<Vec<String>>> {
-        let read = |file: &str| {
-            let path = Path::new(file);
-            let size = fs::metadata(path).ok().filter(fs::Metadata::is_file)?.len();
-            let bytes = (size <= 16 << 20).then(|| fs::read(path).ok())??;
-            let text = String::from_utf8_lossy(&bytes);
-            Some(Arc::new(text.lines().map(str::to_string).collect()))
-        };
-        self.files
-            .entry(file.to_string())
-            .or_insert_with(|| read(file))
-            .clone()
-    }
 }
 
 /// Says something on stderr beside the results.
@@ -323,6 +331,7 @@ pub fn why_empty(profile: &Profile) -> Option<String> {
 pub fn table_options(args: &ViewArgs, interactive: bool) -> Result<TableOptions> {
     let mut options = TableOptions {
         strip_dirs: args.strip_dirs,
+        qualnames: args.qualnames,
         ..TableOptions::default()
     };
     for key in &args.sort {
@@ -470,11 +479,12 @@ mod tests {
     #[test]
     fn places_are_checked_before_the_work() {
         let prepare = |outputs: &[&str], format: Option<&str>| {
-            Outputs::prepare(&OutputArgs {
+            let args = OutputArgs {
                 outputs: outputs.iter().map(PathBuf::from).collect(),
                 format: format.map(str::to_string),
                 quiet: true,
-            })
+            };
+            Outputs::prepare(&args, false)
         };
         for (outputs, format) in [
             (vec!["/nonexistent/a.svg"], None),

@@ -2,25 +2,30 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 
-use super::args::{CliMode, OutputArgs, ViewArgs};
+use super::args::{CliMode, OutputArgs, SelectArgs, ViewArgs};
 use super::input;
 use super::output::{self, Outputs, Shown};
 use crate::error::{Error, Result};
 use crate::profile::{Filter, Origin, Profile, Split};
+use crate::units::parse_duration;
 use crate::view::stats::View;
 
 /// Print or convert a .biopsy recording, a .prof file (cProfile's own too) or collapsed stacks.
 #[derive(Debug, Args)]
 pub struct ReportArgs {
-    /// The file; - for stdin
-    file: PathBuf,
+    /// The file; - for stdin. Several are added up, as pstats' add does
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
     view: ViewArgs,
+    #[command(flatten)]
+    select: SelectArgs,
     /// Who called each function
     #[arg(long, help_heading = "Table", conflicts_with = "callees")]
     callers: bool,
@@ -39,6 +44,9 @@ pub struct ReportArgs {
     /// Which samples count: wall, cpu, gil [default: as recorded]
     #[arg(long)]
     mode: Option<CliMode>,
+    /// Collapsed stacks: the numbers count samples, one each TIME, such as 10ms for py-spy's default of 100 Hz
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    period: Option<Duration>,
 }
 
 pub fn run(args: ReportArgs, out: &mut dyn Write) -> Result<()> {
@@ -46,31 +54,67 @@ pub fn run(args: ReportArgs, out: &mut dyn Write) -> Result<()> {
     let mut shown = Shown {
         table: output::table_options(&args.view, interactive)?,
         lines: args.lines.clone(),
-        heading: None,
+        ..Shown::default()
     };
     shown.table.view = match (args.callers, args.callees) {
         (true, _) => View::Callers,
         (_, true) => View::Callees,
         _ => View::Stats,
     };
-    let outputs = Outputs::prepare(&args.output)?;
-    let profile = input::read(&args.file)?;
-    let filter = filter(&args, &profile)?;
-    if profile.meta.origin != Origin::Sampled {
-        shown.heading = Some(file_line(&args.file));
+    let selection = args.select.selection()?;
+    let table =
+        args.view.ask_for_table() || shown.table.view != View::Stats || shown.lines.is_some();
+    let outputs = Outputs::prepare(&args.output, table)?;
+    let (profile, split) = read(&args)?;
+    let filter = filter(&args, &profile, split)?;
+    // print_callers and print_callees have no such line.
+    if profile.meta.origin != Origin::Sampled && shown.table.view == View::Stats {
+        let lines: Vec<String> = args.files.iter().map(|file| file_line(file)).collect();
+        shown.heading = Some(lines.join("\n"));
+    }
+    shown.title = input::titles(&args.files);
+    if !args.output.quiet {
+        if profile.meta.unit_is_unknown() {
+            eprintln!("biopsy: note: {}", input::UNIT_UNKNOWN);
+        }
     }
     if shown.lines.is_some() && profile.exact.is_some() && outputs.has_table() {
         return Err(Error::usage(
-            format!("cannot show lines of {}", args.file.display()),
+            format!("cannot show lines of {}", shown.title),
             "exact profiles have times by function, not by line",
         )
         .hint("sample the program: biopsy run -o FILE.biopsy -- ..."));
     }
-    outputs.write(&profile, &filter, &shown, out)
+    outputs.write(&profile, &selection, &filter, &shown, out)
 }
 
-fn filter(args: &ReportArgs, profile: &Profile) -> Result<Filter> {
-    let mut filter = Filter::of(profile);
+/// All files added up, and what is kept apart in them.
+fn read(args: &ReportArgs) -> Result<(Profile, Split)> {
+    let mut sum: Option<(Profile, Split)> = None;
+    let several = args.files.len() > 1;
+    for file in &args.files {
+        let mut profile = input::read_with(file, args.period)?;
+        if let Some(mode) = args.mode.filter(|_| several) {
+            profile.meta.mode = mode.into();
+        }
+        let split = Filter::of(&profile).split;
+        match &mut sum {
+            None => sum = Some((profile, split)),
+            Some((sum, all)) => {
+                sum.add(&profile)
+                    .map_err(|error| error.within(file.display().to_string()))?;
+                *all = (*all).max(split);
+            }
+        }
+    }
+    sum.ok_or_else(|| Error::usage("no file", "name one to report"))
+}
+
+fn filter(args: &ReportArgs, profile: &Profile, split: Split) -> Result<Filter> {
+    let mut filter = Filter {
+        split,
+        ..Filter::of(profile)
+    };
     if let Some(mode) = args.mode {
         filter.mode = mode.into();
     }
@@ -90,7 +134,7 @@ fn filter(args: &ReportArgs, profile: &Profile) -> Result<Filter> {
             names.join(", ")
         };
         return Err(Error::usage(
-            format!("no thread '{thread}' in {}", args.file.display()),
+            format!("no thread '{thread}' in {}", input::titles(&args.files)),
             format!("it has: {has}"),
         ));
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use clap::Args;
 
-use super::args::{OutputArgs, SampleArgs, ViewArgs};
+use super::args::{OutputArgs, SampleArgs, SelectArgs, ViewArgs};
 use super::output::{self, Outputs, Shown};
 use super::progress::ProgressLine;
 use crate::error::{Error, ErrorKind, Result};
@@ -22,7 +22,7 @@ pub struct RunArgs {
     #[command(flatten)]
     sample: SampleArgs,
     /// Real call counts and times by the target's own cProfile (slower), instead of samples
-    #[arg(long, help_heading = "Sampling", conflicts_with_all = ["rate", "duration", "mode", "subprocesses", "blocking", "native", "threads", "no_builtins", "tasks", "no_counts"])]
+    #[arg(long, help_heading = "Sampling", conflicts_with_all = ["rate", "duration", "from", "to", "mode", "subprocesses", "blocking", "native", "threads", "no_builtins", "tasks", "no_counts"])]
     exact: bool,
     /// The interpreter for scripts, -m and -c
     #[arg(long, value_name = "PATH", default_value = "python3")]
@@ -31,6 +31,8 @@ pub struct RunArgs {
     output: OutputArgs,
     #[command(flatten)]
     view: ViewArgs,
+    #[command(flatten)]
+    select: SelectArgs,
     /// What to run: script.py ARGS, -m MODULE ARGS, -c CODE, or any program
     #[arg(
         required = true,
@@ -47,7 +49,8 @@ pub fn run(args: RunArgs, out: &mut dyn Write) -> Result<u8> {
         table: output::table_options(&args.view, interactive)?,
         ..Shown::default()
     };
-    let outputs = Outputs::prepare(&args.output)?;
+    let outputs = Outputs::prepare(&args.output, args.view.ask_for_table())?;
+    let selection = args.select.selection()?;
     let words = launch::words(&args.command, &args.python);
     if args.exact {
         return run_exact(&args, &words, &outputs, &shown, out);
@@ -75,7 +78,7 @@ pub fn run(args: RunArgs, out: &mut dyn Write) -> Result<u8> {
     };
     let outcome = session::record(
         root,
-        &args.sample.options(outputs.need_timeline()),
+        &(args.sample).options(outputs.need_timeline() || selection.needs_timeline()),
         stop,
         progress,
     );
@@ -170,7 +173,8 @@ fn write(
     if !args.output.quiet {
         notes.iter().for_each(|text| output::note(text));
     }
-    outputs.write(profile, &Filter::of(profile), shown, out)
+    let selection = args.select.selection()?;
+    outputs.write(profile, &selection, &Filter::of(profile), shown, out)
 }
 
 /// The exit code: the program's own, unless it is 0 and our part failed.

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::profile::{CallStats, CallTree, Certainty, FunctionId, Origin, Profile, Tables};
 use crate::units;
 
-/// Wall and CPU time in microseconds.
+/// Wall and CPU time: microseconds of samples, nanoseconds of traced calls.
 type Cost = [u64; 2];
 
 /// Writes callgrind files.
@@ -213,13 +213,13 @@ impl<'a> Costs<'a> {
             |at| {
                 let node = &tree.nodes[at as usize];
                 let block = blocks[at as usize];
-                let own = [node.self_wall_us, node.self_cpu_us];
+                let own = [node.self_wall_ns / 1000, node.self_cpu_ns / 1000];
                 if own != [0; 2] {
                     self.add_own(block, tables.get_frame(node.frame).line, own);
                 }
                 let outermost = of(at).get() == 0;
                 let cost = if outermost {
-                    [node.total_wall_us, node.total_cpu_us]
+                    [node.total_wall_ns / 1000, node.total_cpu_ns / 1000]
                 } else {
                     [0; 2]
                 };
@@ -250,7 +250,7 @@ impl<'a> Costs<'a> {
         let rings = self.rings(stats, &blocks);
         for (row, &block) in stats.rows.iter().zip(&blocks) {
             let line = self.tables.line(row.function);
-            self.add_own(block, line, [microseconds(row.tottime), 0]);
+            self.add_own(block, line, [nanoseconds(row.tottime), 0]);
             let all_calls = row
                 .callers
                 .iter()
@@ -261,9 +261,9 @@ impl<'a> Costs<'a> {
                 let time = if from == block {
                     0
                 } else if edge.count_only {
-                    microseconds(row.cumtime * (edge.ncalls as f64 / all_calls.max(1) as f64))
+                    nanoseconds(row.cumtime * (edge.ncalls as f64 / all_calls.max(1) as f64))
                 } else {
-                    microseconds(edge.cumtime)
+                    nanoseconds(edge.cumtime)
                 };
                 let same_ring = ring(&rings, from) == ring(&rings, block);
                 edges.push((
@@ -276,7 +276,7 @@ impl<'a> Costs<'a> {
             }
             // Calls from within a ring of recursion lie within calls from outside: those come first,
             // and what is within gets what they leave of the cumulative time.
-            let mut left = microseconds(row.cumtime);
+            let mut left = nanoseconds(row.cumtime);
             edges.sort_by_key(|edge| (edge.4, std::cmp::Reverse(edge.3)));
             for (from, line, calls, time, same_ring) in edges {
                 if time > left && same_ring && from != block {
@@ -286,7 +286,7 @@ impl<'a> Costs<'a> {
                 left -= time;
                 self.add_call(from, line, block, calls, [time, 0]);
             }
-            // Rounding leaves up to a microsecond an edge.
+            // Rounding leaves up to a nanosecond an edge.
             if row.callers.is_empty() || left > row.callers.len() as u64 {
                 let calls = row.ncalls.saturating_sub(all_calls);
                 self.add_uncalled(block, calls, [left, 0]);
@@ -461,8 +461,8 @@ fn add(sum: &mut Cost, cost: Cost) {
 }
 
 /// Negative numbers and NaN, which only damaged files have, become 0.
-fn microseconds(seconds: f64) -> u64 {
-    (seconds * 1e6).round() as u64
+fn nanoseconds(seconds: f64) -> u64 {
+    (seconds * 1e9).round() as u64
 }
 
 /// The file while it is written: names stand in full at first use, then by number. Numbers begin with 1,
@@ -511,8 +511,8 @@ impl<W: Write> File<'_, W> {
         match meta.origin {
             Origin::Sampled => writeln!(
                 out,
-                "desc: Sampled: {} samples in {:.2} s, {} given up; {}{}",
-                meta.samples,
+                "desc: Sampled: {} in {:.2} s, {} given up; {}{}",
+                units::several(meta.samples, "sample"),
                 meta.duration_us as f64 / 1e6,
                 meta.given_up,
                 self.certainty.words("call counts"),
@@ -523,13 +523,19 @@ impl<W: Write> File<'_, W> {
                 }
             )?,
             Origin::Exact => writeln!(out, "desc: Traced: costs stand at first lines")?,
-            Origin::Collapsed => writeln!(out, "desc: From collapsed stacks: units unknown")?,
+            Origin::Collapsed if meta.unit_is_unknown() => {
+                writeln!(out, "desc: From collapsed stacks: units unknown")?;
+            }
+            Origin::Collapsed => writeln!(out, "desc: From collapsed stacks")?,
+        }
+        if !meta.narrowed.is_empty() {
+            writeln!(out, "desc: Shown: {}", printable(&meta.narrowed, "?"))?;
         }
         writeln!(out, "positions: line")?;
-        let unit = if meta.origin == Origin::Collapsed {
-            "Weight"
-        } else {
-            "Wall time (us)"
+        let unit = match meta.origin {
+            _ if meta.unit_is_unknown() => "Weight",
+            Origin::Exact => "Wall time (ns)",
+            _ => "Wall time (us)",
         };
         writeln!(out, "event: Wall : {unit}")?;
         if self.with_cpu {

@@ -1,28 +1,27 @@
 //! Collapsed (folded) stacks: one line for each distinct stack, `outer (file:line);inner (file:line) 1234`.
 //!
-//! The number is wall time in microseconds, so that every reader draws true proportions; frames are
-//! functions at their first line. There is no written standard: this is what flamegraph.pl
+//! The number is wall time in microseconds, so that every reader draws true proportions; of traced calls, which may be
+//! shorter, in nanoseconds, and a first line `# unit: nanoseconds` says so. Frames are functions at their first line. There is no written standard: this is what flamegraph.pl
 //! (<https://github.com/brendangregg/FlameGraph>), inferno and speedscope read, with frames in the form
-//! of `py-spy record --format raw`. The importer reads those of all of them and Austin's
-//! (`P1;T2;file:function:line 3`); the unit of their numbers is unknown, each 1 becomes one sample.
+//! of `py-spy record --format raw`. `collapsed/read.rs` reads those of all of them and of others.
+
+mod read;
 
 use std::io::{BufWriter, Write};
 
 use rustc_hash::FxHashMap;
 
-use super::{ExportOptions, Exporter, Importer, Loss, unsaid};
+pub use self::read::import_with;
+use super::depth::{LEFT_OUT, Pieces};
+use super::{ExportOptions, Exporter, Loss, unsaid};
 use crate::error::{Error, Result};
-use crate::profile::{
-    CallTree, FunctionId, FunctionKind, Meta, Origin, ProcessId, ProcessInfo, Profile, Run,
-    RunState, StackId, Tables, ThreadId, ThreadInfo,
-};
+use crate::profile::{CallTree, FunctionId, FunctionKind, Profile, Tables};
 use crate::units;
 
 /// Longer names are cut: a name may have a million characters and stands in every line.
 const MAX_TEXT_CHARS: usize = 1000;
-/// A weight fills several runs when it needs more than 32 bits; more of these in all than this are
-/// refused, as a short file could ask for any amount of memory.
-const MAX_EXTRA_RUNS: u64 = 1_000_000;
+/// Says the unit of the numbers where it is not the usual one; readers skip such lines.
+const NANOSECONDS: &str = "# unit: nanoseconds";
 
 /// Writes and reads collapsed stacks.
 #[derive(Debug, Clone, Copy)]
@@ -38,18 +37,31 @@ impl Exporter for Collapsed {
         let (tree, estimated) = profile.tree(&options.filter);
         let mut stacks = StackTree::default();
         stacks.add(profile, &tree, options, Side::Only);
+        let unit_ns = unit_ns(&[profile]);
+        let written = stacks.nodes.iter().filter(|node| node.own[0] > 0);
+        let depths: Vec<u32> = written.map(|node| node.depth).collect();
+        let pieces = Pieces::of(&depths, estimated);
         let write = || -> std::io::Result<()> {
             let mut out = BufWriter::new(out);
+            if unit_ns == 1 {
+                writeln!(out, "{NANOSECONDS}")?;
+            }
             for (at, node) in stacks.nodes.iter().enumerate() {
-                if node.own[0] > 0 {
-                    for (depth, label) in stacks.path(at).enumerate() {
-                        if depth > 0 {
-                            out.write_all(b";")?;
-                        }
-                        out.write_all(label.as_bytes())?;
-                    }
-                    writeln!(out, " {}", node.own[0])?;
+                let number = node.own[0] / unit_ns;
+                if number == 0 {
+                    continue;
                 }
+                let (length, is_piece) = pieces.shown(node.depth);
+                if is_piece {
+                    write!(out, "{LEFT_OUT};")?;
+                }
+                for (place, label) in stacks.path(at, length).enumerate() {
+                    if place > 0 {
+                        out.write_all(b";")?;
+                    }
+                    out.write_all(label.as_bytes())?;
+                }
+                writeln!(out, " {number}")?;
             }
             out.flush()
         };
@@ -58,8 +70,21 @@ impl Exporter for Collapsed {
         if estimated {
             losses.push("stacks are estimated from caller edges".to_string());
         }
+        if unit_ns == 1 {
+            losses.push("numbers are nanoseconds".to_string());
+        }
+        losses.extend(pieces.loss());
         losses.extend(unsaid(profile));
         Ok(losses)
+    }
+}
+
+/// What the numbers of line-based formats count: microseconds, but nanoseconds where calls were traced.
+pub(super) fn unit_ns(profiles: &[&Profile]) -> u64 {
+    if profiles.iter().any(|profile| profile.exact.is_some()) {
+        1
+    } else {
+        1000
     }
 }
 
@@ -81,7 +106,7 @@ pub(super) struct StackNode {
     pub label: u32,
     /// Number of nodes below.
     pub depth: u32,
-    /// Microseconds with exactly this stack, of each side.
+    /// Nanoseconds with exactly this stack, of each side.
     pub own: [u64; 2],
 }
 
@@ -127,7 +152,7 @@ impl StackTree {
             let label = match labels[function.index()] {
                 Some(label) => label,
                 None => {
-                    let label = self.label(frame_text(tables, function, options.strip_dirs));
+                    let label = self.label(frame_text(tables, function, options));
                     labels[function.index()] = Some(label);
                     label
                 }
@@ -137,16 +162,17 @@ impl StackTree {
                 None => groups[node.group as usize].map(|label| self.node(None, label)),
             };
             let place = self.node(parent, label);
-            self.nodes[place as usize].own[side as usize] += node.self_wall_us;
+            let own = &mut self.nodes[place as usize].own[side as usize];
+            *own = own.saturating_add(node.self_wall_ns);
             places.push(place);
         }
     }
 
-    /// The labels of a node's stack, outermost first.
-    pub fn path(&self, at: usize) -> impl Iterator<Item = &str> {
-        let mut labels = Vec::with_capacity(self.nodes[at].depth as usize + 1);
+    /// The labels of the innermost `length` frames of a node's stack, outermost first.
+    pub fn path(&self, at: usize, length: usize) -> impl Iterator<Item = &str> {
+        let mut labels = Vec::new();
         let mut next = Some(at as u32);
-        while let Some(at) = next {
+        while let Some(at) = next.filter(|_| labels.len() < length) {
             let node = self.nodes[at as usize];
             labels.push(node.label);
             next = node.parent;
@@ -194,11 +220,15 @@ impl StackTree {
 }
 
 /// `name (file:line)`, or the name alone where there is no file.
-fn frame_text(tables: &Tables, function: FunctionId, strip_dirs: bool) -> String {
+fn frame_text(tables: &Tables, function: FunctionId, options: &ExportOptions) -> String {
     let parts = tables.get_function(function);
-    let name = clean(tables.text(parts.name));
+    let name = clean(tables.shown_name(function, options.qualnames));
     let file = tables.text(parts.file);
-    let file = clean(if strip_dirs { base_name(file) } else { file });
+    let file = clean(if options.strip_dirs {
+        base_name(file)
+    } else {
+        file
+    });
     if file.is_empty() || parts.kind == FunctionKind::Builtin {
         guard(name)
     } else if parts.line == 0 {
@@ -252,261 +282,9 @@ fn guard(text: String) -> String {
     }
 }
 
-impl Importer for Collapsed {
-    fn recognises(&self, head: &[u8]) -> bool {
-        // The last line may have been cut off.
-        let whole = match head.iter().rposition(|&b| b == b'\n') {
-            Some(end) => &head[..end],
-            None => head,
-        };
-        if whole
-            .iter()
-            .any(|&b| b < b' ' && !matches!(b, b'\n' | b'\r' | b'\t'))
-        {
-            return false;
-        }
-        let mut lines = lines(whole)
-            .filter(|(_, line)| !is_ignored(line))
-            .take(100)
-            .peekable();
-        lines.peek().is_some() && lines.all(|(_, line)| parse_line(&line).is_some())
-    }
-
-    fn import(&self, data: &[u8]) -> Result<Profile> {
-        let mut reader = Reader::default();
-        for (offset, line) in lines(data).filter(|(_, line)| !is_ignored(line)) {
-            let damaged = |why| Error::bad_file("cannot read collapsed stacks", offset, why);
-            let (stack, weight) = parse_line(&line)
-                .ok_or_else(|| damaged("a line does not end in a space and a number"))?;
-            let stack = reader.stack(stack);
-            reader
-                .add(stack, weight)
-                .ok_or_else(|| damaged("the numbers are too large"))?;
-        }
-        if reader.profile.tables.stacks().is_empty() {
-            return Err(Error::bad_file(
-                "cannot read collapsed stacks",
-                0,
-                "there are no stacks",
-            ));
-        }
-        Ok(reader.finish())
-    }
-}
-
-/// Lines with their offsets.
-fn lines(data: &[u8]) -> impl Iterator<Item = (u64, std::borrow::Cow<'_, str>)> {
-    let mut offset = 0;
-    data.split(|&b| b == b'\n').map(move |line| {
-        let start = offset;
-        offset += line.len() as u64 + 1;
-        (start, String::from_utf8_lossy(line))
-    })
-}
-
-fn is_ignored(line: &str) -> bool {
-    line.trim().is_empty() || line.starts_with("# ")
-}
-
-/// `a;b c;d 12` or `a;b c;d 12.7` to the stack and its weight.
-fn parse_line(line: &str) -> Option<(&str, u64)> {
-    let (stack, number) = line.trim_end().rsplit_once([' ', '\t'])?;
-    let stack = stack.trim();
-    let weight = match number.parse::<u64>() {
-        Ok(weight) => weight,
-        Err(_) => {
-            let decimal = number.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-            let number = number
-                .parse::<f64>()
-                .ok()
-                .filter(|n| decimal && *n < 1e18)?;
-            number.round() as u64
-        }
-    };
-    (!stack.is_empty() && !number.starts_with('+')).then_some((stack, weight))
-}
-
-/// A frame's name, file and line.
-///
-/// ```text
-/// work (app/jobs.py:12)       py-spy, biopsy
-/// app/jobs.py:work:12         Austin
-/// work                        all others
-/// ```
-fn parse_frame(text: &str) -> (&str, &str, u32) {
-    if let Some(open) = opening_bracket(text) {
-        let (name, inside) = (text[..open].trim_end(), &text[open + 1..text.len() - 1]);
-        if !name.is_empty() && !inside.is_empty() {
-            return match inside
-                .rsplit_once(':')
-                .map(|(file, line)| (file, line.parse()))
-            {
-                Some((file, Ok(line))) if !file.is_empty() => (name, file, line),
-                _ => (name, inside, 0),
-            };
-        }
-    }
-    let mut parts = text.rsplitn(3, ':');
-    if let (Some(line), Some(name), Some(file)) = (parts.next(), parts.next(), parts.next())
-        && let Ok(line) = line.parse()
-        && !name.is_empty()
-        && (file.ends_with(".py") || file.starts_with(['/', '<']))
-    {
-        return (name, file, line);
-    }
-    (text, "", 0)
-}
-
-/// Where the bracket opens that the last character closes; a space stands before it.
-fn opening_bracket(text: &str) -> Option<usize> {
-    if !text.ends_with(')') {
-        return None;
-    }
-    let mut open = 0usize;
-    for (at, byte) in text.bytes().enumerate().rev() {
-        match byte {
-            b')' => open += 1,
-            b'(' => open = open.saturating_sub(1),
-            _ => continue,
-        }
-        if open == 0 {
-            return text[..at].ends_with(' ').then_some(at);
-        }
-    }
-    None
-}
-
-#[derive(Default)]
-struct Reader {
-    profile: Profile,
-    total: u64,
-    extra_runs: u64,
-}
-
-impl Reader {
-    fn stack(&mut self, text: &str) -> Option<StackId> {
-        let tables = &mut self.profile.tables;
-        text.split(';').fold(None, |parent, frame| {
-            let (name, file, line) = parse_frame(frame);
-            // Only C functions have such names, and cProfile gives them this file.
-            let builtin = file.is_empty()
-                && (name.starts_with("<built-in ") || name.starts_with("<method '"));
-            let function = if builtin {
-                tables.function("~", 0, name, FunctionKind::Builtin)
-            } else {
-                tables.function(file, line, name, FunctionKind::Python)
-            };
-            let frame = tables.frame(function, line);
-            Some(tables.stack(parent, frame))
-        })
-    }
-
-    /// `None` when there is too much.
-    fn add(&mut self, stack: Option<StackId>, weight: u64) -> Option<()> {
-        let stack = stack?;
-        self.total = self.total.checked_add(weight)?;
-        let mut left = weight;
-        while left > 0 {
-            let part = u32::try_from(left).unwrap_or(u32::MAX);
-            left -= u64::from(part);
-            self.extra_runs += u64::from(left > 0);
-            if self.extra_runs > MAX_EXTRA_RUNS {
-                return None;
-            }
-            self.profile.runs.push(Run {
-                thread: ThreadId(0),
-                stack,
-                wall_us: part,
-                cpu_us: 0,
-                count: part,
-                fresh_from: u16::MAX,
-                state: RunState::default(),
-            });
-        }
-        Some(())
-    }
-
-    fn finish(mut self) -> Profile {
-        self.profile.meta = Meta {
-            origin: Origin::Collapsed,
-            duration_us: self.total,
-            samples: self.total,
-            ..Meta::default()
-        };
-        self.profile.processes.push(ProcessInfo::default());
-        self.profile.threads.push(ThreadInfo {
-            process: ProcessId(0),
-            os_id: 0,
-            python_id: 0,
-            name: None,
-            started_us: 0,
-        });
-        self.profile
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn frames_of_all_writers() {
-        for (text, parts) in [
-            ("work (app/jobs.py:12)", ("work", "app/jobs.py", 12)),
-            ("work (jobs.py)", ("work", "jobs.py", 0)),
-            ("f (/home/a (b)/x.py:3)", ("f", "/home/a (b)/x.py", 3)),
-            ("/x/a.py:work:12", ("work", "/x/a.py", 12)),
-            ("<frozen os>:walk:2", ("walk", "<frozen os>", 2)),
-            ("std::vector:12", ("std::vector:12", "", 0)),
-            ("operator()", ("operator()", "", 0)),
-            ("f(int) (a.c:99999999999)", ("f(int)", "a.c:99999999999", 0)),
-            ("(x)", ("(x)", "", 0)),
-            (") (é)", (")", "é", 0)),
-            ("", ("", "", 0)),
-        ] {
-            assert_eq!(parse_frame(text), parts, "{text}");
-        }
-    }
-
-    #[test]
-    fn heads_are_told_apart() {
-        let yes = [
-            "a;b 1\n",
-            "a 1",
-            "# x\na b;c 2.5\r\nd 3\nhalf a li",
-            "P1;T2;a.py:f:3 4\n",
-        ];
-        let no = [
-            "",
-            "\n\n",
-            "a;b\n",
-            "{\"a\": 1}\n",
-            "a 1\nb\nc",
-            "a\x001 5\n",
-            "version: 1\nevents: Ir\n",
-        ];
-        assert!(yes.iter().all(|head| Collapsed.recognises(head.as_bytes())));
-        assert!(no.iter().all(|head| !Collapsed.recognises(head.as_bytes())));
-    }
-
-    #[test]
-    fn damaged_lines_name_their_offset() {
-        let error = Collapsed
-            .import(b"a;b 1\nc;d\n")
-            .expect_err("no number")
-            .to_string();
-        assert!(error.ends_with("(at byte 6)"), "{error}");
-        assert!(Collapsed.import(b"").is_err());
-        assert!(Collapsed.import(b"a 18446744073709551615\n").is_err());
-    }
-
-    #[test]
-    fn large_weights_fill_several_runs() {
-        let profile = Collapsed.import(b"a;b 10000000000\na 7\n").expect("import");
-        assert_eq!(profile.runs.len(), 4);
-        let total: u64 = profile.runs.iter().map(|run| u64::from(run.wall_us)).sum();
-        assert_eq!(total, 10_000_000_007);
-    }
 
     #[test]
     fn texts_that_would_be_misread_are_guarded() {

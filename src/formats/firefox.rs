@@ -53,7 +53,7 @@ impl Exporter for Firefox {
         let mut losses = Vec::new();
         if profile.exact.is_some() {
             losses.push(
-                "gecko: the profile has callers but no stacks or times; stacks and their order are \
+                "the profile has callers but no stacks or times; stacks and their order are \
                  estimates"
                     .to_string(),
             );
@@ -92,10 +92,9 @@ impl Document<'_> {
         let meta = &self.profile.meta;
         let category = |(name, color): &(&str, &str)| json!({"name": name, "color": color, "subcategories": ["Other"]});
         let categories: Vec<Value> = CATEGORIES.iter().map(category).collect();
-        let product = if meta.command.is_empty() {
-            "python"
-        } else {
-            &meta.command
+        let product = match self.options.title(self.profile) {
+            "" => "python",
+            title => title,
         };
         // The profiler divides by the interval; without a rate the one that was reached will do.
         let interval_ms = if meta.rate_hz > 0.0 {
@@ -145,8 +144,12 @@ impl Document<'_> {
         match meta.origin {
             Origin::Sampled => {}
             Origin::Exact => facts.push(("Stacks", "estimated from exact callers".to_string())),
-            Origin::Collapsed => facts.push(("Unit", "unknown (collapsed stacks)".to_string())),
+            Origin::Collapsed if meta.unit_is_unknown() => {
+                facts.push(("Unit", "unknown (collapsed stacks)".to_string()));
+            }
+            Origin::Collapsed => {}
         }
+        facts.push(("Shown", meta.narrowed.clone()));
         facts.retain(|(_, value)| !value.is_empty());
         let entry = |(label, value)| json!({"label": label, "format": "string", "value": value});
         facts.into_iter().map(entry).collect()

@@ -9,7 +9,7 @@ use std::io::{BufWriter, Write};
 use inferno::flamegraph::color::{MultiPalette, Palette};
 use inferno::flamegraph::{self, Direction, TextTruncateDirection};
 
-use super::collapsed::{Side, StackTree};
+use super::collapsed::{Side, StackTree, unit_ns};
 use super::{ExportOptions, Exporter, Loss};
 use crate::error::{Error, Result};
 use crate::profile::{Origin, Profile};
@@ -38,8 +38,9 @@ impl Exporter for FlameGraph {
     ) -> Result<Vec<Loss>> {
         let (stacks, mut losses) = stacks(&[(profile, Side::Only)], options);
         let drawing = Drawing::of(&stacks, [1.0, 0.0], &mut losses);
-        let lines = drawing.lines(|own| own[0].to_string());
-        let mut settings = settings(profile, title(profile), subtitle(profile));
+        let unit_ns = unit_ns(&[profile]);
+        let lines = drawing.lines(|own| (own[0] / unit_ns).to_string());
+        let mut settings = settings(profile, unit_ns, title(profile, options), subtitle(profile));
         draw(&mut settings, &lines, out)?;
         Ok(losses)
     }
@@ -53,6 +54,8 @@ pub struct DifferentialOptions {
     /// Scale the old profile to the total of the new one: shows shifts where the recordings differ in
     /// length.
     pub normalise: bool,
+    /// What the profiles are called where no command is known: the old one, the new one.
+    pub names: [String; 2],
 }
 
 /// Writes a flame graph of `new`, with frames that have more time than in `old` red and those that have
@@ -72,9 +75,21 @@ pub fn write_differential(
         1.0
     };
     let drawing = Drawing::of(&stacks, [scale, 1.0], &mut losses);
-    let lines =
-        drawing.lines(|own| format!("{} {}", (own[0] as f64 * scale).round() as u64, own[1]));
-    let title = shortened(&format!("biopsy: {} → {}", command(old), command(new)));
+    let unit_ns = unit_ns(&[old, new]);
+    let lines = drawing.lines(|own| {
+        let old = own[0] as f64 * scale / unit_ns as f64;
+        format!("{} {}", old.round() as u64, own[1] / unit_ns)
+    });
+    let [old_name, new_name] = &options.names;
+    let named = |profile: &Profile, name: &String| match profile.meta.command.as_str() {
+        "" if !name.is_empty() => name.clone(),
+        _ => command(profile),
+    };
+    let title = shortened(&format!(
+        "biopsy: {} → {}",
+        named(old, old_name),
+        named(new, new_name)
+    ));
     let scaled = if options.normalise {
         ", the older one scaled to it"
     } else {
@@ -88,7 +103,7 @@ pub fn write_differential(
             ""
         }
     );
-    draw(&mut settings(new, title, subtitle), &lines, out)?;
+    draw(&mut settings(new, unit_ns, title, subtitle), &lines, out)?;
     Ok(losses)
 }
 
@@ -133,7 +148,7 @@ struct Drawing<'a> {
 }
 
 impl<'a> Drawing<'a> {
-    /// `scale`: what a microsecond of each side counts for when widths are compared.
+    /// `scale`: what a nanosecond of each side counts for when widths are compared.
     fn of(stacks: &'a StackTree, scale: [f64; 2], losses: &mut Vec<Loss>) -> Self {
         let mut own: Vec<[u64; 2]> = stacks.nodes.iter().map(|node| node.own).collect();
         let mut totals = own.clone();
@@ -144,9 +159,10 @@ impl<'a> Drawing<'a> {
             }
         }
         let width = |sides: [u64; 2]| (sides[0] as f64 * scale[0]).max(sides[1] as f64 * scale[1]);
-        let whole = own
-            .iter()
-            .fold([0u64; 2], |sum, own| [sum[0] + own[0], sum[1] + own[1]]);
+        let whole = own.iter().fold([0u64; 2], |mut sum, own| {
+            add(&mut sum, *own);
+            sum
+        });
         let kept_at = |percent: f64| {
             let least = (width(whole) * percent / 100.0).max(f64::MIN_POSITIVE);
             totals.iter().map(move |&total| width(total) >= least)
@@ -189,7 +205,7 @@ impl<'a> Drawing<'a> {
         while let Some(at) = todo.pop() {
             let own = self.own[at as usize];
             if own != [0; 2] {
-                let path: Vec<&str> = self.stacks.path(at as usize).collect();
+                let path: Vec<&str> = self.stacks.path(at as usize, usize::MAX).collect();
                 lines.push(format!("{} {}", path.join(";"), numbers(own)));
             }
             let below = &mut children[at as usize];
@@ -202,18 +218,25 @@ impl<'a> Drawing<'a> {
 }
 
 fn add(sum: &mut [u64; 2], more: [u64; 2]) {
-    sum[0] += more[0];
-    sum[1] += more[1];
+    sum[0] = sum[0].saturating_add(more[0]);
+    sum[1] = sum[1].saturating_add(more[1]);
 }
 
-fn settings<'a>(profile: &Profile, title: String, subtitle: String) -> flamegraph::Options<'a> {
+fn settings<'a>(
+    profile: &Profile,
+    unit_ns: u64,
+    title: String,
+    subtitle: String,
+) -> flamegraph::Options<'a> {
     let mut settings = flamegraph::Options::default();
     settings.title = title;
     settings.subtitle = Some(subtitle);
-    settings.count_name = match profile.meta.origin {
-        Origin::Collapsed => "samples".to_string(),
-        _ => "us".to_string(),
+    let unit = match unit_ns {
+        _ if profile.meta.unit_is_unknown() => "samples",
+        1 => "ns",
+        _ => "us",
     };
+    settings.count_name = unit.to_string();
     settings.colors = Palette::Multi(MultiPalette::Python);
     // The same function has the same colour in every graph.
     settings.deterministic = true;
@@ -263,8 +286,12 @@ fn command(profile: &Profile) -> String {
     }
 }
 
-fn title(profile: &Profile) -> String {
-    shortened(&format!("biopsy: {}", command(profile)))
+fn title(profile: &Profile, options: &ExportOptions) -> String {
+    let named = match options.title(profile) {
+        "" => command(profile),
+        title => title.to_string(),
+    };
+    shortened(&format!("biopsy: {named}"))
 }
 
 /// Printable, not too long, and without the two characters that XML forbids and `printable` lets pass.
@@ -279,8 +306,13 @@ fn subtitle(profile: &Profile) -> String {
     let meta = &profile.meta;
     let seconds = meta.duration_us as f64 / 1e6;
     let mut text = match meta.origin {
-        Origin::Exact => "exact times; stacks estimated from caller edges".to_string(),
-        Origin::Collapsed => format!("{} samples of collapsed stacks", meta.samples),
+        Origin::Exact => {
+            "estimated picture: exact times, stacks guessed from who called whom".to_string()
+        }
+        Origin::Collapsed => {
+            let samples = units::several(meta.samples, "sample");
+            format!("{samples} of collapsed stacks")
+        }
         Origin::Sampled => {
             let rate = if meta.rate_hz > 0.0 {
                 format!("at {} Hz", meta.rate_hz)
@@ -288,13 +320,15 @@ fn subtitle(profile: &Profile) -> String {
                 "at full speed".to_string()
             };
             format!(
-                "sampled {rate} for {seconds:.2} s: {} samples, {} given up",
-                meta.samples, meta.given_up
+                "sampled {rate} for {seconds:.2} s: {}, {} given up",
+                units::several(meta.samples, "sample"),
+                meta.given_up
             )
         }
     };
     if meta.approximate_stacks {
         text.push_str("; approximate stacks");
     }
+    text.push_str(&units::printable(&meta.shown()));
     text
 }

@@ -87,28 +87,28 @@ fn acts_on_terminal(c: char) -> bool {
         || c == '\u{feff}'
 }
 
-/// Own time by line of each function in each group, microseconds, in the order of lines.
+/// Own time by line of each function in each group, nanoseconds, in the order of lines.
 #[derive(Default)]
 struct Lines(FxHashMap<(u32, FunctionId), Vec<(u32, u64)>>);
 
 impl Lines {
     fn of(tree: &CallTree, profile: &Profile) -> Lines {
         let mut sums: FxHashMap<(u32, FunctionId, u32), u64> = FxHashMap::default();
-        for node in tree.nodes.iter().filter(|node| node.self_wall_us > 0) {
+        for node in tree.nodes.iter().filter(|node| node.self_wall_ns > 0) {
             let frame = profile.tables.get_frame(node.frame);
             *sums
                 .entry((node.group, frame.function, frame.line))
-                .or_insert(0) += node.self_wall_us;
+                .or_insert(0) += node.self_wall_ns;
         }
         let mut sums: Vec<_> = sums.into_iter().collect();
         sums.sort_unstable();
         let mut lines = Lines::default();
-        for ((group, function, line), wall_us) in sums {
+        for ((group, function, line), wall_ns) in sums {
             lines
                 .0
                 .entry((group, function))
                 .or_default()
-                .push((line, wall_us));
+                .push((line, wall_ns));
         }
         lines
     }
@@ -153,6 +153,12 @@ impl Serialize for Document<'_> {
         let rate = (meta.duration_us > 0).then(|| finite(meta.samples as f64 / duration_s));
         map.serialize_entry("rate_reached_hz", &rate)?;
         map.serialize_entry("mean_lateness_s", &finite(meta.mean_lateness_us / 1e6))?;
+        if !meta.narrowed.is_empty() {
+            map.serialize_entry("shown", &meta.narrowed)?;
+        }
+        if meta.origin == Origin::Collapsed {
+            map.serialize_entry("times_known", &meta.times_known)?;
+        }
         map.serialize_entry("blocking", &meta.blocking)?;
         map.serialize_entry("reader", &known(&meta.reader))?;
         map.serialize_entry("total_tottime_s", &self.time(self.stats.total_tottime()))?;
@@ -181,6 +187,8 @@ struct FunctionRow<'a> {
     file: &'a str,
     line: u32,
     name: &'a str,
+    /// `None` where the target has none (before 3.11) or the source does not tell.
+    qualname: Option<&'a str>,
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     group: Option<&'a str>,
@@ -256,9 +264,9 @@ impl<'a> Document<'a> {
         let tables = &self.profile.tables;
         let lines = self.lines.0.get(&(row.group, row.function));
         let estimate = self.estimates.get(&(row.group, row.function));
-        let line = |&(line, wall_us): &(u32, u64)| LineRow {
+        let line = |&(line, wall_ns): &(u32, u64)| LineRow {
             line,
-            self_s: wall_us as f64 / 1e6,
+            self_s: wall_ns as f64 / 1e9,
         };
         let apart = self.stats.groups.len() > 1;
         let group = self
@@ -270,6 +278,7 @@ impl<'a> Document<'a> {
             file: self.options.file_name(tables.file(row.function)),
             line: tables.line(row.function),
             name: tables.name(row.function),
+            qualname: tables.qualname(row.function),
             kind: match tables.get_function(row.function).kind {
                 FunctionKind::Python => "python",
                 FunctionKind::Builtin => "builtin",

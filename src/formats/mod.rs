@@ -4,6 +4,7 @@
 
 pub mod callgrind;
 pub mod collapsed;
+mod depth;
 pub mod firefox;
 pub mod flamegraph;
 pub mod html;
@@ -27,9 +28,21 @@ pub struct ExportOptions {
     pub filter: Filter,
     /// File names without folders, as `pstats.Stats.strip_dirs()` has them.
     pub strip_dirs: bool,
+    /// Qualified names, where they are known, in pictures.
+    pub qualnames: bool,
+    /// What the profile is called where no command is known, such as the name of its file; empty for nothing.
+    pub title: String,
 }
 
 impl ExportOptions {
+    /// The command of what was recorded, else the title.
+    pub fn title<'a>(&'a self, profile: &'a Profile) -> &'a str {
+        match profile.meta.command.as_str() {
+            "" => &self.title,
+            command => command,
+        }
+    }
+
     /// A file name as this output is to show it.
     pub fn file_name<'a>(&self, file: &'a str) -> &'a str {
         match file.rfind('/') {

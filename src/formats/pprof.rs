@@ -14,10 +14,11 @@ use prost::Message;
 use prost::encoding::{WireType, encode_key};
 use rustc_hash::FxHashMap;
 
+use super::depth::Pieces;
 use super::{ExportOptions, Exporter, Loss};
 use crate::error::{Error, Result};
 use crate::profile::{FrameId, FunctionId, Origin, Profile, StackId, ThreadId};
-use crate::units::printable;
+use crate::units::{printable, several};
 
 /// `.pb.gz` files.
 #[derive(Debug, Clone, Copy)]
@@ -34,13 +35,13 @@ impl Exporter for Pprof {
         let mut writer = Writer::new(profile, options, out);
         let losses = if profile.exact.is_some() {
             writer.estimated()?;
-            vec![
-                "pprof: the profile has callers but no stacks; the stacks are estimates"
-                    .to_string(),
-            ]
+            let mut losses =
+                vec!["the profile has callers but no stacks; the stacks are estimates".to_string()];
+            losses.extend(writer.pieces.loss());
+            losses
         } else {
             writer.sampled()?;
-            Vec::new()
+            writer.pieces.loss().into_iter().collect()
         };
         writer.end()?;
         Ok(losses)
@@ -57,6 +58,7 @@ struct Writer<'a, W: Write> {
     /// Location and function ids; 0 for one that is not in the file yet.
     locations: Vec<u64>,
     functions: Vec<u64>,
+    pieces: Pieces,
     buffer: Vec<u8>,
 }
 
@@ -78,6 +80,7 @@ impl<'a, W: Write> Writer<'a, W> {
             strings: FxHashMap::default(),
             locations: vec![0; profile.tables.frames().len()],
             functions: vec![0; profile.tables.functions().len()],
+            pieces: Pieces::of(&[], false),
             buffer: Vec::new(),
         };
         // Position 0 is the empty string in every file.
@@ -130,13 +133,20 @@ impl<'a, W: Write> Writer<'a, W> {
             .map(|at| self.labels(at))
             .collect();
         let profile = self.profile;
+        let stacks = sums.iter().map(|(stack, ..)| *stack);
+        let depths: Vec<u32> = stacks
+            .map(|stack| profile.tables.get_stack(stack).depth)
+            .collect();
+        let pieces = Pieces::of(&depths, false);
+        self.pieces = pieces;
         for (stack, thread, [count, wall_us, cpu_us]) in sums {
             let mut value = vec![signed(count), nanoseconds(wall_us)];
             if has_cpu_time {
                 value.push(nanoseconds(cpu_us));
             }
             let label = labels[thread.index()].clone();
-            self.sample(profile.tables.frames_of(stack), value, label)?;
+            let (length, _) = pieces.shown(profile.tables.get_stack(stack).depth);
+            self.sample(profile.tables.frames_of(stack).take(length), value, label)?;
         }
         Ok(())
     }
@@ -148,10 +158,18 @@ impl<'a, W: Write> Writer<'a, W> {
             self.value_type("wall", "nanoseconds"),
         ];
         let (tree, _) = self.profile.tree(&self.options.filter);
+        let mut depths: Vec<u32> = Vec::with_capacity(tree.nodes.len());
+        for node in &tree.nodes {
+            depths.push(node.parent.map_or(0, |parent| depths[parent as usize] + 1));
+        }
+        let pieces = Pieces::of(&depths, true);
+        self.pieces = pieces;
         for (at, node) in tree.nodes.iter().enumerate() {
-            if node.calls > 0 || node.self_wall_us > 0 {
-                let frames = tree.path(at as u32).map(|at| tree.nodes[at as usize].frame);
-                let value = vec![signed(node.calls), nanoseconds(node.self_wall_us)];
+            let (length, _) = pieces.shown(depths[at]);
+            if node.calls > 0 || node.self_wall_ns > 0 {
+                let path = tree.path(at as u32).take(length);
+                let frames = path.map(|at| tree.nodes[at as usize].frame);
+                let value = vec![signed(node.calls), signed(node.self_wall_ns)];
                 self.sample(frames, value, Vec::new())?;
             }
         }
@@ -244,12 +262,15 @@ impl<'a, W: Write> Writer<'a, W> {
         let tables = &self.profile.tables;
         let id = self.head.function.len() as u64 + 1;
         self.functions[function.index()] = id;
-        let name = self.string(&printable(tables.name(function)));
+        let name = self.string(&printable(
+            tables.shown_name(function, self.options.qualnames),
+        ));
         let filename = self.string(&printable(self.options.file_name(tables.file(function))));
         self.head.function.push(proto::Function {
             id,
             name,
-            system_name: name,
+            // Viewers that find a mangled name take `<module>` for C++ with template arguments.
+            system_name: 0,
             filename,
             start_line: i64::from(tables.line(function)),
         });
@@ -306,14 +327,20 @@ fn comments(profile: &Profile, options: &ExportOptions) -> Vec<String> {
                 "at full speed".to_string()
             };
             lines.push(format!(
-                "sampled {rate}, mode {}: {} samples, {} given up",
+                "sampled {rate}, mode {}: {}, {} given up",
                 options.filter.mode.name(),
-                meta.samples,
+                several(meta.samples, "sample"),
                 meta.given_up
             ));
         }
         Origin::Exact => lines.push("exact calls and times; stacks are estimates".to_string()),
-        Origin::Collapsed => lines.push("from collapsed stacks: the unit is not known".to_string()),
+        Origin::Collapsed if meta.unit_is_unknown() => {
+            lines.push("from collapsed stacks: the unit is not known".to_string());
+        }
+        Origin::Collapsed => lines.push("from collapsed stacks".to_string()),
+    }
+    if !meta.narrowed.is_empty() {
+        lines.push(format!("shown: {}", printable(&meta.narrowed)));
     }
     if meta.approximate_stacks {
         let why = "stacks are approximate: they were read without stopping the process";

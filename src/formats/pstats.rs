@@ -32,7 +32,7 @@ impl Exporter for Pstats {
         out: &mut dyn Write,
     ) -> Result<Vec<Loss>> {
         let stats = profile.stats(&options.filter);
-        let mut dict = StatsDict::of(&stats, &profile.tables);
+        let mut dict = StatsDict::of(&stats, &profile.tables, false);
         if options.strip_dirs {
             dict = dict.strip_dirs();
         }
@@ -40,7 +40,7 @@ impl Exporter for Pstats {
         let mut losses = Vec::new();
         if stats.groups.len() > 1 {
             losses.push(
-                "pstats has no threads or processes: each function has a row for each of them, with \
+                "the file has no threads or processes: each function has a row for each of them, with \
                  the label in its name"
                     .to_string(),
             );

@@ -15,7 +15,8 @@
 //!
 //! ```text
 //! 1 META       first, once: origin u8 (0 sampled, 1 exact, 2 collapsed), mode u8 (0 wall, 1 cpu, 2 gil),
-//!              flags u8 (1 approximate_stacks, 2 blocking, 4 split_threads, 8 has_cpu_time, 16 has_states),
+//!              flags u8 (1 approximate_stacks, 2 blocking, 4 split_threads, 8 has_cpu_time, 16 has_states,
+//!              32 times_known),
 //!              pid zigzag, rate_hz f64, mean_lateness_us f64, varints started_at_ms, duration_us,
 //!              samples, given_up; texts command, python, reader; varint retried (none in older files)
 //! 2 PROCESSES  varint n, n times: pid zigzag, parent zigzag, text python, text command
@@ -41,6 +42,8 @@
 //! 14 COUNTS    varint n, n times: varints thread, function; u8 source (0 watchpoint, 1 samples, 2 lower bound);
 //!              f64 calls; u8 0, or u8 1 and f64 error; varint m, m callers: varint function, f64 share. All of these
 //!              f64 are finite and not negative, and the shares add up to at most 1
+//! 15 SOURCES   varint n, n times: texts file, path; varints modified_ms, size; u32 CRC-32 of the file's bytes
+//! 16 QUALNAMES varint n, n times: varint function (each later than the one before); text, empty for the name itself
 //! 0 END        last: varints number of blocks before this one, number of runs
 //! ```
 //!
@@ -82,10 +85,12 @@ mod kind {
     pub(super) const EXACT: u32 = 10;
     pub(super) const ROWS: u32 = 11;
     pub(super) const COUNTS: u32 = 14;
+    pub(super) const SOURCES: u32 = 15;
+    pub(super) const QUALNAMES: u32 = 16;
 
     /// Whether blocks of a kind are unpacked: 12 and 13 are of older writers.
     pub(super) fn is_known(kind: u32) -> bool {
-        kind <= ROWS || kind == COUNTS
+        kind <= ROWS || (COUNTS..=QUALNAMES).contains(&kind)
     }
 }
 

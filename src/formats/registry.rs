@@ -142,14 +142,25 @@ pub fn by_file_name(path: &Path) -> Result<&'static Format> {
             .max()?;
         Some((best, format))
     });
-    matching.max_by_key(|(length, _)| *length).map(|(_, format)| format).ok_or_else(|| {
-        Error::usage(
-            format!("cannot tell the format of '{}'", path.display()),
-            "its name has no known ending",
-        )
-        .hint("endings: .prof .callgrind .svg .collapsed .speedscope.json .gecko.json .pb.gz .json .biopsy")
-        .hint("or name the format: --format callgrind")
-    })
+    matching
+        .max_by_key(|(length, _)| *length)
+        .map(|(_, format)| format)
+        .ok_or_else(|| {
+            Error::usage(
+                format!("cannot tell the format of '{}'", path.display()),
+                "its name has no known ending",
+            )
+            .hint(format!("endings: {}", endings().join(" ")))
+            .hint("or name the format: --format callgrind")
+        })
+}
+
+/// The first way to name a file of each format.
+fn endings() -> Vec<&'static str> {
+    FORMATS
+        .iter()
+        .filter_map(|format| format.patterns.iter().find(|p| p.starts_with('.')).copied())
+        .collect()
 }
 
 fn matches(name: &str, pattern: &str) -> bool {

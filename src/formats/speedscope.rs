@@ -3,13 +3,14 @@
 //!
 //! Written to `src/lib/file-format-spec.ts` of speedscope 1.25, whose JSON schema is
 //! <https://www.speedscope.app/file-format-schema.json>: one "sampled" profile a thread, stacks outermost
-//! first, weights in microseconds of wall time. Frames are functions at their first line, as speedscope
+//! first, weights in microseconds of wall time, nanoseconds for traced calls. Frames are functions at their first line, as speedscope
 //! takes every other line for another function.
 
 use std::io::{self, BufWriter, Write};
 
 use rustc_hash::FxHashMap;
 
+use super::depth::Pieces;
 use super::{ExportOptions, Exporter, Loss, check_timeline};
 use crate::error::{Error, Result};
 use crate::profile::{CallTree, FunctionId, FunctionKind, Origin, Profile, Run, Tables, ThreadId};
@@ -49,8 +50,15 @@ impl Exporter for Speedscope {
                 paths: std::rc::Rc::default(),
             });
         }
+        let depths: Vec<u32> = (sections.iter())
+            .flat_map(|section| {
+                (section.samples.iter()).map(|(at, _)| section.paths.depths[*at as usize])
+            })
+            .collect();
+        let pieces = Pieces::of(&depths, profile.exact.is_some());
+        losses.extend(pieces.loss());
         let mut out = BufWriter::new(out);
-        write(profile, options, &sections, &mut out)
+        write(profile, options, &sections, pieces, &mut out)
             .and_then(|()| out.flush())
             .map_err(|error| Error::write("the speedscope file", &error))?;
         Ok(losses)
@@ -60,8 +68,8 @@ impl Exporter for Speedscope {
 /// One profile of the file.
 struct Section {
     name: String,
-    start_us: u64,
-    /// Position in the paths, and microseconds.
+    start: u64,
+    /// Position in the paths, and time.
     samples: Vec<(u32, u64)>,
     paths: std::rc::Rc<Paths>,
 }
@@ -70,6 +78,7 @@ struct Section {
 #[derive(Default)]
 struct Paths {
     nodes: Vec<(Option<u32>, FunctionId)>,
+    depths: Vec<u32>,
     ids: FxHashMap<(Option<u32>, FunctionId), u32>,
 }
 
@@ -78,15 +87,17 @@ impl Paths {
         let next = self.nodes.len() as u32;
         *self.ids.entry((parent, function)).or_insert_with(|| {
             self.nodes.push((parent, function));
+            let depth = parent.and_then(|parent| self.depths.get(parent as usize));
+            self.depths.push(depth.map_or(0, |depth| depth + 1));
             next
         })
     }
 
-    /// The functions of a stack, outermost first, into `path`.
-    fn fill(&self, at: u32, path: &mut Vec<FunctionId>) {
+    /// The innermost `length` functions of a stack, outermost first, into `path`.
+    fn fill(&self, at: u32, length: usize, path: &mut Vec<FunctionId>) {
         path.clear();
         let mut next = Some(at);
-        while let Some(at) = next {
+        while let Some(at) = next.filter(|_| path.len() < length) {
             let (parent, function) = self.nodes[at as usize];
             path.push(function);
             next = parent;
@@ -126,7 +137,9 @@ fn by_thread(profile: &Profile, options: &ExportOptions) -> Vec<Section> {
         .map(|(at, samples)| {
             let info = &profile.threads[at];
             let thread = match profile.meta.origin {
-                Origin::Collapsed => "collapsed stacks".to_string(),
+                Origin::Collapsed if info.os_id == 0 && info.name.is_none() => {
+                    "collapsed stacks".to_string()
+                }
                 _ => profile.thread_label(ThreadId(at as u32)),
             };
             let name = if several {
@@ -136,7 +149,7 @@ fn by_thread(profile: &Profile, options: &ExportOptions) -> Vec<Section> {
             };
             Section {
                 name,
-                start_us: info.started_us,
+                start: info.started_us,
                 samples,
                 paths: paths.clone(),
             }
@@ -156,8 +169,8 @@ fn estimated(profile: &Profile, options: &ExportOptions) -> Vec<Section> {
     let mut samples: Vec<Vec<(u32, u64)>> = vec![Vec::new(); tree.groups.len()];
     for at in in_order(&tree) {
         let node = tree.nodes[at as usize];
-        if node.self_wall_us > 0 {
-            samples[node.group as usize].push((places[at as usize], node.self_wall_us));
+        if node.self_wall_ns > 0 {
+            samples[node.group as usize].push((places[at as usize], node.self_wall_ns));
         }
     }
     let paths = std::rc::Rc::new(paths);
@@ -172,7 +185,7 @@ fn estimated(profile: &Profile, options: &ExportOptions) -> Vec<Section> {
             };
             Section {
                 name: label.to_string(),
-                start_us: 0,
+                start: 0,
                 samples,
                 paths: paths.clone(),
             }
@@ -231,11 +244,12 @@ fn write(
     profile: &Profile,
     options: &ExportOptions,
     sections: &[Section],
+    pieces: Pieces,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    let command = match profile.meta.command.as_str() {
+    let command = match options.title(profile) {
         "" => "biopsy",
-        command => command,
+        title => title,
     };
     out.write_all(b"{\"$schema\":\"https://www.speedscope.app/file-format-schema.json\",")?;
     write!(
@@ -256,15 +270,22 @@ fn write(
         by_name: FxHashMap::default(),
         list: Vec::new(),
     };
+    let unit = if profile.exact.is_some() {
+        "nanoseconds"
+    } else if profile.meta.unit_is_unknown() {
+        "none"
+    } else {
+        "microseconds"
+    };
     for (at, section) in sections.iter().enumerate() {
         out.write_all(if at == 0 { b"\n" } else { b",\n" })?;
-        write_section(section, &mut frames, out)?;
+        write_section(section, unit, pieces, &mut frames, out)?;
     }
     out.write_all(b"\n],\"shared\":{\"frames\":[")?;
     for (at, &function) in frames.list.iter().enumerate() {
         out.write_all(if at == 0 { b"\n" } else { b",\n" })?;
         out.write_all(b"{\"name\":")?;
-        string(out, profile.tables.name(function))?;
+        string(out, profile.tables.shown_name(function, options.qualnames))?;
         let file = frames.file(function);
         let parts = profile.tables.get_function(function);
         if !file.is_empty() && parts.kind != FunctionKind::Builtin {
@@ -281,6 +302,8 @@ fn write(
 
 fn write_section(
     section: &Section,
+    unit: &str,
+    pieces: Pieces,
     frames: &mut Frames<'_>,
     out: &mut impl Write,
 ) -> io::Result<()> {
@@ -289,13 +312,14 @@ fn write_section(
     string(out, &section.name)?;
     write!(
         out,
-        ",\"unit\":\"microseconds\",\"startValue\":{},\"endValue\":{},\n\"samples\":[",
-        section.start_us,
-        section.start_us.saturating_add(length)
+        ",\"unit\":\"{unit}\",\"startValue\":{},\"endValue\":{},\n\"samples\":[",
+        section.start,
+        section.start.saturating_add(length)
     )?;
     let mut path = Vec::new();
     for (at, (place, _)) in section.samples.iter().enumerate() {
-        section.paths.fill(*place, &mut path);
+        let (length, _) = pieces.shown(section.paths.depths[*place as usize]);
+        section.paths.fill(*place, length, &mut path);
         out.write_all(if at == 0 { b"[" } else { b",[" })?;
         for (depth, &function) in path.iter().enumerate() {
             if depth > 0 {

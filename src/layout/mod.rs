@@ -215,6 +215,13 @@ pub struct CodeOffsets {
     pub head: u32,
 }
 
+impl CodeOffsets {
+    /// `co_qualname`: behind the name wherever code objects hold their instructions (3.11 and newer).
+    pub fn qualname(&self) -> Option<u32> {
+        matches!(self.bytecode, Bytecode::Inline(_)).then_some(self.name + 8)
+    }
+}
+
 /// `PyASCIIObject` and `PyCompactUnicodeObject`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TextOffsets {

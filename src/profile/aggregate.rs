@@ -7,6 +7,7 @@
 use rustc_hash::FxHashMap;
 
 use super::{CallTree, FunctionId, Tables};
+use crate::units;
 
 /// What passed along one caller-callee edge.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -83,7 +84,7 @@ impl CallStats {
                     let node = &tree.nodes[at as usize];
                     let row = rows.position(node.group, tree.function(tables, at), is_bound);
                     let edge = node.parent.map(|p| (row, tree.function(tables, p)));
-                    let (tottime, cumtime) = (seconds(node.self_wall_us), node.total_wall_us);
+                    let (tottime, cumtime) = (seconds(node.self_wall_ns), node.total_wall_ns);
                     let open = open_rows.entry(row).or_insert(0);
                     let stats = &mut rows.rows[row];
                     stats.ncalls += node.calls;
@@ -178,10 +179,7 @@ impl Certainty {
             }
             _ => String::new(),
         };
-        let several = |count: usize, word: &str| match count {
-            1 => format!("1 {word}"),
-            count => format!("{count} {word}s"),
-        };
+        let several = |count: usize, word| units::several(count as u64, word);
         match (self.estimates, self.lower_bounds) {
             (_, 0) => format!("{noun} are estimates{error}"),
             (0, _) => format!("{noun} are lower bounds"),
@@ -217,9 +215,9 @@ fn decrement<K: std::hash::Hash + Eq>(open: &mut FxHashMap<K, u32>, key: &K) {
     }
 }
 
-/// Microseconds to seconds.
-pub fn seconds(us: u64) -> f64 {
-    us as f64 / 1e6
+/// Nanoseconds to seconds.
+pub fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
 }
 
 #[derive(Default)]
@@ -293,6 +291,9 @@ impl super::Profile {
     /// The flag says whether it is such an estimate.
     pub fn tree(&self, filter: &super::Filter) -> (CallTree, bool) {
         match &self.exact {
+            Some(_) if self.estimated.is_some() => {
+                (self.estimated.clone().unwrap_or_default(), true)
+            }
             Some(exact) => {
                 // Frames need ids; an estimate names functions at their first line.
                 (super::estimate::tree(exact, &self.tables), true)

@@ -13,6 +13,8 @@ pub struct DiffRow {
     pub line: u32,
     /// Name.
     pub name: String,
+    /// Qualified name, where that is known.
+    pub qualname: Option<String>,
     /// Numbers of the old profile.
     pub old: Option<Side>,
     /// Numbers of the new profile.
@@ -92,6 +94,7 @@ pub fn rows(old: (&CallStats, &Tables), new: (&CallStats, &Tables)) -> Vec<DiffR
             file: file.to_string(),
             line,
             name: name.to_string(),
+            qualname: tables.qualname(function).map(str::to_string),
             old,
             new,
         }

@@ -2,7 +2,7 @@
 //!
 //! From the roots down, a function's time under a caller is its edge's share of its total, scaled by the
 //! caller's own share on that path: right where a function behaves alike whoever calls it. What holds in
-//! any case: the tree's own times of a function add up to its `tottime` in microseconds. What does not:
+//! any case: the tree's own times of a function add up to its `tottime` in nanoseconds. What does not:
 //! a call of a function that is on the path already is cut (its time is the function's already), and a
 //! path with less than 1/100,000 of the whole is left out, its own times going to the places where the
 //! same function is shown. Each function is shown at least once, below its biggest caller.
@@ -20,6 +20,8 @@ const MIN_SHARE: f64 = 1e-5;
 /// Steps up the path to look for recursion, in total: bounds the time for hostile files, with chains of
 /// thousands of functions below each other.
 const MAX_STEPS: usize = 50_000_000;
+/// No sum of all may leave 64 bits of nanoseconds: some 300 years.
+const MOST_SECONDS: f64 = 1e10;
 /// Calls are cut here so that their sums never overflow.
 const MAX_CALLS: u64 = 1 << 40;
 
@@ -77,8 +79,15 @@ struct Graph {
 
 impl Graph {
     fn of(stats: &CallStats, tables: &Tables, last_group: u32) -> Graph {
-        // No sum of all may leave 64 bits of microseconds.
-        let limit = 1e12 / stats.rows.len().max(1) as f64;
+        let own = stats
+            .rows
+            .iter()
+            .map(|row| clean(row.tottime, MOST_SECONDS));
+        let limit = if own.sum::<f64>() <= MOST_SECONDS {
+            MOST_SECONDS
+        } else {
+            MOST_SECONDS / stats.rows.len().max(1) as f64
+        };
         let mut positions: FxHashMap<(u32, FunctionId), usize> = FxHashMap::default();
         let mut rows = Vec::new();
         let mut sources = Vec::new();
@@ -358,7 +367,7 @@ impl<'a> Growth<'a> {
         }
     }
 
-    /// Gives each row's own time in microseconds to its nodes by their shares, so that the sum holds.
+    /// Gives each row's own time in nanoseconds to its nodes by their shares, so that the sum holds.
     fn share_out(self, tree: &mut CallTree) {
         let mut shares = vec![0.0; self.first.len()];
         for shoot in &self.shoots {
@@ -368,7 +377,7 @@ impl<'a> Growth<'a> {
         let mut given = vec![0u64; self.first.len()];
         for (at, shoot) in self.shoots.iter().enumerate() {
             let (row, index) = (&self.graph.rows[shoot.row], shoot.row);
-            let units = (row.own * 1e6).round() as u64;
+            let units = (row.own * 1e9).round() as u64;
             passed[index] += shoot.share;
             let due = if shares[index] > 0.0 {
                 (units as f64 * (passed[index] / shares[index])).round() as u64
@@ -383,10 +392,10 @@ impl<'a> Growth<'a> {
                 parent: shoot.parent,
                 frame: row.frame,
                 group: row.group,
-                self_wall_us: due - given[index],
-                self_cpu_us: 0,
-                total_wall_us: 0,
-                total_cpu_us: 0,
+                self_wall_ns: due - given[index],
+                self_cpu_ns: 0,
+                total_wall_ns: 0,
+                total_cpu_ns: 0,
                 calls: shoot.calls,
                 samples: 0,
             });
@@ -459,8 +468,8 @@ mod tests {
                 format!(
                     "{} {}/{}",
                     names.join(";"),
-                    node.self_wall_us,
-                    node.total_wall_us
+                    node.self_wall_ns,
+                    node.total_wall_ns
                 )
             })
             .collect();
@@ -477,11 +486,11 @@ mod tests {
             ("work", 8.0, 8.0, &[("a", 6.0), ("b", 2.0)]),
         ]);
         let expected = [
-            "main 1000000/10000000",
-            "main;a 1000000/7000000",
-            "main;a;work 6000000/6000000",
-            "main;b 0/2000000",
-            "main;b;work 2000000/2000000",
+            "main 1000000000/10000000000",
+            "main;a 1000000000/7000000000",
+            "main;a;work 6000000000/6000000000",
+            "main;b 0/2000000000",
+            "main;b;work 2000000000/2000000000",
         ];
         assert_eq!(paths(&profile, &estimate(&profile)), expected);
     }
@@ -494,9 +503,9 @@ mod tests {
             ("odd", 6.0, 9.0, &[("even", 9.0), ("odd", 1.0)]),
         ]);
         let expected = [
-            "main 0/10000000",
-            "main;even 4000000/10000000",
-            "main;even;odd 6000000/6000000",
+            "main 0/10000000000",
+            "main;even 4000000000/10000000000",
+            "main;even;odd 6000000000/6000000000",
         ];
         assert_eq!(paths(&profile, &estimate(&profile)), expected);
     }
@@ -509,7 +518,7 @@ mod tests {
         ]);
         assert_eq!(
             paths(&profile, &estimate(&profile)),
-            ["b 2000000/3000000", "b;a 1000000/1000000"]
+            ["b 2000000000/3000000000", "b;a 1000000000/1000000000"]
         );
     }
 
@@ -531,7 +540,7 @@ mod tests {
         let profile = profile(&all);
         let tree = estimate(&profile);
         assert_eq!(tree.nodes.len(), 52);
-        assert_eq!(tree.total_wall_us(), 10_000_050);
+        assert_eq!(tree.total_wall_ns(), 10_000_050_000);
         assert_eq!(
             tree.nodes
                 .iter()
@@ -572,7 +581,7 @@ mod tests {
         let profile = profile(&rows);
         let tree = estimate(&profile);
         assert!(tree.nodes.len() <= MAX_NODES + 61);
-        assert_eq!(tree.total_wall_us(), 60_000_000);
+        assert_eq!(tree.total_wall_ns(), 60_000_000_000);
         let parents_first =
             |(at, node): (usize, &TreeNode)| node.parent.is_none_or(|p| (p as usize) < at);
         assert!(tree.nodes.iter().enumerate().all(parents_first));
@@ -597,7 +606,7 @@ mod tests {
                 ]);
                 let tree = estimate(&profile);
                 assert!(tree.nodes.len() >= 3);
-                assert!(tree.total_wall_us() >= 1_000_000);
+                assert!(tree.total_wall_ns() >= 1_000_000_000);
             }
         }
     }

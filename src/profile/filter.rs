@@ -26,7 +26,7 @@ impl Mode {
 }
 
 /// What is kept apart in an output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Split {
     /// All samples in one.
     #[default]

@@ -3,6 +3,7 @@
 //!
 //! Nothing here reads a process, a file or a clock.
 
+mod add;
 pub mod aggregate;
 pub mod counts;
 pub mod diff;
@@ -10,6 +11,7 @@ pub mod estimate;
 pub mod filter;
 mod ncalls;
 pub mod record;
+pub mod select;
 pub mod states;
 pub mod tables;
 pub mod tree;
@@ -17,7 +19,10 @@ pub mod tree;
 pub use aggregate::{CallStats, Certainty, EdgeStats, FunctionStats};
 pub use counts::{CallEstimate, CallSource, Counted};
 pub use filter::{Filter, Mode, Split};
-pub use record::{Meta, Origin, ProcessInfo, Profile, Recorder, Run, RunState, ThreadInfo};
+pub use record::{
+    Meta, Origin, ProcessInfo, Profile, Recorder, Run, RunState, SourceFile, ThreadInfo,
+};
+pub use select::Selection;
 pub use tables::{Frame, Function, FunctionKind, StackNode, Tables};
 pub use tree::{CallTree, Group, TreeNode};
 

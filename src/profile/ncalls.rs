@@ -210,7 +210,7 @@ fn spread(
     for pool in &pools {
         let lacks = if is_known { lacks(pool) } else { 1.0 };
         weights.extend(pool.nodes.iter().map(|&at| {
-            let time_us = tree.nodes[at as usize].total_wall_us as f64;
+            let time_us = tree.nodes[at as usize].total_wall_ns as f64;
             let part = match pool.time_us {
                 0 => 1.0 / pool.nodes.len() as f64,
                 whole => time_us / whole as f64,
@@ -255,7 +255,7 @@ fn pools(profile: &Profile, tree: &CallTree, nodes: &[u32], shares: &Shares) -> 
         let pool = &mut pools[place];
         pool.nodes.push(at);
         pool.seen = pool.seen.saturating_add(node.calls);
-        pool.time_us = pool.time_us.saturating_add(node.total_wall_us);
+        pool.time_us = pool.time_us.saturating_add(node.total_wall_ns);
     }
     pools
 }

@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 
 use super::aggregate::CallStats;
 use super::counts::Counted;
-use super::{FrameId, Function, FunctionId, ProcessId, StackId, StringId, Tables, ThreadId};
+use super::{FrameId, ProcessId, StackId, Tables, ThreadId};
 
 /// Where the numbers come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -18,7 +18,7 @@ pub enum Origin {
     Sampled,
     /// Exact counts and times of a deterministic profiler (`--exact`, or a `.prof` file).
     Exact,
-    /// Stacks with weights of unknown unit, from a collapsed-stack file.
+    /// Stacks with weights, whose unit is mostly unknown, from a collapsed-stack file.
     Collapsed,
 }
 
@@ -59,8 +59,27 @@ pub struct Meta {
     pub has_cpu_time: bool,
     /// Whether it was recorded who waited for the GIL and who collected garbage.
     pub has_states: bool,
+    /// Whether it is known that the numbers of [`Origin::Collapsed`] are times.
+    pub times_known: bool,
+    /// What of the recording is shown, for people; empty for all.
+    pub narrowed: String,
     /// The reader that was used and why, for people.
     pub reader: String,
+}
+
+impl Meta {
+    /// Whether nobody knows what the numbers count.
+    pub fn unit_is_unknown(&self) -> bool {
+        self.origin == Origin::Collapsed && !self.times_known
+    }
+
+    /// `; shown: from 3 s`, where not all is shown.
+    pub fn shown(&self) -> String {
+        match self.narrowed.as_str() {
+            "" => String::new(),
+            what => format!("; shown: {what}"),
+        }
+    }
 }
 
 /// A process of the recording.
@@ -74,6 +93,21 @@ pub struct ProcessInfo {
     pub python: String,
     /// Command line, for people.
     pub command: String,
+}
+
+/// A source file as it was when its functions were recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceFile {
+    /// Its name in code objects.
+    pub file: String,
+    /// Where it was.
+    pub path: String,
+    /// When it was changed last, milliseconds since 1970-01-01 UTC.
+    pub modified_ms: u64,
+    /// Its size in bytes.
+    pub size: u64,
+    /// CRC-32 of its bytes.
+    pub hash: u32,
 }
 
 /// A thread of the recording.
@@ -158,8 +192,12 @@ pub struct Profile {
     pub repeats: Vec<u32>,
     /// Calls that were counted, at most one row for a function in a thread; none where nothing was counted.
     pub counts: Vec<Counted>,
+    /// Source files of the functions, as far as they could be read while recording.
+    pub sources: Vec<SourceFile>,
     /// Exact statistics, when the origin is [`Origin::Exact`]: there are no stacks then.
     pub exact: Option<CallStats>,
+    /// The tree that stands for the stacks of `exact` where only a part is shown; else it is estimated when asked for.
+    pub estimated: Option<super::CallTree>,
 }
 
 impl Profile {
@@ -201,18 +239,7 @@ impl Profile {
         let thread_base = self.threads.len() as u32;
         let from = &other.tables;
         let to = &mut self.tables;
-        let strings: Vec<StringId> = from.strings().iter().map(|text| to.string(text)).collect();
-        let functions: Vec<FunctionId> = from
-            .functions()
-            .iter()
-            .map(|f| {
-                to.add_function(Function {
-                    file: strings[f.file.index()],
-                    name: strings[f.name.index()],
-                    ..*f
-                })
-            })
-            .collect();
+        let functions = to.take_functions(from);
         let frames: Vec<FrameId> = from
             .frames()
             .iter()
@@ -229,6 +256,11 @@ impl Profile {
                 process: ProcessId(info.process.0 + process_base),
                 ..info.clone()
             }));
+        for source in &other.sources {
+            if !self.sources.contains(source) {
+                self.sources.push(source.clone());
+            }
+        }
         self.counts.extend(other.counts.iter().map(|counted| {
             Counted {
                 thread: ThreadId(counted.thread.0 + thread_base),
@@ -253,6 +285,8 @@ impl Profile {
         let info = &self.threads[thread.index()];
         let id = if info.os_id != 0 {
             info.os_id.to_string()
+        } else if let (0, Some(name)) = (info.python_id, &info.name) {
+            return name.clone();
         } else {
             format!("{:#x}", info.python_id)
         };
@@ -498,7 +532,7 @@ mod tests {
             let tree = crate::profile::CallTree::of(profile, &crate::profile::Filter::default());
             tree.nodes
                 .iter()
-                .map(|node| (node.calls, node.self_wall_us, node.samples))
+                .map(|node| (node.calls, node.self_wall_ns, node.samples))
                 .collect::<Vec<_>>()
         });
         assert_eq!(trees[0], trees[1]);

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{FrameId, FunctionId, StackId, StringId};
 
@@ -64,6 +64,10 @@ pub struct Tables {
     function_ids: FxHashMap<Function, FunctionId>,
     frame_ids: FxHashMap<Frame, FrameId>,
     stack_ids: FxHashMap<(Option<StackId>, FrameId), StackId>,
+    /// Only of functions whose qualified name is another than their name.
+    qualnames: FxHashMap<FunctionId, StringId>,
+    /// Functions whose qualified name is known to be their name.
+    plain: FxHashSet<FunctionId>,
 }
 
 impl Tables {
@@ -157,6 +161,56 @@ impl Tables {
     /// A function's `co_name`.
     pub fn name(&self, id: FunctionId) -> &str {
         self.text(self.functions[id.index()].name)
+    }
+
+    /// A function's qualified name (`co_qualname`); `None` where it is not known.
+    pub fn qualname(&self, id: FunctionId) -> Option<&str> {
+        match self.qualnames.get(&id) {
+            Some(&name) => Some(self.text(name)),
+            None => self.plain.contains(&id).then(|| self.name(id)),
+        }
+    }
+
+    /// Whether any qualified name is known.
+    pub fn has_qualnames(&self) -> bool {
+        !(self.qualnames.is_empty() && self.plain.is_empty())
+    }
+
+    /// A function's name for people: the qualified one where that is wanted and known.
+    pub fn shown_name(&self, id: FunctionId, qualified: bool) -> &str {
+        let qualname = self.qualname(id).filter(|_| qualified);
+        qualname.unwrap_or_else(|| self.name(id))
+    }
+
+    /// Says what a function's qualified name is. Functions that only that tells apart keep the first.
+    pub fn set_qualname(&mut self, id: FunctionId, qualname: &str) {
+        if self.qualname(id).is_some() {
+            return;
+        }
+        if self.name(id) == qualname {
+            self.plain.insert(id);
+        } else {
+            let qualname = self.string(qualname);
+            self.qualnames.insert(id, qualname);
+        }
+    }
+
+    /// Adds the functions of `other`, in its order; gives their ids here.
+    pub fn take_functions(&mut self, other: &Tables) -> Vec<FunctionId> {
+        let strings: Vec<StringId> = other.strings.iter().map(|text| self.string(text)).collect();
+        (other.functions.iter().enumerate())
+            .map(|(at, function)| {
+                let id = self.add_function(Function {
+                    file: strings[function.file.index()],
+                    name: strings[function.name.index()],
+                    ..*function
+                });
+                if let Some(qualname) = other.qualname(FunctionId(at as u32)) {
+                    self.set_qualname(id, qualname);
+                }
+                id
+            })
+            .collect()
     }
 
     /// A frame's parts.

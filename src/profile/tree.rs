@@ -23,14 +23,14 @@ pub struct TreeNode {
     pub frame: FrameId,
     /// Position in [`CallTree::groups`].
     pub group: u32,
-    /// Wall time with this stack exactly, microseconds.
-    pub self_wall_us: u64,
-    /// CPU time with this stack exactly, microseconds.
-    pub self_cpu_us: u64,
-    /// Wall time with this stack or one above it, microseconds.
-    pub total_wall_us: u64,
-    /// CPU time with this stack or one above it, microseconds.
-    pub total_cpu_us: u64,
+    /// Wall time with this stack exactly, nanoseconds.
+    pub self_wall_ns: u64,
+    /// CPU time with this stack exactly, nanoseconds.
+    pub self_cpu_ns: u64,
+    /// Wall time with this stack or one above it, nanoseconds.
+    pub total_wall_ns: u64,
+    /// CPU time with this stack or one above it, nanoseconds.
+    pub total_cpu_ns: u64,
     /// Invocations of the innermost frame's function: those that the samples can tell apart, or more where more is known.
     pub calls: u64,
     /// Samples with this stack exactly.
@@ -75,8 +75,9 @@ impl CallTree {
             let at = builder.node(group, run.stack);
             fresh.resize(builder.tree.nodes.len(), 0);
             let node = &mut builder.tree.nodes[at as usize];
-            node.self_wall_us += u64::from(filter.weight_us(profile, run));
-            node.self_cpu_us += u64::from(run.cpu_us);
+            let wall_ns = nanoseconds(filter.weight_us(profile, run));
+            node.self_wall_ns = node.self_wall_ns.saturating_add(wall_ns);
+            node.self_cpu_ns = node.self_cpu_ns.saturating_add(nanoseconds(run.cpu_us));
             node.samples += u64::from(run.count);
             let depth = tables.get_stack(run.stack).depth;
             if u32::from(run.fresh_from) <= depth {
@@ -104,25 +105,25 @@ impl CallTree {
     /// Fills in the inclusive costs from the own ones.
     pub(super) fn sum_totals(&mut self) {
         for node in &mut self.nodes {
-            node.total_wall_us = node.self_wall_us;
-            node.total_cpu_us = node.self_cpu_us;
+            node.total_wall_ns = node.self_wall_ns;
+            node.total_cpu_ns = node.self_cpu_ns;
         }
         for at in (0..self.nodes.len()).rev() {
             let node = self.nodes[at];
             if let Some(parent) = node.parent {
                 let parent = &mut self.nodes[parent as usize];
                 // Exact times from a damaged file may be anything.
-                parent.total_wall_us = parent.total_wall_us.saturating_add(node.total_wall_us);
-                parent.total_cpu_us = parent.total_cpu_us.saturating_add(node.total_cpu_us);
+                parent.total_wall_ns = parent.total_wall_ns.saturating_add(node.total_wall_ns);
+                parent.total_cpu_ns = parent.total_cpu_ns.saturating_add(node.total_cpu_ns);
             }
         }
     }
 
-    /// Wall time of the whole tree, microseconds.
-    pub fn total_wall_us(&self) -> u64 {
+    /// Wall time of the whole tree, nanoseconds.
+    pub fn total_wall_ns(&self) -> u64 {
         self.nodes
             .iter()
-            .fold(0, |sum, node| sum.saturating_add(node.self_wall_us))
+            .fold(0, |sum, node| sum.saturating_add(node.self_wall_ns))
     }
 
     /// Nodes of each node, in order; the first entry of the pair holds the outermost ones.
@@ -173,6 +174,11 @@ impl CallTree {
             Some(at)
         })
     }
+}
+
+/// Of microseconds.
+fn nanoseconds(us: u32) -> u64 {
+    u64::from(us) * 1000
 }
 
 struct Builder<'a> {
@@ -236,10 +242,10 @@ impl Builder<'_> {
                 parent,
                 frame: self.tables.get_stack(stack).frame,
                 group,
-                self_wall_us: 0,
-                self_cpu_us: 0,
-                total_wall_us: 0,
-                total_cpu_us: 0,
+                self_wall_ns: 0,
+                self_cpu_ns: 0,
+                total_wall_ns: 0,
+                total_cpu_ns: 0,
                 calls: 0,
                 samples: 0,
             });

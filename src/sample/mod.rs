@@ -13,6 +13,7 @@ pub mod pyspy;
 pub mod rest;
 pub mod session;
 mod slot;
+mod sources;
 pub mod states;
 pub mod tasks;
 pub mod timings;

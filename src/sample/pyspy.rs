@@ -286,6 +286,9 @@ impl PySpyReader {
         let first = self.first_lines.of(frame);
         let function =
             tables.function(cut(&frame.filename), first, cut(name), FunctionKind::Python);
+        if self.qualified {
+            tables.set_qualname(function, cut(&frame.name));
+        }
         tables.frame(function, line)
     }
 }

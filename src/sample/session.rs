@@ -27,6 +27,7 @@ use super::pyspy::{self, ReaderOptions};
 use super::rest::Rest;
 use super::slot::{Comings, Evidence, Since, Slot};
 use super::states::Remarks;
+use super::sources;
 use super::tasks::{MOST_TASKS, Moment, Spent, TaskStacks, Timelines};
 use super::{Fault, SampleOptions, ThreadStack, ThreadStacks, interpreters};
 use crate::error::{Error, ErrorKind, Result};
@@ -207,6 +208,7 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
     shared.progress.processes.fetch_add(1, Ordering::Relaxed);
     let mut sampler = ProcessSampler::new(pid, opened, shared);
     sampler.start_watching();
+    let folders = sources::folders(pid);
     let options = &shared.options;
     let brief = !(options.tasks || options.blocking || options.native);
     let mut clock = Clock::new(options.rate, brief);
@@ -267,6 +269,10 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
     sampler.end_watching();
     sampler.settle();
     sampler.note_states();
+    if !options.no_timeline {
+        let profile = &mut sampler.part.recorder.profile;
+        profile.sources = sources::gather(pid, &folders, &profile.tables);
+    }
     sampler.part.lateness_us = clock.mean_lateness_us();
     Ok(sampler.part)
 }

@@ -45,6 +45,8 @@ pub struct TableOptions {
     pub restrictions: Vec<Restriction>,
     /// File names without folders; functions that become equal are added up.
     pub strip_dirs: bool,
+    /// Qualified names where they are known.
+    pub qualnames: bool,
     /// Which table.
     pub view: View,
 }
@@ -57,7 +59,7 @@ pub fn write_table(
     options: &TableOptions,
     out: &mut dyn Write,
 ) -> Result<()> {
-    let mut dict = StatsDict::of(stats, tables);
+    let mut dict = StatsDict::of(stats, tables, options.qualnames);
     if options.strip_dirs {
         dict = dict.strip_dirs();
     }

@@ -197,6 +197,7 @@ mod tests {
             [(side(7, true), side(90, false)), (None, side(5, true))].map(|(old, new)| DiffRow {
                 file: "a.py".to_string(),
                 line: 1,
+                qualname: None,
                 name: "f".to_string(),
                 old,
                 new,

@@ -242,7 +242,7 @@ fn gecko_columns_are_whole_and_refer_to_what_is_there() {
             weight += column.iter().filter_map(Value::as_f64).sum::<f64>();
         }
         let expected: f64 = match &profile.exact {
-            Some(_) => profile.tree(&Default::default()).0.total_wall_us() as f64 / 1e3,
+            Some(_) => profile.tree(&Default::default()).0.total_wall_ns() as f64 / 1e6,
             None => profiles::wall_s(&profile) * 1e3,
         };
         assert!((weight - expected).abs() < 1e-3, "{weight} {expected}");

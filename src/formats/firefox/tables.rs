@@ -127,7 +127,10 @@ impl<'a> StackTables<'a> {
             let tables = self.tables;
             let file = self.options.file_name(tables.file(function));
             let row = FunctionRow {
-                name: self.strings.add(tables.name(function)).0,
+                name: self
+                    .strings
+                    .add(tables.shown_name(function, self.options.qualnames))
+                    .0,
                 file: (kind != FunctionKind::Builtin).then(|| self.strings.add(file).0),
                 line: tables.line(function),
             };

@@ -46,8 +46,8 @@ impl Names {
 struct Tick {
     stack: u32,
     /// Since the thread's previous tick.
-    delta_us: u64,
-    weight_us: u64,
+    delta_ns: u64,
+    weight_ns: u64,
     cpu_us: u64,
 }
 
@@ -118,8 +118,8 @@ impl<'a> Thread<'a> {
             for (delta_us, weight_us, cpu_us) in [first, last] {
                 thread.ticks.push(Tick {
                     stack,
-                    delta_us: passed_us + delta_us,
-                    weight_us,
+                    delta_ns: (passed_us + delta_us).saturating_mul(1000),
+                    weight_ns: weight_us.saturating_mul(1000),
                     cpu_us,
                 });
                 passed_us = 0;
@@ -146,12 +146,12 @@ impl<'a> Thread<'a> {
         }
         let mut ticks = Vec::new();
         let enter = |at: u32| {
-            let wall_us = tree.nodes[at as usize].self_wall_us;
-            if wall_us > 0 {
+            let wall_ns = tree.nodes[at as usize].self_wall_ns;
+            if wall_ns > 0 {
                 ticks.push(Tick {
                     stack: stacks[at as usize],
-                    delta_us: wall_us,
-                    weight_us: wall_us,
+                    delta_ns: wall_ns,
+                    weight_ns: wall_ns,
                     cpu_us: 0,
                 });
             }
@@ -196,7 +196,7 @@ impl Serialize for Thread<'_> {
         map.serialize_entry("processShutdownTime", &())?;
         map.serialize_entry("processStartupTime", &0)?;
         map.serialize_entry("processType", "default")?;
-        map.serialize_entry("registerTime", &milliseconds(self.started_us))?;
+        map.serialize_entry("registerTime", &(self.started_us as f64 / 1e3))?;
         map.serialize_entry(
             "resourceTable",
             &json!({"length": 0, "lib": [], "name": [], "host": [], "type": []}),
@@ -221,8 +221,8 @@ impl Serialize for Samples<'_> {
         map.serialize_entry("length", &ticks.len())?;
         map.serialize_entry("weightType", "tracing-ms")?;
         map.serialize_entry("stack", &Column(|| ticks.iter().map(|tick| tick.stack)))?;
-        map.serialize_entry("timeDeltas", &column(|tick| milliseconds(tick.delta_us)))?;
-        map.serialize_entry("weight", &column(|tick| milliseconds(tick.weight_us)))?;
+        map.serialize_entry("timeDeltas", &column(|tick| milliseconds(tick.delta_ns)))?;
+        map.serialize_entry("weight", &column(|tick| milliseconds(tick.weight_ns)))?;
         if self.0.has_cpu_time {
             map.serialize_entry(
                 "threadCPUDelta",
@@ -242,6 +242,6 @@ impl<F: Fn() -> I, I: Iterator<Item: Serialize>> Serialize for Column<F> {
     }
 }
 
-fn milliseconds(us: u64) -> f64 {
-    us as f64 / 1e3
+fn milliseconds(ns: u64) -> f64 {
+    ns as f64 / 1e6
 }

@@ -6,12 +6,13 @@
 
 use std::io::{self, BufWriter, Write};
 
+use rustc_hash::FxHashMap;
 use serde::Serialize;
 
 use super::{ExportOptions, Exporter, Loss};
 use crate::error::{Error, Result};
 use crate::profile::{CallStats, CallTree, Certainty, FunctionKind, Origin, Profile};
-use crate::units::printable;
+use crate::units::{printable, several};
 
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
@@ -43,12 +44,12 @@ impl Exporter for Html {
         let mut losses = Vec::new();
         if left_out > 0 {
             losses.push(format!(
-                "html: {left_out} stacks are left out of the flame graph, each less than 0.005 % of the \
-                 time"
+                "{} left out of the flame graph, each less than 0.005 % of the time",
+                several(left_out as u64, "stack")
             ));
         }
         if estimated {
-            losses.push("html: the profile has no stacks; those shown are estimates".to_string());
+            losses.push("the profile has no stacks; those shown are estimates".to_string());
         }
         Ok(losses)
     }
@@ -99,7 +100,7 @@ struct Data {
     title: String,
     note: String,
     groups: Vec<String>,
-    /// Wall time of each group, microseconds.
+    /// Wall time of each group, nanoseconds.
     total: Vec<u64>,
     /// Name, file, first line, kind (0 Python, 1 C, 2 native).
     functions: Vec<(String, String, u32, u8)>,
@@ -109,7 +110,7 @@ struct Data {
 }
 
 /// Columns of the tree's nodes: parent (-1 for none), function, group, total and own wall time in
-/// microseconds.
+/// nanoseconds.
 #[derive(Serialize, Default)]
 struct Nodes(Vec<i64>, Vec<u32>, Vec<u32>, Vec<u64>, Vec<u64>);
 
@@ -118,37 +119,63 @@ impl Nodes {
     fn of(tree: &CallTree, profile: &Profile) -> (Nodes, usize) {
         let least: Vec<u64> = group_totals(tree)
             .iter()
-            .map(|us| us / SMALLEST_PART)
+            .map(|ns| ns / SMALLEST_PART)
             .collect();
+        let all = Nodes::by_function(tree, profile);
         let mut nodes = Nodes::default();
-        let mut places: Vec<i64> = Vec::with_capacity(tree.nodes.len());
+        let mut places: Vec<i64> = Vec::with_capacity(all.0.len());
         let mut left_out = 0;
-        for (at, node) in tree.nodes.iter().enumerate() {
+        for at in 0..all.0.len() {
+            let (parent, group, total) = (all.0[at], all.2[at], all.3[at]);
             // A node's total is never more than its parent's: parents of what is kept are kept.
-            if node.total_wall_us <= least[node.group as usize] {
-                left_out += usize::from(node.total_wall_us > 0);
+            if total <= least[group as usize] {
+                left_out += usize::from(total > 0);
                 places.push(-1);
                 continue;
             }
             places.push(nodes.0.len() as i64);
-            nodes
-                .0
-                .push(node.parent.map_or(-1, |parent| places[parent as usize]));
-            nodes.1.push(tree.function(&profile.tables, at as u32).0);
-            nodes.2.push(node.group);
-            nodes.3.push(node.total_wall_us);
-            nodes.4.push(node.self_wall_us);
+            let parent = usize::try_from(parent).ok();
+            nodes.0.push(parent.map_or(-1, |parent| places[parent]));
+            nodes.1.push(all.1[at]);
+            nodes.2.push(group);
+            nodes.3.push(total);
+            nodes.4.push(all.4[at]);
         }
         (nodes, left_out)
     }
+
+    /// The whole tree, with the lines of a function as one: a call is one box, whatever it did on which line.
+    fn by_function(tree: &CallTree, profile: &Profile) -> Nodes {
+        let mut nodes = Nodes::default();
+        let mut known: FxHashMap<(i64, u32, u32), usize> = FxHashMap::default();
+        let mut places: Vec<i64> = Vec::with_capacity(tree.nodes.len());
+        for (at, node) in tree.nodes.iter().enumerate() {
+            let parent = node.parent.map_or(-1, |parent| places[parent as usize]);
+            let function = tree.function(&profile.tables, at as u32).0;
+            let place = *known
+                .entry((parent, function, node.group))
+                .or_insert_with(|| {
+                    nodes.0.push(parent);
+                    nodes.1.push(function);
+                    nodes.2.push(node.group);
+                    nodes.3.push(0);
+                    nodes.4.push(0);
+                    nodes.0.len() - 1
+                });
+            nodes.3[place] = nodes.3[place].saturating_add(node.total_wall_ns);
+            nodes.4[place] = nodes.4[place].saturating_add(node.self_wall_ns);
+            places.push(place as i64);
+        }
+        nodes
+    }
 }
 
-/// Wall time of each group, microseconds.
+/// Wall time of each group, nanoseconds.
 fn group_totals(tree: &CallTree) -> Vec<u64> {
     let mut totals = vec![0; tree.groups.len()];
     for node in &tree.nodes {
         let total: &mut u64 = &mut totals[node.group as usize];
-        *total = total.saturating_add(node.self_wall_us);
+        *total = total.saturating_add(node.self_wall_ns);
     }
     totals
 }
@@ -162,7 +189,8 @@ impl Data {
         nodes: Nodes,
     ) -> Data {
         let tables = &profile.tables;
-        let function = |f: &crate::profile::Function| {
+        let function = |(at, f): (usize, &crate::profile::Function)| {
+            let id = crate::profile::FunctionId(at as u32);
             let file = printable(options.file_name(tables.text(f.file)));
             let kind = match f.kind {
                 FunctionKind::Python => 0,
@@ -170,7 +198,7 @@ impl Data {
                 FunctionKind::Native => 2,
             };
             (
-                printable(tables.text(f.name)).into_owned(),
+                printable(tables.shown_name(id, options.qualnames)).into_owned(),
                 file.into_owned(),
                 f.line,
                 kind,
@@ -189,11 +217,9 @@ impl Data {
                 u8::from(row.lower_bound),
             )
         });
-        let command = &profile.meta.command;
-        let title = if command.is_empty() {
-            "Python"
-        } else {
-            command
+        let title = match options.title(profile) {
+            "" => "Python",
+            title => title,
         };
         Data {
             title: printable(title).into_owned(),
@@ -204,7 +230,12 @@ impl Data {
                 .map(|label| printable(label).into_owned())
                 .collect(),
             total: group_totals(tree),
-            functions: tables.functions().iter().map(function).collect(),
+            functions: tables
+                .functions()
+                .iter()
+                .enumerate()
+                .map(function)
+                .collect(),
             rows: rows.collect(),
             nodes,
         }
@@ -214,9 +245,12 @@ impl Data {
 /// What the numbers are, in one line.
 fn note(profile: &Profile, options: &ExportOptions, certainty: Certainty) -> String {
     let meta = &profile.meta;
-    match meta.origin {
-        Origin::Exact => "exact calls and times; the flame graph is an estimate".to_string(),
-        Origin::Collapsed => "from collapsed stacks: the unit is not known".to_string(),
+    let text = match meta.origin {
+        Origin::Exact => "exact calls and times; the flame graph is estimated: calls may stand beside their callers".to_string(),
+        Origin::Collapsed if meta.unit_is_unknown() => {
+            "from collapsed stacks: the unit is not known".to_string()
+        }
+        Origin::Collapsed => "from collapsed stacks".to_string(),
         Origin::Sampled => {
             let rate = if meta.rate_hz > 0.0 {
                 format!("{} Hz", meta.rate_hz)
@@ -229,7 +263,7 @@ fn note(profile: &Profile, options: &ExportOptions, certainty: Certainty) -> Str
                 ""
             };
             format!(
-                "{}sampled at {rate} for {:.2} s, mode {}: {} samples, {} given up; {}\
+                "{}sampled at {rate} for {:.2} s, mode {}: {}, {} given up; {}\
                  {approximate}",
                 if meta.python.is_empty() {
                     String::new()
@@ -238,12 +272,13 @@ fn note(profile: &Profile, options: &ExportOptions, certainty: Certainty) -> Str
                 },
                 meta.duration_us as f64 / 1e6,
                 options.filter.mode.name(),
-                meta.samples,
+                several(meta.samples, "sample"),
                 meta.given_up,
                 certainty.words("ncalls"),
             )
         }
-    }
+    };
+    text + &printable(&meta.shown())
 }
 
 #[cfg(test)]
@@ -267,5 +302,47 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(data).expect("JSON");
         assert_eq!(value["functions"][0][0], printable(name).as_ref());
         assert_eq!(page.matches("</script>").count(), 2);
+    }
+
+    #[test]
+    fn a_function_is_one_box_whatever_its_lines() {
+        use crate::profile::{Group, TreeNode};
+        let mut profile = Profile::default();
+        let tables = &mut profile.tables;
+        let main = tables.function("a.py", 1, "main", FunctionKind::Python);
+        let work = tables.function("a.py", 9, "work", FunctionKind::Python);
+        let frames = [(main, 2), (main, 3), (work, 10), (work, 11)];
+        let frames = frames.map(|(function, line)| tables.frame(function, line));
+        let node = |parent, frame, own_ns, total_ns| TreeNode {
+            parent,
+            frame,
+            group: 0,
+            self_wall_ns: own_ns,
+            self_cpu_ns: 0,
+            total_wall_ns: total_ns,
+            total_cpu_ns: 0,
+            calls: 1,
+            samples: 1,
+        };
+        let tree = CallTree {
+            nodes: vec![
+                node(None, frames[0], 0, 6000),
+                node(None, frames[1], 1000, 5000),
+                node(Some(0), frames[2], 6000, 6000),
+                node(Some(1), frames[3], 4000, 4000),
+            ],
+            groups: vec![Group {
+                label: String::new(),
+            }],
+            ..CallTree::default()
+        };
+        let (nodes, left_out) = Nodes::of(&tree, &profile);
+        assert_eq!(left_out, 0);
+        assert_eq!(nodes.0, [-1, 0]);
+        assert_eq!(nodes.1, [main.0, work.0]);
+        assert_eq!(
+            (nodes.3, nodes.4),
+            (vec![11_000, 10_000], vec![1000, 10_000])
+        );
     }
 }

@@ -12,7 +12,7 @@ let boxes = [];
 get("title").textContent = data.title;
 document.title = data.title + " - biopsy";
 get("note").textContent = data.note;
-const seconds = (us) => (us / 1e6).toFixed(3) + " s";
+const seconds = (ns) => (ns >= 1e6 || !ns ? (ns / 1e9).toFixed(3) + " s" : (ns / 1e3).toFixed(1) + " µs");
 const place = (f) => (f[2] ? f[1] + ":" + f[2] : f[1]);
 const matches = (f) => wanted !== "" && (f[0] + " " + place(f)).toLowerCase().includes(wanted);
 

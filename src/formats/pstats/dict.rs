@@ -83,13 +83,14 @@ pub struct StatsDict<'a> {
 const PROFILER: (&str, u32, &str) = ("jprofile", 0, "profiler");
 
 impl<'a> StatsDict<'a> {
-    /// The dict of `stats`. Rows of different groups are told apart by a label after the name.
-    pub fn of(stats: &'a CallStats, tables: &'a Tables) -> StatsDict<'a> {
+    /// The dict of `stats`. Rows of different groups are told apart by a label after the name,
+    /// which is the qualified one where `qualnames` says so and it is known.
+    pub fn of(stats: &'a CallStats, tables: &'a Tables, qualnames: bool) -> StatsDict<'a> {
         let mut dict = StatsDict::default();
         let mut known: FxHashMap<(u32, FunctionId), KeyId> = FxHashMap::default();
         let mut key_of = |dict: &mut StatsDict<'a>, group: u32, function: FunctionId| {
             *known.entry((group, function)).or_insert_with(|| {
-                let name = tables.name(function);
+                let name = tables.shown_name(function, qualnames);
                 let label = if stats.groups.len() > 1 {
                     stats
                         .groups

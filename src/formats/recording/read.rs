@@ -7,8 +7,8 @@ use crate::blocks::{BLOCK_HEAD, BlockHead, Unpacker, number};
 use crate::error::{Error, Result};
 use crate::profile::{
     CallEstimate, CallSource, CallStats, Counted, EdgeStats, Frame, FrameId, Function, FunctionId,
-    FunctionKind, FunctionStats, Meta, Mode, Origin, ProcessId, ProcessInfo, Profile, StackId,
-    StringId, ThreadId, ThreadInfo,
+    FunctionKind, FunctionStats, Meta, Mode, Origin, ProcessId, ProcessInfo, Profile, SourceFile,
+    StackId, StringId, ThreadId, ThreadInfo,
 };
 
 /// Shares of callers may add up to so much, for they are rounded.
@@ -163,6 +163,8 @@ impl Reader {
             kind::EXACT => self.exact(cursor)?,
             kind::ROWS => self.rows(cursor)?,
             kind::COUNTS => self.counts(cursor)?,
+            kind::SOURCES => self.sources(cursor)?,
+            kind::QUALNAMES => self.qualnames(cursor)?,
             _ => return Ok(()),
         }
         cursor.end()
@@ -295,6 +297,37 @@ impl Reader {
         Ok(())
     }
 
+    fn sources(&mut self, cursor: &mut Cursor<'_>) -> Result<()> {
+        for _ in 0..cursor.rows(8)? {
+            let (file, path) = (cursor.text()?.to_string(), cursor.text()?.to_string());
+            let (modified_ms, size) = (cursor.varint()?, cursor.varint()?);
+            let hash = number(cursor.take(4)?, 0).unwrap_or_default();
+            self.profile.sources.push(SourceFile {
+                file,
+                path,
+                modified_ms,
+                size,
+                hash,
+            });
+        }
+        Ok(())
+    }
+
+    fn qualnames(&mut self, cursor: &mut Cursor<'_>) -> Result<()> {
+        let functions = self.profile.tables.functions().len();
+        for _ in 0..cursor.rows(2)? {
+            let function = FunctionId(cursor.index(functions, "function")?);
+            let text = cursor.text()?;
+            let tables = &mut self.profile.tables;
+            let qualname = match text {
+                "" => tables.name(function).to_string(),
+                text => text.to_string(),
+            };
+            tables.set_qualname(function, &qualname);
+        }
+        Ok(())
+    }
+
     fn counts(&mut self, cursor: &mut Cursor<'_>) -> Result<()> {
         let threads = self.profile.threads.len();
         let functions = self.profile.tables.functions().len();
@@ -399,6 +432,8 @@ fn meta(cursor: &mut Cursor<'_>) -> Result<Meta> {
         split_threads: flags & 4 != 0,
         has_cpu_time: flags & 8 != 0,
         has_states: flags & 16 != 0,
+        times_known: flags & 32 != 0,
+        narrowed: String::new(),
         pid: cursor.varint_i32()?,
         rate_hz: cursor.f64()?,
         mean_lateness_us: cursor.f64()?,

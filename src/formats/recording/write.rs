@@ -7,8 +7,8 @@ use crate::blocks::Packer;
 use crate::blocks::bytes::{put_f64, put_text, put_varint, zigzag};
 use crate::error::{Error, Result};
 use crate::profile::{
-    CallSource, CallStats, Counted, EdgeStats, FunctionKind, FunctionStats, Meta, Mode, Origin,
-    Profile, Tables,
+    CallSource, CallStats, Counted, EdgeStats, FunctionId, FunctionKind, FunctionStats, Meta, Mode,
+    Origin, Profile, Tables,
 };
 
 /// Rows of a table, and runs, in one block. At 24 bytes a run a block is 1.5 MiB in memory, and one
@@ -46,6 +46,8 @@ pub(super) fn profile(profile: &Profile, out: &mut dyn Write) -> Result<()> {
     writer.tables(&profile.tables)?;
     writer.runs(profile)?;
     writer.counts(&profile.counts)?;
+    writer.sources(profile)?;
+    writer.qualnames(&profile.tables)?;
     if let Some(exact) = &profile.exact {
         writer.exact(exact)?;
     }
@@ -70,7 +72,8 @@ fn put_meta(out: &mut Vec<u8>, meta: &Meta) {
             | u8::from(meta.blocking) << 1
             | u8::from(meta.split_threads) << 2
             | u8::from(meta.has_cpu_time) << 3
-            | u8::from(meta.has_states) << 4,
+            | u8::from(meta.has_states) << 4
+            | u8::from(meta.times_known) << 5,
     );
     put_varint(out, zigzag(i64::from(meta.pid)));
     put_f64(out, meta.rate_hz);
@@ -211,6 +214,39 @@ impl Writer<'_> {
                 self.block(kind::COUNTS)?;
                 rows = 0;
             }
+        }
+        Ok(())
+    }
+
+    fn sources(&mut self, profile: &Profile) -> Result<()> {
+        for chunk in profile.sources.chunks(1000) {
+            let raw = &mut self.packer.raw;
+            put_varint(raw, chunk.len() as u64);
+            for source in chunk {
+                put_text(raw, &source.file);
+                put_text(raw, &source.path);
+                put_varint(raw, source.modified_ms);
+                put_varint(raw, source.size);
+                raw.extend_from_slice(&source.hash.to_le_bytes());
+            }
+            self.block(kind::SOURCES)?;
+        }
+        Ok(())
+    }
+
+    fn qualnames(&mut self, tables: &Tables) -> Result<()> {
+        let functions = (0..tables.functions().len() as u32).map(FunctionId);
+        let known: Vec<(FunctionId, &str)> = functions
+            .filter_map(|function| Some((function, tables.qualname(function)?)))
+            .collect();
+        for chunk in known.chunks(BLOCK_ROWS) {
+            put_varint(&mut self.packer.raw, chunk.len() as u64);
+            for (function, qualname) in chunk {
+                put_varint(&mut self.packer.raw, u64::from(function.0));
+                let is_plain = *qualname == tables.name(*function);
+                put_text(&mut self.packer.raw, if is_plain { "" } else { qualname });
+            }
+            self.block(kind::QUALNAMES)?;
         }
         Ok(())
     }

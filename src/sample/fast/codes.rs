@@ -302,9 +302,15 @@ impl Codes {
             return None;
         }
         let first_line = u32::try_from(identity.first_line).unwrap_or(0);
+        let function = tables.function(&file, first_line, &name, FunctionKind::Python);
+        let qualname = coding.qualname();
+        let qualname = qualname.and_then(|offset| text(layout::word(&bytes, at(offset))?));
+        if let Some(qualname) = qualname {
+            tables.set_qualname(function, &qualname);
+        }
         Some(Code {
             identity,
-            function: tables.function(&file, first_line, &name, FunctionKind::Python),
+            function,
             address,
             flags: int_at(coding.flags).unwrap_or(0),
             is_unnamed: name.starts_with('<'),

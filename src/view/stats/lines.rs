@@ -11,6 +11,7 @@ use rustc_hash::FxHashMap;
 
 use super::restriction::compile;
 use crate::error::{Error, ErrorKind, Result};
+use crate::profile::aggregate::seconds;
 use crate::profile::{CallTree, Filter, FunctionId, FunctionKind, Profile, Tables};
 use crate::units::printable;
 
@@ -22,6 +23,8 @@ pub struct LineOptions {
     pub function: Option<String>,
     /// File names without folders in the headings.
     pub strip_dirs: bool,
+    /// Qualified names in the headings, where they are known.
+    pub qualnames: bool,
 }
 
 /// Prints the costs by line, functions with the most own time first. `source` gives the lines of a file,
@@ -44,11 +47,11 @@ pub fn write_lines(
         .hint("record samples instead: biopsy run -o FILE.biopsy -- COMMAND"));
     }
     let costs = costs(&tree, &profile.tables);
-    let whole_us = tree.total_wall_us();
+    let whole_ns = tree.total_wall_ns();
     let chosen = choose(&costs, &profile.tables, options)?;
     let out = &mut io::BufWriter::new(out);
     for function in chosen {
-        let heading = heading(&profile.tables, function, options.strip_dirs);
+        let heading = heading(&profile.tables, function, options);
         let Some(cost) = costs.get(&function) else {
             continue;
         };
@@ -56,18 +59,18 @@ pub fn write_lines(
             FunctionKind::Builtin => None,
             _ => source(profile.tables.file(function)),
         };
-        write_function(&heading, cost, whole_us, text.as_deref(), out)
+        write_function(&heading, cost, whole_ns, text.as_deref(), out)
             .map_err(|error| Error::write("the lines", &error))?;
     }
     out.flush()
         .map_err(|error| Error::write("the lines", &error))
 }
 
-/// Times in microseconds.
+/// Times in nanoseconds.
 #[derive(Debug, Clone, Copy, Default)]
 struct Cost {
-    own_us: u64,
-    total_us: u64,
+    own_ns: u64,
+    total_ns: u64,
 }
 
 #[derive(Debug, Default)]
@@ -87,18 +90,18 @@ fn costs(tree: &CallTree, tables: &Tables) -> FxHashMap<FunctionId, FunctionCost
             let frame = tables.get_frame(node.frame);
             let cost = costs.entry(frame.function).or_default();
             let line = cost.lines.entry(frame.line).or_default();
-            line.own_us += node.self_wall_us;
-            cost.whole.own_us += node.self_wall_us;
+            line.own_ns += node.self_wall_ns;
+            cost.whole.own_ns += node.self_wall_ns;
             let mut open_lines = open_lines.borrow_mut();
             let open = open_lines.entry((frame.function, frame.line)).or_default();
             if *open == 0 {
-                line.total_us += node.total_wall_us;
+                line.total_ns += node.total_wall_ns;
             }
             *open += 1;
             let mut open_functions = open_functions.borrow_mut();
             let open = open_functions.entry(frame.function).or_default();
             if *open == 0 {
-                cost.whole.total_us += node.total_wall_us;
+                cost.whole.total_ns += node.total_wall_ns;
             }
             *open += 1;
         },
@@ -128,25 +131,29 @@ fn choose(
         .as_ref()
         .and_then(|text| compile(text).ok());
     // A whole name means that function, even where it is part of other names and of paths.
-    let whole_name = |text: &str| costs.keys().any(|function| tables.name(*function) == text);
+    let whole_name = |text: &str| {
+        costs
+            .keys()
+            .any(|function| is_name(tables, *function, text))
+    };
     let is_whole_name = options.function.as_deref().is_some_and(whole_name);
     let wanted = |function: FunctionId, cost: &FunctionCost| match &options.function {
         // C functions have no lines.
         None => cost.lines.keys().any(|line| *line > 0),
-        Some(text) if is_whole_name => tables.name(function) == text,
+        Some(text) if is_whole_name => is_name(tables, function, text),
         Some(text) => {
-            let name = heading(tables, function, false);
+            let name = heading(tables, function, &LineOptions::default());
             name.contains(text.as_str()) || regex.as_ref().is_some_and(|r| r.is_match(&name))
         }
     };
     let mut chosen: Vec<(FunctionId, Cost)> = costs
         .iter()
-        .filter(|(function, cost)| cost.whole.total_us > 0 && wanted(**function, cost))
+        .filter(|(function, cost)| cost.whole.total_ns > 0 && wanted(**function, cost))
         .map(|(function, cost)| (*function, cost.whole))
         .collect();
     chosen.sort_by_key(|(function, cost)| {
         (
-            std::cmp::Reverse((cost.own_us, cost.total_us)),
+            std::cmp::Reverse((cost.own_ns, cost.total_ns)),
             // The map has no order of its own.
             (
                 tables.file(*function),
@@ -166,16 +173,20 @@ fn choose(
     }
 }
 
-fn heading(tables: &Tables, function: FunctionId, strip_dirs: bool) -> String {
+fn is_name(tables: &Tables, function: FunctionId, text: &str) -> bool {
+    tables.name(function) == text || tables.qualname(function) == Some(text)
+}
+
+fn heading(tables: &Tables, function: FunctionId, options: &LineOptions) -> String {
     let file = tables.file(function);
     let key = crate::formats::pstats::dict::Key {
-        file: if strip_dirs {
+        file: if options.strip_dirs {
             file.rsplit('/').next().unwrap_or_default()
         } else {
             file
         },
         line: tables.line(function),
-        name: tables.name(function).into(),
+        name: tables.shown_name(function, options.qualnames).into(),
     };
     key.standard_name()
 }
@@ -183,7 +194,7 @@ fn heading(tables: &Tables, function: FunctionId, strip_dirs: bool) -> String {
 fn write_function(
     heading: &str,
     cost: &FunctionCost,
-    whole_us: u64,
+    whole_ns: u64,
     source: Option<&Vec<String>>,
     out: &mut dyn Write,
 ) -> io::Result<()> {
@@ -191,8 +202,8 @@ fn write_function(
         out,
         "{}: {:.3} s, {:.3} s of it its own{}",
         printable(heading),
-        seconds(cost.whole.total_us),
-        seconds(cost.whole.own_us),
+        seconds(cost.whole.total_ns),
+        seconds(cost.whole.own_ns),
         if source.is_none() { " (no source)" } else { "" }
     )?;
     let text_title = if source.is_some() { " | source" } else { "" };
@@ -225,8 +236,8 @@ fn write_function(
         };
         let row = format!(
             "{number:>8} {} {}",
-            columns(at_line.own_us, whole_us),
-            columns(at_line.total_us, whole_us),
+            columns(at_line.own_ns, whole_ns),
+            columns(at_line.total_ns, whole_ns),
         );
         let text = text.get(indent..).unwrap_or_default();
         let bar = if source.is_some() { " | " } else { "" };
@@ -236,16 +247,12 @@ fn write_function(
 }
 
 /// Seconds and the share of the whole profile; nothing is shown as a dot, so that the eye finds the rest.
-fn columns(us: u64, whole_us: u64) -> String {
-    if us == 0 {
+fn columns(ns: u64, whole_ns: u64) -> String {
+    if ns == 0 {
         return format!("{:>9} {:>6}", ".", "");
     }
-    let share = us as f64 * 100.0 / whole_us.max(1) as f64;
-    format!("{:>9.3} {share:>5.1}%", seconds(us))
-}
-
-fn seconds(us: u64) -> f64 {
-    us as f64 / 1e6
+    let share = ns as f64 * 100.0 / whole_ns.max(1) as f64;
+    format!("{:>9.3} {share:>5.1}%", seconds(ns))
 }
 
 /// A source line with tabs as wide as Python takes them and nothing at its end.
@@ -309,6 +316,7 @@ mod tests {
         let options = LineOptions {
             function: function.map(str::to_string),
             strip_dirs: true,
+            qualnames: false,
         };
         let text =
             source.map(|text| Arc::new(text.lines().map(str::to_string).collect::<Vec<_>>()));
