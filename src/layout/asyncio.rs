@@ -70,6 +70,24 @@ pub const TYPE_BASE: u64 = 256;
 /// What iterators of awaitables hold first: coroutine wrappers, `anext` and `asend` awaitables, future iterators.
 pub const FIRST_MEMBER: u64 = 16;
 
+/// `fut_callback0` and `fut_callbacks` of a future or task: what is called when it is done. These and what follows are
+/// the same in 3.11 to 3.13, where they are needed.
+pub const CALLBACK: u64 = 24;
+/// See [`CALLBACK`].
+pub const CALLBACKS: u64 = 40;
+/// `ob_item` of a list, or the first item of a tuple.
+pub const ITEMS: u64 = 24;
+/// `m_self` of a C function and `im_self` of a method.
+pub const BOUND_SELF: u64 = 24;
+/// `func_name` of a function.
+pub const FUNCTION_NAME: u64 = 32;
+/// `func_closure` of a function.
+pub const CLOSURE: u64 = 72;
+/// `args` of a `functools.partial`.
+pub const PARTIAL_ARGUMENTS: u64 = 24;
+/// `ob_ref` of a cell.
+pub const CELL_VALUE: u64 = 16;
+
 /// Bytes of `Py_AsyncioModuleDebugOffsets` (3.14 and 3.15).
 pub const DEBUG_SIZE: usize = 13 * 8;
 

@@ -9,6 +9,7 @@
 
 mod attempt;
 mod awaits;
+mod callbacks;
 mod codes;
 mod compose;
 mod current;

@@ -46,8 +46,18 @@ pub struct TaskStack {
     pub own: usize,
     /// Changes whenever `frames` do.
     pub version: u64,
-    /// Whether it was found running since the tasks were looked at: while it does not run, nothing is known of it.
-    pub transient: bool,
+    /// Whether nothing is known of it while it does not run: it was found running since the tasks were looked at, or
+    /// changed whenever it was.
+    pub unknown: bool,
+    /// Whether it only waits for another task: that one's stack has this one's above it, and its time.
+    pub told_below: bool,
+}
+
+impl TaskStack {
+    /// Whether its time is recorded while it does not run.
+    fn has_time(&self) -> bool {
+        !(self.unknown || self.told_below)
+    }
 }
 
 /// A thread that runs a task.
@@ -100,8 +110,16 @@ struct Timeline {
     generation: u64,
     /// The look at the tasks that had it last.
     look: u64,
-    /// As [`TaskStack::transient`], when it was recorded last.
-    transient: bool,
+    /// As [`TaskStack::has_time`], when it was recorded last.
+    has_time: bool,
+}
+
+/// The state of a task that does not run.
+fn waiting(has_time: bool) -> RunState {
+    match has_time {
+        true => RunState::default(),
+        false => RunState::ELSEWHERE,
+    }
 }
 
 impl Timeline {
@@ -120,11 +138,7 @@ impl Timeline {
             fresh_from: None,
             // Of a task that no look has seen yet nobody knows whether it waits or has ended. Those that a look sees
             // and that end before the next one stand for it.
-            state: if self.transient {
-                RunState::ELSEWHERE
-            } else {
-                RunState::default()
-            },
+            state: waiting(self.has_time),
         });
         self.last_us = moment.last_us;
         self.generation += missed;
@@ -195,7 +209,7 @@ impl Timelines {
             for at in moved {
                 let spent = spent.iter().find(|spent| spent.running.task == at);
                 if let Some(task) = tasks.tasks.get(at)
-                    && (spent.is_some() || !task.transient)
+                    && (spent.is_some() || !task.unknown)
                 {
                     self.add_task(recorder, task, threads, spent, moment, tasks.look);
                 }
@@ -248,6 +262,9 @@ impl Timelines {
         look: u64,
     ) {
         if !self.by_task.contains_key(&task.id) {
+            if spent.is_none() && !task.has_time() {
+                return;
+            }
             let timeline = self.open(recorder, task, moment);
             self.by_task.insert(task.id, timeline);
         }
@@ -255,12 +272,14 @@ impl Timelines {
             return;
         };
         timeline.look = look;
-        let idle = spent.is_none() && timeline.version == Some(task.version);
+        let idle = spent.is_none()
+            && timeline.version == Some(task.version)
+            && timeline.has_time == task.has_time();
         if idle && moment.now_us.saturating_sub(timeline.last_us) < LONGEST_US {
             return;
         }
         timeline.catch_up(recorder, moment);
-        timeline.transient = task.transient;
+        timeline.has_time = task.has_time();
         timeline.generation = moment.generation;
         let mut fresh = None;
         let version = spent.is_none().then_some(task.version);
@@ -288,7 +307,7 @@ impl Timelines {
             wall_us: moment.now_us.saturating_sub(timeline.last_us),
             cpu_us: spent.map_or(0, |spent| spent.cpu_us),
             fresh_from: fresh.map(|depth| u16::try_from(depth).unwrap_or(u16::MAX - 1)),
-            state: spent.map_or_else(RunState::default, |spent| spent.state),
+            state: spent.map_or_else(|| waiting(task.has_time()), |spent| spent.state),
         });
         timeline.last_us = moment.now_us;
     }
@@ -334,7 +353,7 @@ impl Timelines {
             last_us: moment.last_us,
             generation: moment.generation.saturating_sub(1),
             look: 0,
-            transient: task.transient,
+            has_time: task.has_time(),
         }
     }
 }

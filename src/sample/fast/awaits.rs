@@ -41,9 +41,9 @@ const MOST_BASES: usize = 16;
 /// Most types that are remembered.
 const MOST_TYPES: usize = 10_000;
 
-/// What can be awaited.
+/// What can be awaited, and what is called when it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     /// A frame of its own.
     Coroutine,
     Generator,
@@ -51,7 +51,22 @@ enum Kind {
     Wrapper,
     /// Waits for its first member, a future.
     Future,
+    Function,
+    Method,
+    Builtin,
+    Partial,
+    List,
+    Cell,
+    TaskGroup,
     Other,
+}
+
+/// Whether an object is a future or a task of `_asyncio`, or of a class made from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FutureClass {
+    Task,
+    Future,
+    Neither,
 }
 
 /// How a coroutine stands.
@@ -140,8 +155,11 @@ pub struct Awaits {
     late: bool,
     anew: bool,
     kinds: FxHashMap<u64, Kind>,
-    /// Whether the objects of a type are tasks made in C.
-    task_types: FxHashMap<u64, bool>,
+    /// What the objects of a type are among those made in C.
+    classes: FxHashMap<u64, FutureClass>,
+    /// In this look: the tasks of `TaskGroup`s, and the names of functions that pass on that a task is done.
+    groups: FxHashMap<u64, Option<u64>>,
+    names: FxHashMap<u64, bool>,
     /// Whether the instruction at an address is the wait for another coroutine.
     waits: FxHashMap<u64, bool>,
 }
@@ -158,6 +176,8 @@ impl Awaits {
         self.window.plan([]);
         // Code may have come to an address where other code was.
         self.waits.clear();
+        self.groups.clear();
+        self.names.clear();
         self.copy(memory)
     }
 
@@ -191,6 +211,8 @@ impl Awaits {
         self.touched.clear();
         self.touched_bytes = 0;
         self.waits.clear();
+        self.groups.clear();
+        self.names.clear();
         self.window.clear();
         self.window.plan([]);
         self.again = None;
@@ -289,6 +311,13 @@ impl Awaits {
                 | "async_generator_athrow",
             ) => Kind::Wrapper,
             Some("_asyncio.FutureIter") => Kind::Future,
+            Some("function") => Kind::Function,
+            Some("method") => Kind::Method,
+            Some("builtin_function_or_method") => Kind::Builtin,
+            Some("functools.partial") => Kind::Partial,
+            Some("list") => Kind::List,
+            Some("cell") => Kind::Cell,
+            Some("TaskGroup") => Kind::TaskGroup,
             _ => Kind::Other,
         };
         if self.kinds.len() >= MOST_TYPES {
@@ -298,30 +327,61 @@ impl Awaits {
         kind
     }
 
+    /// What an object is.
+    pub(super) fn kind_of(&mut self, memory: &impl Memory, address: u64) -> Kind {
+        match type_of(self, memory, address) {
+            Some(of_type) => self.kind(memory, of_type),
+            None => Kind::Other,
+        }
+    }
+
+    /// The task of a `TaskGroup`, which stays the same.
+    pub(super) fn parent_of_group(
+        &mut self,
+        group: u64,
+        find: impl FnOnce() -> Option<u64>,
+    ) -> Option<u64> {
+        *self.groups.entry(group).or_insert_with(find)
+    }
+
+    /// Whether a function of this name passes on that a task is done.
+    pub(super) fn passes_on(&mut self, name: u64, find: impl FnOnce() -> bool) -> bool {
+        *self.names.entry(name).or_insert_with(find)
+    }
+
     /// Whether an object is a task of `_asyncio`, or of a class made from it.
     pub fn is_task(&mut self, memory: &impl Memory, address: u64) -> bool {
+        self.class_of(memory, address) == FutureClass::Task
+    }
+
+    /// Which of those of `_asyncio` an object is.
+    pub(super) fn class_of(&mut self, memory: &impl Memory, address: u64) -> FutureClass {
         let Some(of_type) = type_of(self, memory, address) else {
-            return false;
+            return FutureClass::Neither;
         };
-        if let Some(known) = self.task_types.get(&of_type) {
+        if let Some(known) = self.classes.get(&of_type) {
             return *known;
         }
-        let (mut base, mut is_task) = (of_type, false);
+        let (mut base, mut class) = (of_type, FutureClass::Neither);
         for _ in 0..MOST_BASES {
             let word = |offset: u64| memory.read_word(base.checked_add(offset)?).ok();
             let name =
                 word(object::TYPE_NAME as u64).and_then(|name| read_c_string(memory, name, 64));
-            is_task = name.as_deref() == Some("_asyncio.Task");
+            class = match name.as_deref() {
+                Some("_asyncio.Task") => FutureClass::Task,
+                Some("_asyncio.Future") => FutureClass::Future,
+                _ => FutureClass::Neither,
+            };
             match word(asyncio::TYPE_BASE) {
-                Some(next) if !is_task && next != 0 => base = next,
+                Some(next) if class == FutureClass::Neither && next != 0 => base = next,
                 _ => break,
             }
         }
-        if self.task_types.len() >= MOST_TYPES {
-            self.task_types.clear();
+        if self.classes.len() >= MOST_TYPES {
+            self.classes.clear();
         }
-        self.task_types.insert(of_type, is_task);
-        is_task
+        self.classes.insert(of_type, class);
+        class
     }
 
     /// Whether an object is a coroutine.
@@ -363,7 +423,7 @@ impl Awaits {
                     end.future = self.word(walk.memory, member).unwrap_or(0);
                     None
                 }
-                Kind::Other => None,
+                _ => None,
             };
         }
         end

@@ -97,7 +97,7 @@ impl<M: Memory> FastReader<M> {
             tasks.name(self, &found, tables);
             let parent = found.awaited_by.iter().find_map(|address| {
                 let mut known = stacks.tasks.iter();
-                known.find(|task| task.address == *address && !task.transient)
+                known.find(|task| task.address == *address && !task.unknown)
             });
             let (mut frames, mut awaited_by) = (Vec::new(), Vec::new());
             if let Some(parent) = parent {
@@ -118,7 +118,8 @@ impl<M: Memory> FastReader<M> {
                 frames,
                 own,
                 version,
-                transient: true,
+                unknown: true,
+                told_below: false,
             });
         }
     }

@@ -12,7 +12,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::FastReader;
 use super::awaits::{Awaits, State};
 use super::codes::read_text;
-use super::compose::{self, MOST_PARENTS};
+use super::compose::{self, Family, MOST_PARENTS};
 use super::names::Dicts;
 use crate::layout::asyncio::{self, AsyncioDebug, TaskList};
 use crate::layout::{self, CoroutineOffsets, object};
@@ -46,6 +46,9 @@ const OLD_IN_A_ROW: usize = 64;
 
 /// With more tasks than that, a look at which most of them are new is made twice: each takes 20 us.
 const MANY_NEW: usize = 50;
+
+/// Looks in a row until no chain consists of parts that may not have been there together.
+const LOOKS: usize = 3;
 
 /// Copies in a row until the program stood still while one was made: it goes on where it has got another CPU.
 const COPIES: usize = 3;
@@ -289,9 +292,16 @@ impl<M: Memory> FastReader<M> {
         };
         let is_first = tasks.ids == 0;
         let mut look = self.gather(tasks, tables, &place, threads, now_us)?;
-        if look.new > MANY_NEW && look.new * 2 > look.met.len() {
-            // Most of it was read piece by piece, and what lives for milliseconds was gone before its turn came. Now it
-            // can be copied in one go.
+        for _ in 1..LOOKS {
+            // Where most of it was read piece by piece, what lives for milliseconds was gone before its turn came.
+            let many_new = look.new > MANY_NEW && look.new * 2 > look.met.len();
+            if !many_new {
+                self.see_who_stayed(tasks, &mut look, threads)?;
+                if Family::new(&look.found).is_whole_everywhere() {
+                    break;
+                }
+            }
+            // Now it can be copied in one go.
             if is_first {
                 *begin_us = self.epoch.elapsed().as_micros() as u64;
             }
@@ -300,13 +310,13 @@ impl<M: Memory> FastReader<M> {
         self.see_who_stayed(tasks, &mut look, threads)?;
         stacks.cut |= look.met.len() > MOST_TASKS;
         stacks.looked += look.met.len() as u64;
+        compose::compose(tasks, &look.found, &mut look.changing, stacks);
         stacks.changing += look.changing.len() as u64;
-        compose::compose(tasks, &look.found, &look.changing, stacks);
         Ok(())
     }
 
-    /// Finds out which of the tasks that wait for those that were read late are still as they were read: only then they
-    /// were there together.
+    /// Finds out which of the tasks near those that were read late are still as they were read: only then they were there
+    /// together.
     fn see_who_stayed(
         &mut self,
         tasks: &Tasks,
@@ -320,7 +330,7 @@ impl<M: Memory> FastReader<M> {
             look.found.iter_mut().for_each(|found| found.turn = 0);
             return Ok(());
         }
-        for at in compose::parents_of_late(&look.found) {
+        for at in Family::new(&look.found).near_late() {
             if let Some(found) = look.found.get_mut(at) {
                 found.stayed = tasks.awaits.are_same(&self.memory, found.pieces.clone());
             }
@@ -635,6 +645,7 @@ impl<M: Memory> FastReader<M> {
                 tasks.coro = Some(at);
                 found.coro = layout::word(bytes, at)?;
                 found.name = layout::word(bytes, at + 8)?;
+                found.awaited_by = self.waiters(&mut tasks.awaits, address);
             }
         }
         let mut walk = super::awaits::Walk {
