@@ -45,7 +45,7 @@ impl Exporter for Speedscope {
             // speedscope refuses a file without a profile.
             sections.push(Section {
                 name: "no samples".to_string(),
-                start_us: 0,
+                start: 0,
                 samples: Vec::new(),
                 paths: std::rc::Rc::default(),
             });
