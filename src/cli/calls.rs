@@ -31,13 +31,14 @@ const ATTEMPTS: usize = 3;
 /// Count every call of up to four functions while they run: calls, calls a second, durations (min, p50, p90, p99, max and
 /// a histogram), and who calls them.
 ///
-/// A FUNCTION is module.qualname (app.views.View.get), a pattern over that ('app.views.*.get'), or file.py:LINE, which means
-/// the innermost function with that line. Nothing in the process is changed: hardware watchpoints tell of each call. A call
+/// A FUNCTION is module.qualname (app.views.View.get), a pattern over that ('app.views.*.get'), the end of such a name
+/// where only one function has it (View.get), or file.py:LINE, which means the innermost function with that line. Nothing in the process is changed: hardware watchpoints tell of each call. A call
 /// takes some 10 to 20 microseconds longer meanwhile; where that would be more than a tenth of a thread's time, only windows
 /// at random moments are watched and the numbers are estimates. Generators and coroutines are counted when they are made.
 #[derive(Debug, Args)]
 pub struct CallsArgs {
-    /// Process id, then functions; functions only, with --name or a COMMAND
+    /// Process id, then functions (app.views.View.get, 'app.views.*', views.py:30, or the end of a name that only one
+    /// function has: View.get); functions only, with --name or a COMMAND
     #[arg(required = true, value_name = "PID|FUNCTION")]
     words: Vec<String>,
     /// The one Python process that has this in its command line

@@ -307,7 +307,7 @@ pub struct NoMatch {
 impl Functions {
     /// The functions that `word` means: `module.qualname`, a glob over that, or `file.py:line`. At most `most`.
     pub fn select(&self, word: &str, most: usize) -> Result<Vec<&CodeObject>, NoMatch> {
-        let found = match word.rsplit_once(':') {
+        let mut found = match word.rsplit_once(':') {
             Some((file, line)) if !line.is_empty() && line.bytes().all(|b| b.is_ascii_digit()) => {
                 self.at_line(file, line.parse().unwrap_or(u32::MAX))
             }
@@ -316,6 +316,20 @@ impl Functions {
                 .filter(|code| glob::matches(word, &code.full_name()))
                 .collect(),
         };
+        // The end of a name that only one function has: `View.get`, `get`.
+        if found.is_empty() {
+            let ends = self.callable().filter(|code| {
+                let full = code.full_name();
+                full.strip_suffix(word)
+                    .is_some_and(|before| before.ends_with('.') && !word.is_empty())
+            });
+            let ends: Vec<&CodeObject> = ends.collect();
+            let mut full: Vec<String> = ends.iter().map(|code| code.full_name()).collect();
+            full.dedup();
+            if full.len() == 1 {
+                found = ends;
+            }
+        }
         let names = |codes: &[&CodeObject]| {
             let mut names: Vec<String> = codes.iter().map(|code| shown(code)).collect();
             names.sort();
@@ -438,6 +452,7 @@ mod tests {
     fn names_globs_and_lines_select() {
         assert_eq!(selected("app.web.get"), Ok(vec!["app.web.get".into()]));
         assert_eq!(selected("*.View.*"), Ok(vec!["app.web.View.get".into()]));
+        assert_eq!(selected("View.get"), Ok(vec!["app.web.View.get".into()]));
         let inner = "app.web.get.<locals>.inner".to_string();
         assert_eq!(selected("web.py:13"), Ok(vec![inner.clone()]));
         assert_eq!(selected("app/web.py:11"), Ok(vec!["app.web.get".into()]));
