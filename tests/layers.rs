@@ -229,6 +229,26 @@ fn only_main_prints_to_stdout_or_ends_the_process() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// musl, which the wheels are built with, declares these and lets them fail with ENOSYS (src/sched/sched_*.c): the
+/// build succeeds, and only a user of the wheel would see what is missing.
+#[test]
+fn no_function_is_called_that_musl_only_declares() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        for name in [
+            "libc::sched_getscheduler",
+            "libc::sched_setscheduler",
+            "libc::sched_getparam",
+            "libc::sched_setparam",
+        ] {
+            if source.code.contains(name) {
+                wrong.push(format!("{} calls {name}", source.path));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn every_file_says_what_it_answers_and_is_not_too_long() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

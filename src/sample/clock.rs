@@ -184,9 +184,10 @@ enum Turn {
 /// threads. Else a short slice: from Linux 6.12 on, a task with a shorter slice preempts one with a longer slice when it
 /// wakes (kernel/sched/fair.c, PREEMPT_SHORT); earlier kernels ignore the slice.
 fn ask_for_turns(first: bool) -> Turn {
-    // SAFETY: both calls only tell how the calling thread (0) is scheduled.
+    // SAFETY: both calls only tell how the calling thread (0) is scheduled. The kernel is asked itself: musl has a
+    // sched_getscheduler() that always fails.
     let arranged = unsafe {
-        libc::sched_getscheduler(0) != libc::SCHED_OTHER
+        libc::syscall(libc::SYS_sched_getscheduler, 0) != libc::c_long::from(libc::SCHED_OTHER)
             || libc::getpriority(libc::PRIO_PROCESS, 0) != 0
     };
     if arranged {

@@ -393,8 +393,14 @@ fn errno() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }
 
+/// As ptrace(2) is declared in the C library that is built for.
+#[cfg(target_env = "gnu")]
+type Request = libc::c_uint;
+#[cfg(not(target_env = "gnu"))]
+type Request = libc::c_int;
+
 /// A request whose last argument is a number, and which reads and writes no memory of ours.
-fn request(request: libc::c_uint, tid: i32, data: i32) -> io::Result<()> {
+fn request(request: Request, tid: i32, data: i32) -> io::Result<()> {
     let nothing = std::ptr::null_mut::<libc::c_void>();
     // SAFETY: only called with SEIZE, INTERRUPT, CONT and DETACH (ptrace(2)): their address argument is ignored
     // and their data argument is a number, so no memory of ours is touched.
