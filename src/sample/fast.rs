@@ -144,6 +144,8 @@ pub struct FastReader<M: Memory = Live> {
     retried: u64,
     /// Copies made for the sample so far.
     copies: u32,
+    /// Whether there were stacks with more frames than are followed.
+    too_deep: bool,
 }
 
 impl FastReader<Live> {
@@ -276,6 +278,7 @@ impl<M: Memory> FastReader<M> {
             relisted_us: None,
             retried: 0,
             copies: 0,
+            too_deep: false,
         }
     }
 
@@ -393,6 +396,13 @@ impl<M: Memory> StackReader for FastReader<M> {
     }
 
     fn caveat(&self) -> Option<String> {
+        if self.too_deep {
+            return Some(format!(
+                "process {} had stacks of more than {} frames, which are not read: their time is missing",
+                self.pid,
+                thread::DEEPEST
+            ));
+        }
         let why = self.why_approximate?;
         (why == CLOSED_CPUS).then(|| {
             format!(
