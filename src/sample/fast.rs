@@ -322,10 +322,17 @@ impl<M: Memory> FastReader<M> {
             Err(Fault::Denied) => return Err(access::refused(self.pid)),
             _ => ErrorKind::Failed,
         };
+        let why = match self.too_deep {
+            true => format!(
+                "its stack has more than {} frames, which are not read",
+                thread::DEEPEST
+            ),
+            false => "its Python has no readable stack (still starting?)".to_string(),
+        };
         Err(Error::new(
             kind,
             format!("cannot read process {}", self.pid),
-            "its Python has no readable stack (still starting?)",
+            why,
         ))
     }
 }
