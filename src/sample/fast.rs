@@ -154,6 +154,8 @@ pub struct FastReader<M: Memory = Live> {
     /// The version that is read, and those of other Pythons in the process, which are not.
     python: Version,
     others: Vec<Version>,
+    /// Whether there were stacks with more frames than are followed.
+    too_deep: bool,
 }
 
 impl FastReader<Live> {
@@ -290,6 +292,7 @@ impl<M: Memory> FastReader<M> {
             copies: 0,
             python: runtime.version.clone(),
             others: runtime.others.clone(),
+            too_deep: false,
         }
     }
 
@@ -339,10 +342,17 @@ impl<M: Memory> FastReader<M> {
             Err(Fault::Denied) => return Err(access::refused(self.pid)),
             _ => ErrorKind::Failed,
         };
+        let why = match self.too_deep {
+            true => format!(
+                "its stack has more than {} frames, which are not read",
+                thread::DEEPEST
+            ),
+            false => "its Python has no readable stack (still starting?)".to_string(),
+        };
         Err(Error::new(
             kind,
             format!("cannot read process {}", self.pid),
-            "its Python has no readable stack (still starting?)",
+            why,
         ))
     }
 }
@@ -423,13 +433,19 @@ impl<M: Memory> StackReader for FastReader<M> {
         let approximate = closed.map(|why| {
             format!("stacks are approximate: {why}, so process {pid} goes on while it is read")
         });
+        let deep = self.too_deep.then(|| {
+            format!(
+                "process {pid} had stacks of more than {} frames, which are not read: their time is missing",
+                thread::DEEPEST
+            )
+        });
         let others = self.others.iter().map(|other| {
             format!(
                 "process {pid} runs a second Python in it: {other} is not read, only {} is",
                 self.python
             )
         });
-        approximate.into_iter().chain(others).collect()
+        deep.into_iter().chain(approximate).chain(others).collect()
     }
 
     fn take_retried(&mut self) -> u64 {

@@ -186,3 +186,8 @@ pub struct SampleOptions {
     /// Keep no timeline: memory does not grow with time.
     pub no_timeline: bool,
 }
+
+/// The depth from which on calls are new, where a recording has room for it; deeper ones are not counted.
+fn countable(depth: usize) -> Option<u16> {
+    u16::try_from(depth).ok().filter(|depth| *depth < u16::MAX)
+}

@@ -8,6 +8,7 @@ mod assemble;
 mod counting;
 mod family;
 mod progress;
+mod unseen;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -19,6 +20,7 @@ use rustc_hash::FxHashMap;
 use assemble::assemble;
 use family::Family;
 pub use progress::Progress;
+use unseen::Unseen;
 
 use super::choose::{self, Opened, Patience};
 use super::clock::Clock;
@@ -237,7 +239,7 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
                 if !process::is_alive(pid) {
                     break;
                 }
-                sampler.give_up(1);
+                sampler.give_up(clock.periods(began.elapsed()).max(1));
                 faults_in_a_row += 1;
                 // A debugger or another profiler may hold the target for a moment; that passes.
                 let forbidden = |error: Error| error.kind() == ErrorKind::NotPermitted;
@@ -331,6 +333,7 @@ struct ProcessSampler<'a> {
     comings: Comings,
     tasks: TaskStacks,
     timelines: Timelines,
+    unseen: Unseen,
     last_us: u64,
     generation: u64,
     remarks: Remarks,
@@ -375,6 +378,7 @@ impl<'a> ProcessSampler<'a> {
             comings: Comings::default(),
             tasks: TaskStacks::default(),
             timelines: Timelines::default(),
+            unseen: Unseen::default(),
             last_us: shared.now_us(),
             generation: 0,
             remarks: Remarks::default(),
@@ -411,9 +415,12 @@ impl<'a> ProcessSampler<'a> {
 
     /// Notes what is worth telling of the threads' states.
     fn note_states(&mut self) {
-        let end_us = self.last_us.min(self.shared.now_us());
+        let now_us = self.shared.now_us();
+        self.unseen.gap(self.last_us, now_us);
+        let end_us = self.last_us.min(now_us);
         let duration_us = end_us.saturating_sub(self.part.opened_us);
         let mut notes = self.remarks.notes(&self.part.recorder.profile, duration_us);
+        notes.extend(self.unseen.note(now_us.saturating_sub(self.part.opened_us)));
         if self.shared.options.subprocesses {
             for note in &mut notes {
                 *note = format!("process {}: {note}", self.pid);
@@ -502,6 +509,7 @@ impl<'a> ProcessSampler<'a> {
         }
         self.slots = slots;
         self.stacks = stacks;
+        self.unseen.gap(self.last_us, now_us);
         self.last_us = until_us;
         Ok(())
     }
@@ -537,6 +545,7 @@ impl<'a> ProcessSampler<'a> {
                 }
                 *slot = self.new_slot(thread, now_us);
             }
+            self.unseen.stack(thread.frames.len());
             looked.threads += usize::from(slot.generation != self.generation);
             slot.generation = self.generation;
             slot.rests = !blocking && slot.may_rest(thread);

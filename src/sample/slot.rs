@@ -185,7 +185,7 @@ impl Slot {
             count: 1,
             wall_us,
             cpu_us: if task.is_some() { 0 } else { cpu_us },
-            fresh_from: fresh.map(|depth| u16::try_from(depth).unwrap_or(u16::MAX - 1)),
+            fresh_from: fresh.and_then(super::countable),
             state: kept,
         });
         let moved = self.stack != Some(stack) || all_fresh.is_some();

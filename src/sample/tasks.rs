@@ -306,7 +306,7 @@ impl Timelines {
             count: 1,
             wall_us: moment.now_us.saturating_sub(timeline.last_us),
             cpu_us: spent.map_or(0, |spent| spent.cpu_us),
-            fresh_from: fresh.map(|depth| u16::try_from(depth).unwrap_or(u16::MAX - 1)),
+            fresh_from: fresh.and_then(super::countable),
             state: spent.map_or_else(|| waiting(task.has_time()), |spent| spent.state),
         });
         timeline.last_us = moment.now_us;

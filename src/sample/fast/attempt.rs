@@ -180,8 +180,14 @@ impl<M: Memory> FastReader<M> {
         // Whoever runs in the middle of the copy, however briefly, may leave no other trace: not on the CPU's number, and
         // hardly on the clock.
         let proves = self.stillness == Stillness::SameCpu && holder_ident.is_some();
-        let pauses = proves.then(cpu::pauses);
+        let mut pauses = proves.then(cpu::pauses);
         self.window.fill(&self.memory).map_err(fault)?;
+        let lasting = proves && self.window.has_lasting();
+        if lasting {
+            // Too much for one instant: the outer frames of a deep stack are compared after the rest.
+            pauses = Some(cpu::pauses());
+            self.window.fill_changing(&self.memory).map_err(fault)?;
+        }
         self.retried += u64::from(self.copies > 0);
         self.copies += 1;
         let copied_at_once = pauses.is_some_and(|pauses| pauses == cpu::pauses());
@@ -213,6 +219,10 @@ impl<M: Memory> FastReader<M> {
                 self.planned = None;
             }
         }
+        if lasting && !copied_at_once {
+            // To decode a deep stack takes longer than to copy it again.
+            return Ok(Attempt::Interrupted);
+        }
         let (result, beside) = self.decode(domain, tables, stacks, now_us)?;
         if result != Attempt::Done {
             return Ok(result);
@@ -223,7 +233,7 @@ impl<M: Memory> FastReader<M> {
             } else {
                 copied_at_once
             };
-            if !stood_still {
+            if !stood_still || (lasting && !self.window.lasts(&self.memory)) {
                 return Ok(Attempt::Interrupted);
             }
         }
@@ -420,6 +430,10 @@ impl<M: Memory> FastReader<M> {
                 }
                 Walk::Stale => return Ok((Attempt::Stale, any_late)),
                 Walk::Broken => return Ok((Attempt::Unfinished, any_late)),
+                Walk::TooDeep => {
+                    self.too_deep = true;
+                    return Ok((Attempt::Unfinished, any_late));
+                }
             }
             self.version += 1;
             stack.version = self.version;

@@ -48,7 +48,7 @@ const OLD_IN_A_ROW: usize = 64;
 const MANY_NEW: usize = 50;
 
 /// Looks in a row until no chain consists of parts that may not have been there together.
-const LOOKS: usize = 3;
+const LOOKS: usize = 2;
 
 /// Copies in a row until the program stood still while one was made: it goes on where it has got another CPU.
 const COPIES: usize = 3;

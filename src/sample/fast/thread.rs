@@ -8,7 +8,7 @@ use crate::layout::{self, CurrentFrame, DataStackOffsets, Instruction, Offsets, 
 use crate::target::memory::Memory;
 
 /// Longest chain of frames that is followed; Python's own limit is 1,000 unless raised.
-const DEEPEST: usize = 1 << 17;
+pub const DEEPEST: usize = 1 << 17;
 
 /// Most chunks of one data stack (16 KiB each or more).
 const MOST_CHUNKS: usize = 8192;
@@ -124,6 +124,8 @@ pub enum Walk {
     Stale,
     /// Not a stack.
     Broken,
+    /// More frames than are followed.
+    TooDeep,
 }
 
 /// Bytes of a thread state that are copied.
@@ -192,7 +194,7 @@ impl Thread {
         }
         if let Some((newest, older)) = self.chunks.split_last() {
             for chunk in older {
-                window.want(chunk.address, chunk.used);
+                window.want_lasting(chunk.address, chunk.used);
             }
             let end = self
                 .planned_end
@@ -388,6 +390,9 @@ impl Thread {
         self.replan |= self.loose.len() > known;
         // A chain that never ends, or one that does not pass through the frame that all stacks have in common:
         // no stack.
+        if address != 0 && address != milestone {
+            return Walk::TooDeep;
+        }
         if address != 0 || (bottom.is_some() && !rooted && !only_shims) {
             return Walk::Broken;
         }

@@ -12,6 +12,9 @@ const MERGE_GAP: usize = 4095;
 /// Most bytes that one sample copies; 20,000 frames are 4 MB.
 const MOST_BYTES: usize = 64 << 20;
 
+/// Less than that is copied at one instant like everything else, even if it lasts.
+const LEAST_LASTING: usize = 256 << 10;
+
 /// Addresses that a program can have: not the first page, and 57 bits at most (x86-64 with five levels).
 const LOWEST: usize = 4096;
 const HIGHEST: usize = 1 << 57;
@@ -19,7 +22,10 @@ const HIGHEST: usize = 1 << 57;
 /// Ranges of the target's memory and a copy of them.
 #[derive(Debug, Default)]
 pub struct Window {
-    wanted: Vec<Range>,
+    /// With whether it is expected to stay as it is from sample to sample.
+    wanted: Vec<(Range, bool)>,
+    /// Which of `ranges` are so, and large.
+    lasting: Vec<usize>,
     /// Merged, by rising address, then the extras and the tail in the order of their adding.
     ranges: Vec<Range>,
     /// Where each of `ranges` starts in `buffer`; as many.
@@ -39,28 +45,54 @@ impl Window {
 
     /// Wants `length` bytes at `address`; nonsense is left out.
     pub fn want(&mut self, address: u64, length: u64) {
+        self.add(address, length, false);
+    }
+
+    /// The same of what hardly ever changes, such as the outer frames of a deep stack: too much to be copied at one
+    /// instant, but enough when it is the same before and after the rest.
+    pub fn want_lasting(&mut self, address: u64, length: u64) {
+        self.add(address, length, true);
+    }
+
+    fn add(&mut self, address: u64, length: u64, lasts: bool) {
         let (Ok(address), Ok(length)) = (usize::try_from(address), usize::try_from(length)) else {
             return;
         };
         if address > LOWEST && address < HIGHEST && length > 0 && length <= MOST_BYTES {
-            self.wanted.push(Range { address, length });
+            self.wanted.push((Range { address, length }, lasts));
         }
     }
 
     /// Sorts and merges what is wanted, and adds `tail`, which is read after everything else.
     pub fn plan(&mut self, tail: impl IntoIterator<Item = Range>) {
-        self.wanted.sort_unstable_by_key(|range| range.address);
+        self.wanted.sort_unstable_by_key(|(range, _)| range.address);
         self.ranges.clear();
-        for range in &self.wanted {
+        self.lasting.clear();
+        let mut last_lasts = false;
+        for (range, lasts) in &self.wanted {
+            let gap = if *lasts == last_lasts {
+                MERGE_GAP + 1
+            } else {
+                0
+            };
             if let Some(last) = self.ranges.last_mut()
-                && range.address <= last.address + last.length + MERGE_GAP
+                && range.address < last.address + last.length + gap
             {
                 let end = (range.address + range.length).max(last.address + last.length);
                 last.length = end - last.address;
                 continue;
             }
+            if *lasts {
+                self.lasting.push(self.ranges.len());
+            }
+            last_lasts = *lasts;
             self.ranges.push(*range);
         }
+        let large = |at: &usize| {
+            let range = self.ranges.get(*at);
+            range.is_some_and(|range| range.length >= LEAST_LASTING)
+        };
+        self.lasting.retain(large);
         self.sorted = self.ranges.len();
         self.tail.clear();
         self.tail.extend(tail);
@@ -112,6 +144,46 @@ impl Window {
             }
         }
         Ok(false)
+    }
+
+    /// Whether much of it is expected to stay as it is.
+    pub fn has_lasting(&self) -> bool {
+        !self.lasting.is_empty()
+    }
+
+    /// Copies once more what is not expected to stay.
+    pub fn fill_changing(&mut self, memory: &impl Memory) -> Result<(), Unreadable> {
+        let mut from = 0;
+        let ends = self.lasting.iter().copied().chain([self.ranges.len()]);
+        for end in ends {
+            let ranges = self.ranges.get(from..end).unwrap_or_default();
+            let length: usize = ranges.iter().map(|range| range.length).sum();
+            let start = self.starts.get(from).copied().unwrap_or(0);
+            if let Some(part) = self.buffer.get_mut(start..start + length)
+                && length > 0
+            {
+                match memory.read_ranges(ranges, part) {
+                    Ok(read) if read == length => {}
+                    Ok(_) | Err(Unreadable::Nowhere) => part.fill(0),
+                    Err(error) => return Err(error),
+                }
+            }
+            from = end + 1;
+        }
+        Ok(())
+    }
+
+    /// Whether what was expected to stay is still as it was copied.
+    pub fn lasts(&self, memory: &impl Memory) -> bool {
+        let mut now = Vec::new();
+        self.lasting.iter().all(|at| {
+            let place = self.ranges.get(*at).zip(self.starts.get(*at));
+            place.is_some_and(|(range, start)| {
+                now.resize(range.length, 0);
+                memory.read(range.address as u64, &mut now).is_ok()
+                    && self.buffer.get(*start..start + range.length) == Some(now.as_slice())
+            })
+        })
     }
 
     /// What [`Window::fill`] copies.
@@ -218,6 +290,35 @@ mod tests {
         assert_eq!(window.get(u64::MAX, 1, &mut hint), None);
         assert_eq!(window.tail(0), &[1, 2]);
         assert!(window.tail(1).is_empty());
+        window.clear();
+        let large = vec![7u8; 2 * LEAST_LASTING];
+        let at = large.as_ptr() as u64;
+        window.want(at, 100);
+        window.want_lasting(at + 100, LEAST_LASTING as u64);
+        window.want(at + 100 + LEAST_LASTING as u64, 100);
+        window.plan([Range {
+            address: base as usize + 1,
+            length: 2,
+        }]);
+        assert!(window.has_lasting());
+        window.fill(&me).expect("read");
+        window.buffer.fill(0);
+        window.fill_changing(&me).expect("read");
+        assert!(!window.lasts(&me), "it was not copied");
+        assert_eq!(window.get(at, 1, &mut hint), Some(&[7][..]));
+        assert_eq!(window.get(at + 100, 1, &mut hint), Some(&[0][..]));
+        let after = at + 100 + LEAST_LASTING as u64;
+        assert_eq!(window.get(after, 1, &mut hint), Some(&[7][..]));
+        assert_eq!(window.tail(0), &[1, 2]);
+        window.fill(&me).expect("read");
+        assert!(window.lasts(&me));
+        window.clear();
+        window.want(base, 116);
+        window.want(base + 5000, 10);
+        window.plan([Range {
+            address: base as usize + 1,
+            length: 2,
+        }]);
         let extra = Range {
             address: base as usize + 8000,
             length: 8,

@@ -1,0 +1,71 @@
+//! How long a process went without a sample: what happened then is not known, and a table must not look as if it were.
+
+/// Shorter gaps are what a busy machine makes.
+const SHORTEST_US: u64 = 100_000;
+
+/// Share of the duration without a sample that needs a word.
+const WORTH_TELLING: f64 = 0.05;
+
+/// Frames of a stack that takes long to read.
+const DEEP: usize = 5000;
+
+/// The time of all gaps.
+#[derive(Debug, Default)]
+pub struct Unseen {
+    us: u64,
+    deepest: usize,
+}
+
+impl Unseen {
+    /// Counts the time from the end of the last sample to the next one, or to the end.
+    pub fn gap(&mut self, last_us: u64, now_us: u64) {
+        let gap_us = now_us.saturating_sub(last_us);
+        if gap_us >= SHORTEST_US {
+            self.us += gap_us;
+        }
+    }
+
+    /// Notes how deep a stack was.
+    pub fn stack(&mut self, frames: usize) {
+        self.deepest = self.deepest.max(frames);
+    }
+
+    /// What is worth telling of it.
+    pub fn note(&self, duration_us: u64) -> Option<String> {
+        if (self.us as f64) < WORTH_TELLING * duration_us as f64 || self.us == 0 {
+            return None;
+        }
+        let why = match self.deepest >= DEEP {
+            true => format!(
+                " (stacks were up to {} frames deep, which takes long to read)",
+                self.deepest
+            ),
+            false => String::new(),
+        };
+        Some(format!(
+            "there was no sample for {:.2} s of {:.2} s{why}: that time went to the samples after it, and at the end to none",
+            self.us as f64 / 1e6,
+            duration_us as f64 / 1e6
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_gaps_are_told() {
+        let mut unseen = Unseen::default();
+        unseen.gap(1000, 90_000);
+        unseen.gap(90_000, 80_000);
+        assert_eq!(unseen.note(100_000), None);
+        unseen.gap(100_000, 600_000);
+        unseen.stack(50_000);
+        assert_eq!(unseen.note(20_000_000), None);
+        let note = unseen.note(2_000_000).expect("a note");
+        assert!(
+            note.starts_with("there was no sample for 0.50 s of 2.00 s (stacks were up to 50000")
+        );
+    }
+}
