@@ -58,7 +58,7 @@ fn contention(profile: &Profile, duration_us: u64, gils: usize) -> Vec<String> {
         };
         let held = match gils {
             0 | 1 => "the GIL was".to_string(),
-            several => format!("the {several} GILs of as many interpreters were"),
+            several => format!("the {several} GILs were"),
         };
         notes.push(format!(
             "{held} held {} % of the time; {threads} waited for it, {} % of their time",
@@ -102,7 +102,8 @@ impl Remarks {
         let mut notes = contention(profile, duration_us, self.gils.len());
         if self.gils.len() > 1 {
             notes.push(format!(
-                "{} interpreters have a GIL each: the time for which a GIL was held is that of all of them, added up",
+                "interpreters have GILs of their own, {} in all: the time for which a GIL was held is that of all of \
+                 them, added up",
                 self.gils.len()
             ));
         }

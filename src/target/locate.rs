@@ -193,13 +193,8 @@ fn library_info(pid: Pid, region: &Region) -> Result<BinaryInfo, String> {
         format!("/proc/{pid}/map_files/{:x}-{:x}", region.start, region.end),
     ];
     let parse = |path: &String| parse_binary(path.as_ref(), region.start, region.size());
-    let mut outcomes = paths.iter().map(parse);
-    let (by_path, by_mapping) = (outcomes.next(), outcomes.find_map(Result::ok));
-    match (by_path, by_mapping) {
-        (Some(Ok(info)), _) | (_, Some(info)) => Ok(info),
-        (Some(Err(error)), None) => Err(error.to_string()),
-        (None, None) => Err("its libpython cannot be read".to_string()),
-    }
+    let found = paths.iter().find_map(|path| parse(path).ok());
+    found.ok_or_else(|| format!("{} cannot be read", printable(&region.name)))
 }
 
 /// A mapped file whose name is no UTF-8: py-spy's reader takes no process that has one.

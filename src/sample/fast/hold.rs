@@ -148,7 +148,17 @@ impl<M: Memory> FastReader<M> {
     fn resolve(&mut self, stacks: &ThreadStacks) -> Vec<(u64, Tid)> {
         let mut known = Vec::new();
         for (thread, stack) in self.threads.iter().zip(&stacks.threads) {
-            let inner = i32::try_from(stack.os_id).ok().filter(|inner| *inner > 0);
+            // The state may be another thread's than its ident says.
+            let os_id = match thread.user {
+                Some(user) if user == thread.ident => stack.os_id,
+                Some(user) => {
+                    let mut stacks = stacks.threads.iter();
+                    let own = stacks.find(|stack| stack.python_id == user);
+                    own.map_or(0, |own| own.os_id)
+                }
+                None => 0,
+            };
+            let inner = i32::try_from(os_id).ok().filter(|inner| *inner > 0);
             if let Some(tid) = inner.and_then(|inner| self.os_threads.resolve(inner)) {
                 known.push((thread.address, tid));
             }

@@ -148,6 +148,8 @@ impl<M: Memory> FastReader<M> {
             return;
         }
         self.users_searched_us = Some(now_us);
+        // Of those that are to be stopped, other threads may be meant now.
+        self.tids = None;
         let regions = maps::regions(self.pid).unwrap_or_default();
         let by_cframe = self
             .threads

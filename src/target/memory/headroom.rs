@@ -136,7 +136,7 @@ mod tests {
             "::",
             "0::/../../etc",
         ] {
-            let _ = left_in(line);
+            let _ = left_in(line.as_bytes());
         }
         assert!(here().memory > 0);
     }
