@@ -250,7 +250,7 @@ fn apart() -> ExportOptions {
     };
     ExportOptions {
         filter,
-        strip_dirs: false,
+        ..ExportOptions::default()
     }
 }
 
@@ -565,8 +565,8 @@ fn differential_flame_graphs_show_what_changed() {
     for normalise in [false, true] {
         let mut out = Vec::new();
         let options = DifferentialOptions {
-            export: ExportOptions::default(),
             normalise,
+            ..DifferentialOptions::default()
         };
         write_differential(&old, &new, &options, &mut out).expect("write");
         let texts = svg_texts(&String::from_utf8(out).expect("UTF-8"));

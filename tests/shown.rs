@@ -228,7 +228,10 @@ fn stacks_of_other_samplers_have_their_units() {
         fs::write(&path, content).expect("written");
         text(&path).to_string()
     };
-    let pyspy = put("pyspy.txt", "main;work 10\n 2\n");
+    let pyspy = put(
+        "pyspy.txt",
+        "main (a.py:9);work (a.py:3) 4\nmain (a.py:9);work (a.py:4) 6\n 2\n",
+    );
     let ran = biopsy(&["report", &pyspy]).ok();
     assert!(ran.stderr.contains("--period 10ms"), "{ran}");
     let ran = biopsy(&["report", &pyspy, "--period", "10ms"]).ok();
