@@ -277,7 +277,7 @@ fn stacks_of_other_samplers_have_their_units() {
 fn deep_stacks_make_bounded_files() {
     let _company = in_company();
     let folder = TempDir::new().expect("folder");
-    let depth = 20_000;
+    let depth = 20_000usize;
     let names: Vec<String> = (0..depth).map(|at| format!("f{at}")).collect();
     let rows: Vec<_> = (0..depth)
         .map(|at| {
