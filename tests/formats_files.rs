@@ -32,7 +32,7 @@ fn split(split: Split) -> ExportOptions {
             split,
             ..Filter::default()
         },
-        strip_dirs: false,
+        ..ExportOptions::default()
     }
 }
 

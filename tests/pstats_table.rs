@@ -303,6 +303,7 @@ fn table(stats: &CallStats, tables: &Tables, case: &Value) -> Option<String> {
             Some("print_callees") => View::Callees,
             _ => View::Stats,
         },
+        ..TableOptions::default()
     };
     let mut out = Vec::new();
     write_table(stats, tables, &options, &mut out).expect("written");

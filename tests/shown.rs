@@ -228,7 +228,10 @@ fn stacks_of_other_samplers_have_their_units() {
         fs::write(&path, content).expect("written");
         text(&path).to_string()
     };
-    let pyspy = put("pyspy.txt", "main;work 10\n 2\n");
+    let pyspy = put(
+        "pyspy.txt",
+        "main (a.py:9);work (a.py:3) 4\nmain (a.py:9);work (a.py:4) 6\n 2\n",
+    );
     let ran = biopsy(&["report", &pyspy]).ok();
     assert!(ran.stderr.contains("--period 10ms"), "{ran}");
     let ran = biopsy(&["report", &pyspy, "--period", "10ms"]).ok();
@@ -274,7 +277,7 @@ fn stacks_of_other_samplers_have_their_units() {
 fn deep_stacks_make_bounded_files() {
     let _company = in_company();
     let folder = TempDir::new().expect("folder");
-    let depth = 20_000;
+    let depth = 20_000usize;
     let names: Vec<String> = (0..depth).map(|at| format!("f{at}")).collect();
     let rows: Vec<_> = (0..depth)
         .map(|at| {
@@ -328,7 +331,7 @@ fn parts_of_a_profile_and_names_and_sources() {
         };
         let near = |found: Option<f64>, expected: f64| {
             assert!(
-                found.is_some_and(|found| (found - expected).abs() < 0.15),
+                found.is_some_and(|found| (found - expected).abs() < 0.4),
                 "{}: {found:?}, not {expected}",
                 python.version
             );

@@ -188,6 +188,9 @@ impl Outputs {
                 }
             }
         }
+        if profile.estimated.is_some() {
+            said.push("traced calls know no stacks: the part that is shown is estimated from who called whom".to_string());
+        }
         if shown.table.qualnames && !profile.tables.has_qualnames() {
             said.push(
                 "no qualified names are known (recordings of Python 3.11 and newer have them)"

@@ -9,8 +9,11 @@ use super::Loss;
 const MOST_ESTIMATED: u64 = 4_000_000;
 /// The same of stacks that were seen.
 const MOST_SEEN: u64 = 40_000_000;
-/// Pieces are not shorter than this.
+/// Pieces are not shorter than this, and stacks that are cut than two of them.
 const LEAST_DEPTH: u32 = 16;
+
+/// No stack is so deep.
+const MOST_DEPTH: u32 = u32::MAX / 4;
 
 /// What stands for outer frames that are left out.
 pub(super) const LEFT_OUT: &str = "[outer frames left out]";
@@ -26,10 +29,10 @@ impl Pieces {
     pub(super) fn of(depths: &[u32], estimated: bool) -> Pieces {
         let most = if estimated { MOST_ESTIMATED } else { MOST_SEEN };
         let frames = |piece: u32| -> u64 {
-            let lengths = depths.iter().map(|depth| u64::from(depth % piece) + 1);
-            lengths.sum()
+            let lengths = depths.iter().map(|&depth| length(depth, piece));
+            lengths.map(u64::from).sum()
         };
-        if frames(u32::MAX) <= most {
+        if frames(MOST_DEPTH) <= most {
             return Pieces { depth: None };
         }
         let mut piece = depths.iter().max().copied().unwrap_or(0).max(LEAST_DEPTH);
@@ -41,17 +44,25 @@ impl Pieces {
 
     /// How many frames are written of a stack whose innermost one has this depth, and whether that is not all.
     pub(super) fn shown(self, depth: u32) -> (usize, bool) {
-        match self.depth {
-            Some(piece) => (depth as usize % piece as usize + 1, depth >= piece),
-            None => (depth as usize + 1, false),
-        }
+        let length = length(depth, self.depth.unwrap_or(MOST_DEPTH));
+        (length as usize, length <= depth)
     }
 
     /// What is to be said of it.
     pub(super) fn loss(self) -> Option<Loss> {
         self.depth.map(|piece| {
-            format!("stacks deeper than {piece} frames are written in pieces, with their outer frames left out")
+            let whole = 2 * u64::from(piece);
+            format!("stacks deeper than {whole} frames are written in pieces, with their outer frames left out")
         })
+    }
+}
+
+/// Frames written of a stack of this depth (0-based): all of the first two pieces, else its own piece and the one before,
+/// so that no stack is short and those of one piece begin with the same frame.
+fn length(depth: u32, piece: u32) -> u32 {
+    match depth.checked_sub(piece) {
+        None => depth + 1,
+        Some(deeper) => piece + deeper % piece + 1,
     }
 }
 
@@ -73,8 +84,11 @@ mod tests {
         );
         assert_eq!(pieces.shown(7), (8, false));
         assert!(pieces.shown(19_999).1 && pieces.loss().is_some());
+        assert!(pieces.shown(19_999).0 > 100);
         // A crowd of stacks is written, however short the pieces.
         let crowd = vec![1000; 1_000_000];
-        assert_eq!(Pieces::of(&crowd, true).shown(16), (1, true));
+        let pieces = Pieces::of(&crowd, true);
+        assert_eq!(pieces.shown(31), (32, false));
+        assert_eq!(pieces.shown(1000), (25, true));
     }
 }

@@ -90,6 +90,8 @@ pub struct Outcome {
 #[derive(Clone)]
 struct Shared {
     options: SampleOptions,
+    /// The folder in which a program was started.
+    started_in: Option<std::path::PathBuf>,
     stop: Arc<AtomicBool>,
     progress: Arc<Progress>,
     epoch: Instant,
@@ -157,6 +159,7 @@ pub fn record(
 ) -> Result<Outcome> {
     let shared = Shared {
         options: options.clone(),
+        started_in: sources::own_folder(matches!(root, Root::Started(_))),
         stop,
         progress,
         epoch: Instant::now(),
@@ -210,7 +213,7 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
     shared.progress.processes.fetch_add(1, Ordering::Relaxed);
     let mut sampler = ProcessSampler::new(pid, opened, shared);
     sampler.start_watching();
-    let folders = sources::folders(pid);
+    let folders = sources::folders(pid, shared.started_in.clone());
     let options = &shared.options;
     let brief = !(options.tasks || options.blocking || options.native);
     let mut clock = Clock::new(options.rate, brief);

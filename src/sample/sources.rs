@@ -19,14 +19,19 @@ const MOST_FILES: usize = 20_000;
 const MOST_BYTES: u64 = 16 << 20;
 const MOST_BYTES_OF_ALL: u64 = 256 << 20;
 
+/// Our own folder, which is that of a program that we `started`: it may have left it before we look.
+pub fn own_folder(started: bool) -> Option<PathBuf> {
+    std::env::current_dir().ok().filter(|_| started)
+}
+
 /// Folders that relative names may be meant from, the likelier first.
-pub fn folders(pid: Pid) -> Vec<PathBuf> {
+pub fn folders(pid: Pid, started_in: Option<PathBuf>) -> Vec<PathBuf> {
     let present = fs::read_link(format!("/proc/{pid}/cwd")).ok();
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     let mut words = environment.split(|byte| *byte == 0);
     let told = words.find_map(|word| word.strip_prefix(b"PWD="));
     let told = told.map(|path| PathBuf::from(std::ffi::OsStr::from_bytes(path)));
-    let mut folders: Vec<PathBuf> = present.into_iter().chain(told).collect();
+    let mut folders: Vec<PathBuf> = started_in.into_iter().chain(present).chain(told).collect();
     folders.retain(|folder| folder.is_absolute());
     folders.dedup();
     folders

@@ -57,6 +57,7 @@ pub fn rich() -> Profile {
         has_cpu_time: true,
         has_states: false,
         reader: "fast: 3.11".to_string(),
+        ..Meta::default()
     };
     for (pid, parent) in [(4711, 1), (4712, 4711)] {
         profile.processes.push(ProcessInfo {

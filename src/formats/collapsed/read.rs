@@ -1,7 +1,7 @@
 //! Reads collapsed stacks of all writers, a line each: frames, outermost first, and a number.
 //!
 //! ```text
-//! main (app.py:9);work (app/jobs.py:12) 7             biopsy, py-spy; py-spy's line is the running one unless asked
+//! main (app.py:9);work (app/jobs.py:12) 7             biopsy (first lines), py-spy (running lines)
 //!  2                                                  py-spy, of a thread without Python frames
 //! P12;T0:34;/app/jobs.py:Jobs.work:12 5021            Austin: process, thread; file, function, running line
 //! tid:4566;<frozen runpy>:_run_code:87;jobs.py:work:5 431    profiling.sampling of Python 3.15
@@ -262,6 +262,8 @@ impl Reader {
         let thread = self.thread(place);
         self.only_austin &= matches!(place, Place::Austin(..));
         let frames = if frames.is_empty() { NO_STACK } else { frames };
+        // Whoever counts samples writes the running line behind a name; biopsy, which counts time, the first.
+        let are_first = self.period_ns.is_none();
         let tables = &mut self.profile.tables;
         let stack = frames.split(';').fold(None, |parent, text| {
             let frame = parse_frame(text, place == Place::Any);
@@ -272,7 +274,8 @@ impl Reader {
             let function = if builtin {
                 tables.function("~", 0, name, FunctionKind::Builtin)
             } else {
-                tables.function(file, frame.first_line, name, FunctionKind::Python)
+                let first_line = if are_first { frame.first_line } else { 0 };
+                tables.function(file, first_line, name, FunctionKind::Python)
             };
             let frame = tables.frame(function, frame.line);
             Some(tables.stack(parent, frame))
