@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::args::{CountingArgs, Form, RowArgs};
-use super::diff::MOST_REASONS;
 use super::input::{PauseArgs, Subject};
 use super::{json, put};
 use crate::cli::args::TargetArgs;
@@ -49,8 +48,8 @@ pub struct WatchArgs {
     pause: PauseArgs,
     #[command(flatten)]
     counting: CountingArgs,
-    /// At the end, tell for the types that grew in every step which path holds most of their new instances, and what
-    /// these keep alive
+    /// At the end, tell for the types that grew in every step which paths hold their new instances, and what these keep
+    /// alive
     #[arg(long, conflicts_with = "muppy")]
     why: bool,
     #[command(flatten)]
@@ -86,6 +85,7 @@ pub fn run(args: &WatchArgs, out: &mut dyn Write) -> Result<()> {
     screen.first(&first, source)?;
     let mut growing = Growing::from(&first);
     let mut before = first;
+    let mut latest_graph = None;
     let mut ended = None;
     while !stop.load(Ordering::SeqCst) && args.count.is_none_or(|count| growing.steps() < count) {
         let steps = u32::try_from(growing.steps() + 1).unwrap_or(u32::MAX);
@@ -96,10 +96,13 @@ pub fn run(args: &WatchArgs, out: &mut dyn Write) -> Result<()> {
             }
             break;
         }
-        let census = Subject::of_process(pid, &args.pause)
-            .and_then(|mut subject| subject.census(args.counting.counting()));
-        let census = match census {
-            Ok(census) => census,
+        // The reasons at the end are of the same moment as the numbers, and a process may end before the next one.
+        let taken = Subject::of_process(pid, &args.pause).and_then(|mut subject| {
+            let census = subject.census(args.counting.counting())?;
+            Ok((census, args.why.then(|| subject.graph(false)).transpose()?))
+        });
+        let (census, graph) = match taken {
+            Ok(taken) => taken,
             Err(error) => {
                 ended = Some(error);
                 break;
@@ -109,14 +112,11 @@ pub fn run(args: &WatchArgs, out: &mut dyn Write) -> Result<()> {
         growing.step(&census);
         screen.step(&growing, &census, &diff)?;
         before = census;
+        latest_graph = graph;
     }
     screen.end(&growing)?;
-    if let Some(old) = first_graph.filter(|_| ended.is_none() && growing.steps() > 0) {
-        // The process may end just now: then there is nothing to look at any more.
-        match Subject::of_process(pid, &args.pause).and_then(|subject| subject.graph(false)) {
-            Ok(new) => screen.why(&growing, &old, &new)?,
-            Err(error) => ended = Some(error),
-        }
+    if let (Some(old), Some(new)) = (&first_graph, &latest_graph) {
+        screen.why(&growing, old, new)?;
     }
     match ended {
         None => Ok(()),
@@ -206,8 +206,9 @@ impl Screen<'_> {
     fn why(&mut self, growing: &Growing, old: &Graph, new: &Graph) -> Result<()> {
         let mut grown = growing.growths();
         grown.retain(|growth| self.rows.wants(&growth.name));
-        grown.truncate(MOST_REASONS);
-        let names = grown.iter().map(|growth| growth.name.as_str());
+        let all = self.rows.wants(why::ALL_TYPES);
+        let all = all.then_some(why::ALL_TYPES).into_iter();
+        let names = all.chain(grown.iter().map(|growth| growth.name.as_str()));
         let rows = why::reasons(Some(old), new, names);
         let text = if self.args.json {
             json::why(&rows)?
