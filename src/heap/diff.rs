@@ -217,6 +217,7 @@ mod tests {
 
     use super::*;
     use crate::heap::census::{Doubts, TypeCount};
+    use crate::heap::graph::testing::lists;
 
     fn census(counting: Counting, rows: &[(&str, u64, u64)]) -> Census {
         let types = rows.iter().map(|&(name, objects, bytes)| TypeCount {
@@ -285,5 +286,24 @@ mod tests {
         assert_eq!(signed(0, u64::MAX), i64::MAX);
         assert_eq!(signed(u64::MAX, 0), i64::MIN);
         assert_eq!(signed(u64::MAX, u64::MAX - 1), -1);
+    }
+
+    #[test]
+    fn objects_are_new_gone_or_there_still() {
+        let old = lists(&[vec![1, 2], vec![], vec![]], &[0]);
+        let mut new = lists(&[vec![1, 3], vec![], vec![], vec![]], &[0]);
+        new.sizes[1] += 24;
+        let identity = Identity::of(&old, &new).expect("one process");
+        let amount = |objects, bytes| Amount { objects, bytes };
+        assert_eq!(
+            fates(&old, &new, &identity),
+            [Fates {
+                name: "list".to_string(),
+                new: amount(2, 102 + 103),
+                gone: amount(1, 102),
+                survived: amount(2, 100 + 101 + 24),
+                grew: 24,
+            }]
+        );
     }
 }

@@ -170,12 +170,6 @@ impl SnapshotHead {
         }
     }
 
-    /// Whether `other` is a snapshot of the same process, as far as that is known.
-    pub fn is_same_process(&self, other: &SnapshotHead) -> bool {
-        let known = self.pid.is_some() && self.started.is_some();
-        known && (self.pid, self.started) == (other.pid, other.started)
-    }
-
     /// A summary of this process.
     fn census(&self, counting: Counting, types: Vec<TypeCount>, doubts: Doubts) -> Census {
         Census {
