@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use biopsy::error::{Error, ErrorKind};
 use biopsy::heap::census::Counting;
-use biopsy::heap::diff;
 use biopsy::heap::graph::{Label, Root};
 use biopsy::heap::store::{self, Reader};
 use rand::rngs::SmallRng;
@@ -61,13 +60,7 @@ fn read(data: &[u8]) -> (Result<(), Error>, usize) {
         let census = reader.census(Counting::Reachable).map(drop);
         let objects = reader.for_each_object(|_, _| Ok(()));
         let graph = reader.graph().map(drop);
-        let mut other = Reader::new(Cursor::new(data))?;
-        let fates = diff::objects(&mut reader, &mut other).map(drop);
-        let whole = census.and(objects).and(graph);
-        if whole.is_ok() && reader.head().pid.is_some() && reader.head().started.is_some() {
-            return fates;
-        }
-        whole
+        census.and(objects).and(graph)
     }));
     let most = PEAK.load(Ordering::Relaxed) - before;
     (result.expect("no panic"), most)
@@ -280,7 +273,7 @@ fn no_file_does_harm() {
     objects_one_by_one_take_little();
 }
 
-/// Objects are read, and compared, in memory that does not grow with their number.
+/// Objects are read in memory that does not grow with their number.
 fn objects_one_by_one_take_little() {
     let graph = graphs::users(60_000);
     assert!(graph.len() > 450_000);
@@ -289,10 +282,14 @@ fn objects_one_by_one_take_little() {
     drop(graph);
     let before = NOW.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
-    let mut old = Reader::new(Cursor::new(&data)).expect("opens");
-    let mut new = Reader::new(Cursor::new(&data)).expect("opens");
-    let fates = diff::objects(&mut old, &mut new).expect("one process");
-    assert!(fates.iter().map(|row| row.survived.objects).sum::<u64>() > 450_000);
+    let mut reader = Reader::new(Cursor::new(&data)).expect("opens");
+    let mut count = 0;
+    let counted = reader.for_each_object(|_, _| {
+        count += 1;
+        Ok(())
+    });
+    counted.expect("objects");
+    assert!(count > 450_000);
     let most = PEAK.load(Ordering::Relaxed) - before;
     assert!(most < 16 << 20, "{most} bytes");
 }

@@ -374,64 +374,6 @@ fn what_interpreters_say_of_themselves() {
 }
 
 #[test]
-fn objects_are_new_gone_or_there_still() {
-    let snapshot = |started: u64, objects: &[(u64, &str, u64)]| {
-        let mut builder = graphs::Builder::default();
-        let mut names: Vec<&str> = objects.iter().map(|(_, name, _)| *name).collect();
-        // Type ids differ from snapshot to snapshot.
-        names.dedup();
-        for (address, name, size) in objects {
-            let kind = builder.add_type(name, &[], Rest::Nothing);
-            builder.add(*address, kind, *size, Vec::new());
-        }
-        let head = SnapshotHead {
-            started: Some(started),
-            ..graphs::head()
-        };
-        let data = written(&head, &[], &builder.build());
-        Reader::new(Cursor::new(data)).expect("opens")
-    };
-    let before = [
-        (0x1000, "dict", 64),
-        (0x2000, "list", 56),
-        (0x3000, "str", 50),
-        (0x4000, "dict", 232),
-        (0x5000, "int", 28),
-    ];
-    let after = [
-        (0x0800, "int", 28),
-        (0x1000, "dict", 64),
-        (0x3000, "bytes", 50),
-        (0x4000, "dict", 360),
-        (0x5000, "int", 28),
-        (0x6000, "int", 32),
-    ];
-    let (mut old, mut new) = (snapshot(7, &before), snapshot(7, &after));
-    let mut fates = diff::objects(&mut old, &mut new).expect("one process");
-    fates.sort_by(|a, b| a.name.cmp(&b.name));
-    let amount = |amount: diff::Amount| (amount.objects, amount.bytes);
-    let found: Vec<_> = fates
-        .iter()
-        .map(|row| {
-            let (new, gone) = (amount(row.new), amount(row.gone));
-            (row.name.as_str(), new, gone, amount(row.survived))
-        })
-        .collect();
-    assert_eq!(
-        found,
-        [
-            ("bytes", (1, 50), (0, 0), (0, 0)),
-            ("dict", (1, 360), (1, 232), (1, 64)),
-            ("int", (2, 60), (0, 0), (1, 28)),
-            ("list", (0, 0), (1, 56), (0, 0)),
-            ("str", (0, 0), (1, 50), (0, 0)),
-        ]
-    );
-    let error = diff::objects(&mut old, &mut snapshot(8, &after)).expect_err("another process");
-    assert!(error.to_string().contains("one process"), "{error}");
-}
-
-#[test]
 fn differences_are_those_of_pympler() {
     let python = common::venv().map(|venv| venv.join("bin/python"));
     let code = "import json, sys\nfrom pympler import summary\n\

@@ -1,15 +1,14 @@
 //! What grew and what shrank between two heaps: by type from two summaries, as `pympler.summary.get_diff`
-//! has it, and object by object from two snapshots of one process.
+//! has it, and object by object from two graphs of one process.
 
 mod rules;
-
-use std::io::{Read, Seek};
 
 use rustc_hash::FxHashMap;
 
 pub use self::rules::{Actual, Broken, Rule, evaluate};
 use super::census::{Census, Counting};
-use super::store::{ObjectRow, Objects, Reader};
+use super::graph::{Graph, ObjectId};
+use super::identity::Identity;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A number of objects and their bytes.
@@ -136,61 +135,44 @@ pub fn censuses(old: &Census, new: &Census) -> Result<CensusDiff> {
 pub struct Fates {
     /// Name of the type.
     pub name: String,
-    /// In the new snapshot only. Among them are those that changed their size where they are.
+    /// In the new heap only.
     pub new: Amount,
-    /// In the old snapshot only. Among them are those that changed their size where they are.
+    /// In the old heap only.
     pub gone: Amount,
-    /// In both: address, type and size agree. It may be another object in the place of one that is gone.
+    /// In both, as far as [`Identity`] can tell; with the bytes of the new one.
     pub survived: Amount,
+    /// Bytes by which those that survived grew.
+    pub grew: i64,
 }
 
-/// Compares two snapshots of one process object by object, by merging them by address: in memory for one
-/// block of objects each. Rows by type name, no order. Fails when they are not known to be of one process, and
-/// for what reading them fails for.
-pub fn objects<R: Read + Seek, S: Read + Seek>(
-    old: &mut Reader<R>,
-    new: &mut Reader<S>,
-) -> Result<Vec<Fates>> {
-    if !old.head().is_same_process(new.head()) {
-        return Err(Error::new(
-            ErrorKind::Failed,
-            "cannot compare object by object",
-            "the snapshots are not known to be of one process",
-        )
-        .hint("addresses mean nothing in another process: compare by type"));
-    }
+/// Compares two heaps of one process object by object. Rows by type name, no order.
+pub fn fates(old: &Graph, new: &Graph, identity: &Identity) -> Vec<Fates> {
     let mut table = FatesTable::default();
-    let mut old = Side::new(old.objects()?, &mut table)?;
-    let mut new = Side::new(new.objects()?, &mut table)?;
-    loop {
-        let (gone, came) = match (old.next, new.next) {
-            (None, None) => return Ok(table.rows),
-            (Some((a, _)), Some((b, _))) if a.address < b.address => (old.next, None),
-            (Some((a, _)), Some((b, _))) if a.address > b.address => (None, new.next),
-            next => next,
-        };
-        match (gone, came) {
-            (Some((before, old_row)), Some((after, new_row)))
-                if old_row == new_row && before.size == after.size =>
-            {
-                table.row(new_row).survived.add(1, after.size);
+    let (old_rows, new_rows) = (table.ids(old), table.ids(new));
+    let size = |graph: &Graph, object: ObjectId| {
+        let size = graph.sizes.get(object as usize);
+        size.copied().unwrap_or(0)
+    };
+    for object in 0..new.len() as ObjectId {
+        let bytes = size(new, object);
+        let row = table.row(new, &new_rows, object);
+        match identity.before(object) {
+            None => row.new.add(1, bytes),
+            Some(before) => {
+                row.survived.add(1, bytes);
+                let grew = signed(size(old, before), bytes);
+                row.grew = row.grew.saturating_add(grew);
             }
-            _ => {
-                if let Some((object, row)) = gone {
-                    table.row(row).gone.add(1, object.size);
-                }
-                if let Some((object, row)) = came {
-                    table.row(row).new.add(1, object.size);
-                }
-            }
-        }
-        if gone.is_some() {
-            old.step()?;
-        }
-        if came.is_some() {
-            new.step()?;
         }
     }
+    let still = identity.still_there(old);
+    for object in 0..old.len() as ObjectId {
+        if !still.get(object as usize).copied().unwrap_or(false) {
+            let bytes = size(old, object);
+            table.row(old, &old_rows, object).gone.add(1, bytes);
+        }
+    }
+    table.rows
 }
 
 /// Rows by type name.
@@ -198,58 +180,34 @@ pub fn objects<R: Read + Seek, S: Read + Seek>(
 struct FatesTable {
     rows: Vec<Fates>,
     by_name: FxHashMap<String, usize>,
-    /// For a type that no snapshot names.
+    /// For a type that no heap names.
     nowhere: Fates,
 }
 
 impl FatesTable {
-    /// The rows of type names.
-    fn ids(&mut self, names: &[String]) -> Vec<usize> {
-        let id = |name: &String| match self.by_name.get(name) {
+    /// The rows of the types of `graph`.
+    fn ids(&mut self, graph: &Graph) -> Vec<usize> {
+        let names = graph.types.iter().map(|found| graph.name(found.name));
+        let id = |name: &str| match self.by_name.get(name) {
             Some(&id) => id,
             None => {
                 let id = self.rows.len();
-                self.by_name.insert(name.clone(), id);
+                self.by_name.insert(name.to_string(), id);
                 self.rows.push(Fates {
-                    name: name.clone(),
+                    name: name.to_string(),
                     ..Fates::default()
                 });
                 id
             }
         };
-        names.iter().map(id).collect()
+        names.map(id).collect()
     }
 
-    fn row(&mut self, id: usize) -> &mut Fates {
-        self.rows.get_mut(id).unwrap_or(&mut self.nowhere)
-    }
-}
-
-/// One snapshot's objects and the rows of their types.
-struct Side<'r, R> {
-    objects: Objects<'r, R>,
-    rows: Vec<usize>,
-    next: Option<(ObjectRow, usize)>,
-}
-
-impl<'r, R: Read + Seek> Side<'r, R> {
-    fn new(objects: Objects<'r, R>, table: &mut FatesTable) -> Result<Self> {
-        let mut side = Side {
-            rows: table.ids(objects.type_names()),
-            objects,
-            next: None,
-        };
-        side.step()?;
-        Ok(side)
-    }
-
-    fn step(&mut self) -> Result<()> {
-        let next = self.objects.next_object()?;
-        self.next = next.map(|object| {
-            let row = self.rows.get(object.type_id as usize);
-            (object, row.copied().unwrap_or(usize::MAX))
-        });
-        Ok(())
+    fn row(&mut self, graph: &Graph, rows: &[usize], object: ObjectId) -> &mut Fates {
+        let type_id = graph.type_ids.get(object as usize);
+        let row = type_id.and_then(|id| rows.get(*id as usize));
+        let row = row.and_then(|row| self.rows.get_mut(*row));
+        row.unwrap_or(&mut self.nowhere)
     }
 }
 
@@ -259,6 +217,7 @@ mod tests {
 
     use super::*;
     use crate::heap::census::{Doubts, TypeCount};
+    use crate::heap::graph::testing::lists;
 
     fn census(counting: Counting, rows: &[(&str, u64, u64)]) -> Census {
         let types = rows.iter().map(|&(name, objects, bytes)| TypeCount {
@@ -327,5 +286,24 @@ mod tests {
         assert_eq!(signed(0, u64::MAX), i64::MAX);
         assert_eq!(signed(u64::MAX, 0), i64::MIN);
         assert_eq!(signed(u64::MAX, u64::MAX - 1), -1);
+    }
+
+    #[test]
+    fn objects_are_new_gone_or_there_still() {
+        let old = lists(&[vec![1, 2], vec![], vec![]], &[0]);
+        let mut new = lists(&[vec![1, 3], vec![], vec![], vec![]], &[0]);
+        new.sizes[1] += 24;
+        let identity = Identity::of(&old, &new).expect("one process");
+        let amount = |objects, bytes| Amount { objects, bytes };
+        assert_eq!(
+            fates(&old, &new, &identity),
+            [Fates {
+                name: "list".to_string(),
+                new: amount(2, 102 + 103),
+                gone: amount(1, 102),
+                survived: amount(2, 100 + 101 + 24),
+                grew: 24,
+            }]
+        );
     }
 }

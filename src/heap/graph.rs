@@ -64,8 +64,10 @@ pub mod flags {
     pub const TORN: u8 = 8;
     /// It lives as long as the interpreter (3.12 and newer): its reference count says nothing.
     pub const IMMORTAL: u8 = 16;
-    /// Only roots of the kind [`super::Root::Tracked`] lead to it.
+    /// Only roots of the kinds [`super::Root::Tracked`] and [`super::Root::Garbage`] lead to it.
     pub const LOST: u8 = 32;
+    /// It is [`LOST`], and no reference comes from outside of what is lost: it waits for the collector.
+    pub const GARBAGE: u8 = 64;
 }
 
 /// What keeps an object alive from outside of the graph.
@@ -88,8 +90,17 @@ pub enum Root {
     Interpreter(NameId),
     /// A type that is not made by a program.
     StaticType,
-    /// On a list of the collector, and not reachable from any other root: kept by C code, or garbage.
+    /// On a list of the collector, and not reachable from any other root: something that is not seen keeps it, C code.
     Tracked,
+    /// The same, and all references to it come from objects that nothing keeps: not collected yet.
+    Garbage,
+}
+
+impl Root {
+    /// Whether nothing but the type of its object tells it from others of its kind.
+    pub fn is_unnamed(&self) -> bool {
+        matches!(self, Root::StaticType | Root::Tracked | Root::Garbage)
+    }
 }
 
 /// A `functools.lru_cache`.

@@ -15,6 +15,7 @@ pub mod fold;
 pub mod functions;
 pub mod graph;
 pub mod growth;
+pub mod identity;
 mod memory;
 mod muppy;
 mod names;

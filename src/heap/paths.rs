@@ -1,9 +1,12 @@
 //! The shortest paths from roots to objects, and what thousands of them have in common.
 
+mod forms;
+
 use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
 
+pub use self::forms::{FormKeys, Forms};
 use super::fold::Fold;
 use super::graph::{Graph, ObjectId, Root};
 use super::steps::{self, Step};
@@ -13,9 +16,6 @@ const NONE: u32 = u32::MAX;
 
 /// Steps that [`Paths::several`] writes of each path.
 const STEPS: usize = 24;
-
-/// Repeats of one step that a path's form keeps; more are one form (the links of a list).
-const REPEATS: u8 = 3;
 
 /// How an object was first reached.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +54,7 @@ fn rank(root: &Root) -> u8 {
         Root::Interpreter(_) => 2,
         Root::StaticType => 3,
         Root::Tracked => 4,
+        Root::Garbage => 5,
     }
 }
 
@@ -82,7 +83,7 @@ impl<'a> Paths<'a> {
                 let Some((object, root)) = graph.roots.get(*at) else {
                     continue;
                 };
-                if matches!(root, Root::Tracked) == last {
+                if matches!(root, Root::Tracked | Root::Garbage) == last {
                     let position = u32::try_from(*at).unwrap_or(NONE);
                     // Who holds the dict of a module (as its globals) holds the module.
                     paths.enter(
@@ -225,7 +226,7 @@ impl<'a> Paths<'a> {
     fn begin(&self, root: &Root, object: ObjectId) -> String {
         let text = steps::root(self.graph, root);
         match root {
-            Root::StaticType | Root::Tracked => {
+            Root::StaticType | Root::Tracked | Root::Garbage => {
                 format!("{text} {}", steps::type_name(self.graph, object))
             }
             _ => text,
@@ -249,133 +250,23 @@ impl<'a> Paths<'a> {
             let form = forms.of(object);
             found.entry(form).or_insert((0, object)).0 += 1;
         }
-        let mut found: Vec<Form> = found
+        // Roots may be called the same: a variable of a function that runs several times.
+        let mut by_text: FxHashMap<String, (u64, ObjectId)> = FxHashMap::default();
+        for (form, (objects, example)) in found {
+            let known = by_text.entry(forms.text(form)).or_insert((0, example));
+            known.0 += objects;
+            known.1 = known.1.min(example);
+        }
+        let mut found: Vec<Form> = by_text
             .into_iter()
-            .map(|(form, (objects, example))| Form {
-                text: forms.text(form),
+            .map(|(text, (objects, example))| Form {
+                text,
                 objects,
                 example,
             })
             .collect();
         found.sort_by(|a, b| b.objects.cmp(&a.objects).then_with(|| a.text.cmp(&b.text)));
         found
-    }
-}
-
-/// One step at the end of a form.
-#[derive(Debug, Clone, Copy)]
-struct FormNode {
-    /// The form before it; [`NONE`] when this is a root.
-    before: u32,
-    /// The step, or for a root its index and object.
-    end: End,
-    /// How often the same step came before, at most [`REPEATS`].
-    repeats: u8,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum End {
-    Root(u32, ObjectId),
-    Step(Step),
-}
-
-/// Forms that were seen, each once; a tree that grows from the roots.
-struct Forms<'a, 'b> {
-    paths: &'b Paths<'a>,
-    nodes: Vec<FormNode>,
-    known: FxHashMap<(u32, End), u32>,
-    /// Form of each object, [`NONE`] until it is asked for.
-    of_object: Vec<u32>,
-}
-
-impl<'a, 'b> Forms<'a, 'b> {
-    fn new(paths: &'b Paths<'a>) -> Self {
-        Forms {
-            paths,
-            nodes: Vec::new(),
-            known: FxHashMap::default(),
-            of_object: vec![NONE; paths.graph.len()],
-        }
-    }
-
-    fn of(&mut self, object: ObjectId) -> u32 {
-        // Up to what is known, then down again.
-        let mut up = Vec::new();
-        let mut at = object;
-        let mut form = loop {
-            let known = self.of_object.get(at as usize).copied().unwrap_or(NONE);
-            if known != NONE {
-                break known;
-            }
-            up.push(at);
-            match self.paths.before(at) {
-                Ok((owner, _)) => at = owner,
-                Err(_) => break NONE,
-            }
-        };
-        while let Some(object) = up.pop() {
-            form = match self.paths.before(object) {
-                Err(root) => {
-                    let root = u32::try_from(root).unwrap_or(NONE);
-                    self.node(NONE, End::Root(root, object))
-                }
-                Ok(_) if self.paths.is_fold_step(object) => form,
-                Ok((_, step)) => self.node(form, End::Step(step.general())),
-            };
-            if let Some(place) = self.of_object.get_mut(object as usize) {
-                *place = form;
-            }
-        }
-        form
-    }
-
-    fn node(&mut self, before: u32, end: End) -> u32 {
-        let above = self.nodes.get(before as usize).copied();
-        let repeats = match above {
-            Some(above) if above.end == end => above.repeats + 1,
-            _ => 0,
-        };
-        if repeats > REPEATS {
-            return before;
-        }
-        if let Some(known) = self.known.get(&(before, end)) {
-            return *known;
-        }
-        let node = u32::try_from(self.nodes.len()).unwrap_or(NONE);
-        self.nodes.push(FormNode {
-            before,
-            end,
-            repeats,
-        });
-        self.known.insert((before, end), node);
-        node
-    }
-
-    fn text(&self, form: u32) -> String {
-        let graph = self.paths.graph;
-        let mut back = Vec::new();
-        let mut at = form;
-        while let Some(node) = self.nodes.get(at as usize) {
-            back.push(*node);
-            at = node.before;
-        }
-        let mut text = String::new();
-        for node in back.iter().rev() {
-            match node.end {
-                End::Root(root, object) => {
-                    if let Some((_, root)) = graph.roots.get(root as usize) {
-                        text = self.paths.begin(root, object);
-                    }
-                }
-                End::Step(step) => {
-                    step.write(graph, &mut text);
-                    if node.repeats == REPEATS {
-                        text.push('…');
-                    }
-                }
-            }
-        }
-        text
     }
 }
 

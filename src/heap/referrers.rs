@@ -11,6 +11,9 @@ use super::steps::{self, Step};
 /// Most objects of one group whose referrers are looked for; beyond that the group stands without children.
 const GROUP_LIMIT: usize = 4_000_000;
 
+/// References in one tree: more are not followed, and that is said.
+pub const MOST_SHOWN: usize = 100_000;
+
 /// How far the tree goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -33,6 +36,8 @@ pub struct Referrer {
     pub hidden: u64,
     /// It stands above in this branch already.
     pub is_cycle: bool,
+    /// It stands elsewhere in the tree, with those who refer to it.
+    pub is_seen: bool,
     /// The roots that hold it, as indices into the graph's.
     pub roots: Vec<usize>,
 }
@@ -79,7 +84,7 @@ impl<'a> Referrers<'a> {
         let mut roots: FxHashMap<ObjectId, Vec<usize>> = FxHashMap::default();
         for (at, (object, root)) in graph.roots.iter().enumerate() {
             // That it is on the collector's lists says nothing about who holds it.
-            if !matches!(root, Root::Tracked) {
+            if !matches!(root, Root::Tracked | Root::Garbage) {
                 roots.entry(fold.owner(*object)).or_default().push(at);
             }
         }
@@ -92,6 +97,12 @@ impl<'a> Referrers<'a> {
 
     /// All references to the objects of `asked`, which are whole objects (no parts).
     fn references_to(&self, asked: &[ObjectId]) -> Vec<Found> {
+        let mut found = Vec::new();
+        self.each_reference_to(asked, |reference| found.push(reference));
+        found
+    }
+
+    fn each_reference_to(&self, asked: &[ObjectId], mut each: impl FnMut(Found)) {
         let index: FxHashMap<ObjectId, u32> = asked
             .iter()
             .enumerate()
@@ -100,7 +111,6 @@ impl<'a> Referrers<'a> {
         let wanted: Vec<bool> = (0..self.graph.len() as ObjectId)
             .map(|object| index.contains_key(&self.fold.owner(object)))
             .collect();
-        let mut found = Vec::new();
         for object in 0..self.graph.len() as ObjectId {
             let owner = self.fold.owner(object);
             for (position, target) in self.graph.references(object).iter().enumerate() {
@@ -110,7 +120,7 @@ impl<'a> Referrers<'a> {
                 let whole = self.fold.owner(*target);
                 let is_inside = whole == owner && self.fold.is_part(*target);
                 if let Some(asked) = index.get(&whole).filter(|_| !is_inside) {
-                    found.push(Found {
+                    each(Found {
                         asked: *asked,
                         owner,
                         step: steps::step(self.graph, self.fold, object, position),
@@ -118,7 +128,6 @@ impl<'a> Referrers<'a> {
                 }
             }
         }
-        found
     }
 
     /// The references to `object`: owner and how.
@@ -130,8 +139,23 @@ impl<'a> Referrers<'a> {
             .collect()
     }
 
-    /// The tree above `object`.
-    pub fn tree(&self, object: ObjectId, limits: Limits) -> Referrer {
+    /// Of each object of `asked`, the first references to it, at most `most`, and how many more there are.
+    fn first_references_to(&self, asked: &[ObjectId], most: usize) -> Vec<(Vec<Found>, u64)> {
+        let mut found: Vec<(Vec<Found>, u64)> = asked.iter().map(|_| (Vec::new(), 0)).collect();
+        self.each_reference_to(asked, |reference| {
+            if let Some((first, more)) = found.get_mut(reference.asked as usize) {
+                match first.len() < most {
+                    true => first.push(reference),
+                    false => *more += 1,
+                }
+            }
+        });
+        found
+    }
+
+    /// The tree above `object`. Each object is followed once, where it is nearest to the top, so that the tree has as many
+    /// nodes as there are references in it; with whether it was cut because these are too many.
+    pub fn tree(&self, object: ObjectId, limits: Limits) -> (Referrer, bool) {
         let object = self.fold.owner(object);
         let mut nodes = vec![Node {
             object,
@@ -139,51 +163,44 @@ impl<'a> Referrers<'a> {
             step: None,
             hidden: 0,
             is_cycle: false,
+            is_seen: false,
         }];
+        let mut seen: FxHashSet<ObjectId> = FxHashSet::from_iter([object]);
         let mut level = vec![0usize];
+        let mut is_cut = false;
         for _ in 0..limits.depth {
-            let mut asked: Vec<ObjectId> = Vec::new();
-            let mut seen = FxHashSet::default();
-            for node in &level {
-                let object = nodes[*node].object;
-                if seen.insert(object) {
-                    asked.push(object);
-                }
-            }
-            if asked.is_empty() {
+            if level.is_empty() {
                 break;
             }
-            let mut by_object: FxHashMap<ObjectId, Vec<Found>> = FxHashMap::default();
-            for found in self.references_to(&asked) {
-                let Some(object) = asked.get(found.asked as usize) else {
-                    continue;
-                };
-                by_object.entry(*object).or_default().push(found);
-            }
+            let asked: Vec<ObjectId> = level.iter().map(|node| nodes[*node].object).collect();
+            let found = self.first_references_to(&asked, limits.children.min(MOST_SHOWN));
             let mut next = Vec::new();
-            for at in level {
-                let found = by_object.get(&nodes[at].object);
-                for (number, found) in found.into_iter().flatten().enumerate() {
-                    if number >= limits.children {
+            for (at, (first, more)) in level.into_iter().zip(found) {
+                nodes[at].hidden = more;
+                for found in first {
+                    if nodes.len() > MOST_SHOWN {
                         nodes[at].hidden += 1;
+                        is_cut = true;
                         continue;
                     }
-                    let is_cycle = is_above(&nodes, at, found.owner);
-                    if !is_cycle {
+                    let is_new = seen.insert(found.owner);
+                    if is_new {
                         next.push(nodes.len());
                     }
+                    let is_cycle = !is_new && is_above(&nodes, at, found.owner);
                     nodes.push(Node {
                         object: found.owner,
                         above: Some(at),
                         step: Some(found.step),
                         hidden: 0,
                         is_cycle,
+                        is_seen: !is_new && !is_cycle,
                     });
                 }
             }
             level = next;
         }
-        self.assemble(nodes)
+        (self.assemble(nodes), is_cut)
     }
 
     /// Nodes come after the one above them, so that a walk from the end finds every child complete.
@@ -199,6 +216,7 @@ impl<'a> Referrers<'a> {
                 children: own,
                 hidden: node.hidden,
                 is_cycle: node.is_cycle,
+                is_seen: node.is_seen,
                 roots: self.roots_of(node.object),
             };
             match node.above {
@@ -212,6 +230,7 @@ impl<'a> Referrers<'a> {
             children: Vec::new(),
             hidden: 0,
             is_cycle: false,
+            is_seen: false,
             roots: Vec::new(),
         })
     }
@@ -301,6 +320,7 @@ struct Node {
     step: Option<Step>,
     hidden: u64,
     is_cycle: bool,
+    is_seen: bool,
 }
 
 fn is_above(nodes: &[Node], from: usize, object: ObjectId) -> bool {
@@ -332,7 +352,7 @@ mod tests {
             &[0],
         );
         let fold = Fold::of(&graph);
-        let tree = Referrers::new(&graph, &fold).tree(2, LIMITS);
+        let (tree, _) = Referrers::new(&graph, &fold).tree(2, LIMITS);
         let above: Vec<ObjectId> = tree.children.iter().map(|child| child.object).collect();
         assert_eq!((above, tree.hidden), (vec![1, 3], 2));
         let one = &tree.children[0];
@@ -344,6 +364,40 @@ mod tests {
             .collect();
         assert_eq!(above, [(0, false), (2, true)]);
         assert_eq!(one.children[0].roots, [0]);
+    }
+
+    #[test]
+    fn an_object_is_followed_once_however_many_ways_lead_to_it() {
+        // Layers of two, each of which holds both of the next layer, and one below the last.
+        let layers = 40;
+        let mut targets: Vec<Vec<ObjectId>> = (0..layers)
+            .flat_map(|layer| {
+                let next: Vec<ObjectId> = match layer + 1 < layers {
+                    true => vec![2 * layer + 2, 2 * layer + 3],
+                    false => vec![2 * layers],
+                };
+                [next.clone(), next]
+            })
+            .collect();
+        targets.push(vec![]);
+        let graph = lists(&targets, &[0]);
+        let fold = Fold::of(&graph);
+        let limits = Limits {
+            depth: 100,
+            children: 10,
+        };
+        let (tree, is_cut) = Referrers::new(&graph, &fold).tree(2 * layers, limits);
+        let mut nodes = 0;
+        let mut followed = 0;
+        let mut open = vec![&tree];
+        while let Some(node) = open.pop() {
+            nodes += 1;
+            followed += u32::from(!node.is_seen && !node.is_cycle);
+            assert!(!node.is_seen || node.children.is_empty());
+            open.extend(&node.children);
+        }
+        assert!(!is_cut);
+        assert_eq!((nodes, followed), (1 + graph.targets.len(), 2 * layers + 1));
     }
 
     #[test]

@@ -228,7 +228,10 @@ impl<'a> Retained<'a> {
         for root in roots {
             match (root, best) {
                 (Root::Module(_), _) => return steps::root(self.graph, root),
-                (Root::Frame { .. }, _) | (Root::Interpreter(_), None) => best = Some(root),
+                (Root::Frame { .. }, _) | (_, None) => best = Some(root),
+                (Root::Interpreter(_), Some(Root::Tracked | Root::Garbage | Root::StaticType)) => {
+                    best = Some(root);
+                }
                 _ => {}
             }
         }
@@ -243,9 +246,40 @@ impl<'a> Retained<'a> {
                 let inside = steps::interpreter_of(self.graph.name(*name));
                 inside.unwrap_or("<interpreter>").to_string()
             }
+            Some(root @ (Root::Tracked | Root::Garbage)) => steps::root(self.graph, root),
             Some(_) => "<interpreter>".to_string(),
             None => "<held by several>".to_string(),
         }
+    }
+
+    /// For each whole object what `weight` says of it, of its parts, and of all that it alone holds, added up; and
+    /// whether none of those that hold it is heavy, which `is_heavy` says.
+    pub fn sums(
+        &self,
+        weight: impl Fn(ObjectId) -> u64,
+        is_heavy: impl Fn(ObjectId) -> bool,
+    ) -> (Vec<u64>, Vec<bool>) {
+        let count = self.graph.len();
+        let mut sums = vec![0u64; count];
+        let mut is_top = vec![false; count];
+        for object in 0..count as ObjectId {
+            let whole = &mut sums[self.fold.owner(object) as usize];
+            *whole = whole.saturating_add(weight(object));
+        }
+        let mut heavy = 0u32;
+        self.walk(|object, entering| {
+            let at = object as usize;
+            if entering {
+                is_top[at] = heavy == 0;
+                heavy += u32::from(is_heavy(object));
+                return;
+            }
+            heavy -= u32::from(is_heavy(object));
+            if let Some(parent) = self.tree.parent(object) {
+                sums[parent as usize] = sums[parent as usize].saturating_add(sums[at]);
+            }
+        });
+        (sums, is_top)
     }
 
     /// Visits every object from the top down: once entering, once leaving. Iterative: trees are millions deep.

@@ -87,6 +87,15 @@ impl Step {
         }
     }
 
+    /// Whether it leads to an element of a container: an item, a key or value, a member.
+    pub fn is_element(self) -> bool {
+        match self {
+            Step::Item(_) | Step::Value(_) | Step::ValueAt(_) | Step::ValueOf(_) => true,
+            Step::Key | Step::Member => true,
+            Step::Attribute(_) | Step::Field(_) | Step::Local(_) | Step::Inside => false,
+        }
+    }
+
     /// Adds it to a path. General steps are shown with a star.
     pub fn write(self, graph: &Graph, path: &mut String) {
         // Writing to a String does not fail.
@@ -181,6 +190,7 @@ pub fn root(graph: &Graph, root: &Root) -> String {
             }
         }
         Root::StaticType => "<static type>".to_string(),
-        Root::Tracked => "<C code or garbage>".to_string(),
+        Root::Tracked => "<C code>".to_string(),
+        Root::Garbage => "<garbage>".to_string(),
     }
 }

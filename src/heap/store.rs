@@ -44,7 +44,8 @@
 //!              in pairs; 0 where there is none.
 //! 10 ROOTS     varint n, n times: zigzag of the difference to the object before; u8 (0 module, and varint name;
 //!              1 frame, and zigzag thread, varints depth, function, 0 or 1 + name of the local; 2 interpreter,
-//!              and varint name; 3 static type; 4 tracked)
+//!              and varint name; 3 static type; 4 tracked, or
+//!              garbage when the object's flags say so)
 //! 11 TEXTS     varint n, columns: object - object before (all blocks are one row of differences), name
 //! 12 CACHES    varint n, n times: varints object, function, file, line, hits, misses, size; option varint limit
 //! 13 ACCOUNT    once: varint n, n varints: resident bytes of each part (heap/rss.rs, `Part::ALL`); varint swap; option
@@ -167,12 +168,6 @@ impl SnapshotHead {
             Held::Stopped(pause) => Some(pause.as_secs_f64() * 1e3),
             Held::Running | Held::Already | Held::Core => None,
         }
-    }
-
-    /// Whether `other` is a snapshot of the same process, as far as that is known.
-    pub fn is_same_process(&self, other: &SnapshotHead) -> bool {
-        let known = self.pid.is_some() && self.started.is_some();
-        known && (self.pid, self.started) == (other.pid, other.started)
     }
 
     /// A summary of this process.

@@ -1,168 +1,576 @@
-//! Why a type grew: which path holds most of its new instances, and what they keep alive.
+//! Why types grew: which paths hold what is new, what it keeps alive, and which objects grew where they were.
+//!
+//! What is new is known where objects have an identity (`heap/identity.rs`): those of the old heap that are gone from a path
+//! are set off against those that came to it, so that what is replaced again and again is no growth. Between
+//! processes paths are compared with paths: all that a form of path holds now with all that it held before.
 
-use rustc_hash::FxHashSet;
+mod counted;
 
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use self::counted::{Counted, Side};
+use super::diff::{self, Fates};
 use super::fold::Fold;
 use super::graph::{Graph, ObjectId};
-use super::paths::Paths;
-use super::retained::Retained;
+use super::identity::Identity;
+use super::paths::{FormKeys, Paths};
 
-/// The path that holds most of some objects.
+/// Types that are told about.
+const MOST_TYPES: usize = 10;
+
+/// The name among types under which holders are told, whatever they hold.
+pub const ALL_TYPES: &str = "(all types)";
+
+/// Paths of a type that are told.
+const MOST_PATHS: usize = 10;
+
+/// Paths are told until they explain this much of a type's growth, in per cent.
+const ENOUGH: u64 = 90;
+
+/// Steps of a path to a single object that are written.
+const STEPS: usize = 24;
+
+/// What happened at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Objects came, and others of the type went: what is new is known.
+    New {
+        /// How many came.
+        came: u64,
+        /// How many went.
+        gone: u64,
+    },
+    /// Objects that were there take more.
+    Grew,
+    /// What a container or attribute holds takes more, with its own growth: under [`ALL_TYPES`].
+    Holds,
+    /// The heaps are of two processes: so many are there now, so many were before.
+    Paths {
+        /// Now.
+        now: u64,
+        /// Before.
+        before: u64,
+    },
+    /// What was there before is not known.
+    Unknown,
+}
+
+/// A path, and what it has to do with the growth of a type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reason {
     /// Such as `leak_app.REGISTRY.by_path[*][*]`.
     pub path: String,
-    /// How many of the objects it holds.
+    /// What happened there.
+    pub change: Change,
+    /// By how many objects there are more; under [`Change::Grew`] how many grew.
     pub objects: u64,
-    /// How many there are in all.
+    /// Of so many of the type in all.
     pub of: u64,
-    /// Bytes that all of the objects keep alive, nothing counted twice.
+    /// Bytes that these objects keep alive, nothing counted twice and only what is new; under [`Change::Grew`] by how much
+    /// the objects themselves grew.
     pub retained: u64,
 }
 
-/// A type and what holds it.
+/// A type and what holds what is new of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TypeReason {
     /// The type.
     pub name: String,
-    /// What holds most of its new instances.
-    pub reason: Reason,
+    /// The paths, those that keep most alive first.
+    pub reasons: Vec<Reason>,
+    /// Paths that are not among them, their objects and what these keep alive beyond the others.
+    pub rest: (u64, u64, u64),
 }
 
-/// Why there are instances of each of `types` in `new`: of those that `old` does not have, when it is of the same
-/// process, else of all. Types that nothing holds are left out.
+/// Two heaps compared object by object.
+#[derive(Debug, Default)]
+pub struct Compared {
+    /// What became of the objects of each type; `None` when it is not known which are the same.
+    pub fates: Option<Vec<Fates>>,
+    /// Why the types grew.
+    pub reasons: Vec<TypeReason>,
+}
+
+/// Why there are more instances, or more bytes of them, of each of `types` in `new` than in `old`; all of them, where there
+/// is no `old`. Under [`ALL_TYPES`] it is told who holds what is new, whatever that is.
 pub fn reasons<'t>(
     old: Option<&Graph>,
     new: &Graph,
     types: impl IntoIterator<Item = &'t str>,
 ) -> Vec<TypeReason> {
-    let fold = Fold::of(new);
-    let paths = Paths::of(new, &fold);
-    let retained = Retained::of(new, &fold);
-    let empty = Graph::default();
-    types
-        .into_iter()
-        .filter_map(|name| {
-            let objects = new_instances(old.unwrap_or(&empty), new, name);
-            let reason = reason(&paths, &retained, &objects)?;
-            Some(TypeReason {
-                name: name.to_string(),
-                reason,
-            })
-        })
-        .collect()
+    compare(old, new, types).reasons
 }
 
-/// What holds most of `objects`; `None` when no root reaches any of them.
-pub fn reason(paths: &Paths<'_>, retained: &Retained<'_>, objects: &[ObjectId]) -> Option<Reason> {
-    let form = paths.forms(objects.iter().copied()).into_iter().next()?;
-    Some(Reason {
-        path: form.text,
-        objects: form.objects,
-        of: objects.len() as u64,
-        retained: together(retained, objects),
+/// The same, with what became of all objects.
+pub fn compare<'t>(
+    old: Option<&Graph>,
+    new: &Graph,
+    types: impl IntoIterator<Item = &'t str>,
+) -> Compared {
+    let empty = Graph::default();
+    let before = old.unwrap_or(&empty);
+    let (old_fold, new_fold) = (Fold::of(before), Fold::of(new));
+    let (old_paths, new_paths) = (Paths::of(before, &old_fold), Paths::of(new, &new_fold));
+    let mut keys = FormKeys::default();
+    let old_side = Side::of(before, &old_fold, &old_paths, &mut keys);
+    let new_side = Side::of(new, &new_fold, &new_paths, &mut keys);
+    let mut identity = Identity::of(before, new).filter(|_| old.is_some());
+    if let Some(identity) = &mut identity {
+        identity.settle(before, new, |before, now| {
+            let key = new_side.key(now);
+            key.is_some() && old_side.key(before) == key
+        });
+    }
+    let wanted: FxHashSet<&str> = types.into_iter().collect();
+    let known = match (&identity, old) {
+        (Some(identity), _) => Known::Objects(identity),
+        (None, Some(_)) => Known::Paths,
+        (None, None) => Known::Nothing,
+    };
+    Compared {
+        fates: identity
+            .as_ref()
+            .map(|identity| diff::fates(before, new, identity)),
+        reasons: match wanted.is_empty() {
+            true => Vec::new(),
+            false => explain(&old_side, &new_side, known, &wanted),
+        },
+    }
+}
+
+/// What is known of the old heap's objects.
+#[derive(Debug, Clone, Copy)]
+enum Known<'i> {
+    Objects(&'i Identity),
+    Paths,
+    Nothing,
+}
+
+/// The objects of a type at a form of path.
+#[derive(Debug, Default)]
+struct Pile {
+    came: Vec<ObjectId>,
+    gone: Vec<ObjectId>,
+    /// By how many bytes objects grew that were there before, and how many did; one of them.
+    grew: i64,
+    grown: u64,
+    example: ObjectId,
+}
+
+/// A reason, and what it is ranked by.
+struct Row {
+    reason: Reason,
+    bytes: i64,
+    /// The key of what holds the objects.
+    holder: Option<u32>,
+}
+
+fn signed(old: u64, new: u64) -> i64 {
+    let clamped = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    clamped(new).saturating_sub(clamped(old))
+}
+
+fn explain(
+    old: &Side<'_>,
+    new: &Side<'_>,
+    known: Known<'_>,
+    wanted: &FxHashSet<&str>,
+) -> Vec<TypeReason> {
+    let mut names: Vec<&str> = wanted.iter().copied().collect();
+    names.sort_unstable();
+    let by_paths = !matches!(known, Known::Objects(_));
+    let (came, gone) = match known {
+        Known::Objects(identity) => {
+            let still = identity.still_there(old.graph);
+            (
+                Counted::of(new, by_paths, |object| identity.before(object).is_none()),
+                Counted::of(old, by_paths, |object| !still[object as usize]),
+            )
+        }
+        Known::Paths | Known::Nothing => (
+            Counted::of(new, by_paths, |_| true),
+            Counted::of(old, by_paths, |_| true),
+        ),
+    };
+    let mut piles: FxHashMap<(u32, u32), Pile> = FxHashMap::default();
+    // Objects of each type in all, and those that no root reaches too.
+    let mut all: Vec<Pile> = names.iter().map(|_| Pile::default()).collect();
+    for counted in [&gone, &came] {
+        let is_new = std::ptr::eq(counted, &came);
+        let types = counted.side.types(&names);
+        for object in 0..counted.side.graph.len() as ObjectId {
+            let type_id = counted.side.graph.type_ids.get(object as usize);
+            let wanted = type_id.and_then(|id| types.get(*id as usize).copied().flatten());
+            let Some(at) = wanted.filter(|_| counted.has(object)) else {
+                continue;
+            };
+            let pile = counted
+                .side
+                .key(object)
+                .map(|key| piles.entry((at, key)).or_default());
+            for pile in pile.into_iter().chain(all.get_mut(at as usize)) {
+                match is_new {
+                    true => pile.came.push(object),
+                    false => pile.gone.push(object),
+                }
+            }
+        }
+    }
+    let mut holders = Holders::default();
+    if let Known::Objects(identity) = known {
+        holders.add(&came, 1);
+        holders.add(&gone, -1);
+        let types = new.types(&names);
+        for object in 0..new.graph.len() as ObjectId {
+            let grew = identity
+                .before(object)
+                .map(|before| signed(old.size(before), new.size(object)));
+            let (Some(grew), Some(key)) = (grew.filter(|grew| *grew != 0), new.key(object)) else {
+                continue;
+            };
+            if let Some(form) = new.forms.known(object)
+                && let Some(held) = holders.count(new, form, grew)
+            {
+                held.form = Some(form);
+            }
+            let type_id = new.graph.type_ids.get(object as usize);
+            let Some(at) = type_id.and_then(|id| types.get(*id as usize).copied().flatten()) else {
+                continue;
+            };
+            let pile = piles.entry((at, key)).or_default();
+            pile.grew = pile.grew.saturating_add(grew);
+            if grew > 0 {
+                pile.grown += 1;
+                pile.example = object;
+            }
+        }
+    }
+    let mut rows: Vec<Vec<Row>> = names.iter().map(|_| Vec::new()).collect();
+    for ((at, key), pile) in &piles {
+        let (Some(rows), Some(all)) = (rows.get_mut(*at as usize), all.get(*at as usize)) else {
+            continue;
+        };
+        let of = all.came.len() as u64;
+        rows.extend(came_row(pile, &came, &gone, known, of, *key));
+        if pile.grown > 0 && pile.grew > 0 {
+            rows.push(grown_row(pile, new, *key));
+        }
+    }
+    let mut told: Vec<(i64, i64, bool, TypeReason)> = Vec::new();
+    for ((name, rows), all) in names.iter().zip(rows).zip(&all) {
+        let grew = rows.iter().filter(|row| row.reason.change == Change::Grew);
+        let grew = grew.fold(0i64, |sum, row| sum.saturating_add(row.bytes));
+        let total = signed(gone.together(&all.gone), came.together(&all.came)).saturating_add(grew);
+        let Some((first, reason)) = of_type(name, rows, total) else {
+            continue;
+        };
+        let rank = match (by_paths, first.holder) {
+            (false, Some(holder)) => holders.of(holder).max(first.bytes),
+            _ => first.bytes,
+        };
+        // Of a class and the dict of its instances, which are one at their paths, the class comes first.
+        told.push((rank, first.bytes, *name != "dict", reason));
+    }
+    told.sort_by(|a, b| {
+        let rank = |told: &(i64, i64, bool, TypeReason)| (told.0, told.1, told.2);
+        rank(b).cmp(&rank(a)).then_with(|| a.3.name.cmp(&b.3.name))
+    });
+    told.truncate(MOST_TYPES);
+    let held = wanted.contains(ALL_TYPES).then(|| {
+        let rows = holders.rows(new);
+        let total = rows
+            .iter()
+            .fold(0i64, |sum, row| sum.saturating_add(row.bytes));
+        of_type(ALL_TYPES, rows, total)
+    });
+    let held = held.flatten().map(|(_, reason)| reason);
+    let told = told.into_iter().map(|(.., reason)| reason);
+    held.into_iter().chain(told).collect()
+}
+
+/// What a holder holds more than before.
+#[derive(Debug, Clone, Copy, Default)]
+struct Held {
+    bytes: i64,
+    objects: i64,
+    /// The form of its path in the new heap.
+    form: Option<u32>,
+}
+
+/// By how much what holders hold has grown, whatever the types: objects that no other new one holds, and what these hold.
+#[derive(Debug, Default)]
+struct Holders {
+    by_key: FxHashMap<u32, Held>,
+}
+
+impl Holders {
+    fn add(&mut self, counted: &Counted<'_, '_>, sign: i64) {
+        let side = counted.side;
+        for object in 0..side.graph.len() as ObjectId {
+            let is_top = counted
+                .is_top
+                .get(object as usize)
+                .copied()
+                .unwrap_or(false);
+            if !is_top || !counted.has(object) || side.fold.is_part(object) {
+                continue;
+            }
+            let Some(form) = side.forms.known(object).map(|form| side.forms.holder(form)) else {
+                continue;
+            };
+            let bytes = i64::try_from(counted.sum(object)).unwrap_or(i64::MAX);
+            if let Some(held) = self.count(side, form, sign.saturating_mul(bytes)) {
+                held.objects += sign;
+                if sign > 0 {
+                    held.form = Some(form);
+                }
+            }
+        }
+    }
+
+    fn count(&mut self, side: &Side<'_>, form: u32, bytes: i64) -> Option<&mut Held> {
+        let held = self.by_key.entry(side.key_of(form)?).or_default();
+        held.bytes = held.bytes.saturating_add(bytes);
+        Some(held)
+    }
+
+    fn of(&self, key: u32) -> i64 {
+        self.by_key.get(&key).map_or(0, |held| held.bytes)
+    }
+
+    /// A row for each holder that holds more.
+    fn rows(&self, new: &Side<'_>) -> Vec<Row> {
+        let grown = self.by_key.iter().filter(|(_, held)| held.bytes > 0);
+        let of: i64 = grown.clone().map(|(_, held)| held.objects.max(0)).sum();
+        let rows = grown.filter_map(|(key, held)| {
+            Some(Row {
+                reason: Reason {
+                    path: new.forms.text(held.form?),
+                    change: Change::Holds,
+                    objects: u64::try_from(held.objects).unwrap_or(0),
+                    of: u64::try_from(of).unwrap_or(0),
+                    retained: u64::try_from(held.bytes).unwrap_or(0),
+                },
+                bytes: held.bytes,
+                holder: Some(*key),
+            })
+        });
+        rows.collect()
+    }
+}
+
+/// What came to a path, set off against what went; `None` when that is no growth.
+fn came_row(
+    pile: &Pile,
+    came: &Counted<'_, '_>,
+    gone: &Counted<'_, '_>,
+    known: Known<'_>,
+    of: u64,
+    key: u32,
+) -> Option<Row> {
+    let example = *pile.came.first()?;
+    let (now, before) = (pile.came.len() as u64, pile.gone.len() as u64);
+    let objects = now.saturating_sub(before);
+    let own = |counted: &Counted<'_, '_>, objects: &[ObjectId]| {
+        let sizes = objects.iter().map(|object| counted.side.size(*object));
+        sizes.fold(0u64, u64::saturating_add)
+    };
+    let by_paths = matches!(known, Known::Paths);
+    // As many as before: what others hold is told of these, so that holders of holders are not named for it.
+    let bytes = match by_paths && objects == 0 {
+        true => signed(own(gone, &pile.gone), own(came, &pile.came)),
+        false => signed(gone.together(&pile.gone), came.together(&pile.came)),
+    };
+    if bytes <= 0 {
+        return None;
+    }
+    let side = came.side;
+    let form = side.forms.known(example)?;
+    let path = match (known, now) {
+        (Known::Objects(_), 1) => side.paths.text(example, STEPS)?,
+        _ => side.forms.text(form),
+    };
+    let change = match known {
+        Known::Objects(_) => Change::New {
+            came: now,
+            gone: before,
+        },
+        Known::Paths if objects == 0 => Change::Grew,
+        Known::Paths => Change::Paths { now, before },
+        Known::Nothing => Change::Unknown,
+    };
+    let objects = if change == Change::Grew { now } else { objects };
+    Some(Row {
+        reason: Reason {
+            path,
+            change,
+            objects,
+            of,
+            retained: u64::try_from(bytes).unwrap_or(0),
+        },
+        bytes,
+        holder: side.key_of(side.forms.holder(form)).or(Some(key)),
     })
 }
 
-/// Bytes that `objects` keep alive: of those below one another only the upper ones count.
-fn together(retained: &Retained<'_>, objects: &[ObjectId]) -> u64 {
-    let set: FxHashSet<ObjectId> = objects
-        .iter()
-        .map(|object| retained.holder(*object).object)
-        .collect();
-    // Chains of the same type are millions long: what is known to have one of the set above is not climbed again.
-    let mut below: FxHashSet<ObjectId> = FxHashSet::default();
-    let mut clear: FxHashSet<ObjectId> = FxHashSet::default();
-    let mut sum = 0u64;
-    for object in &set {
-        let mut climbed = Vec::new();
-        let mut at = retained.dominators().parent(*object);
-        let is_below = loop {
-            match at {
-                None => break false,
-                Some(above) if set.contains(&above) || below.contains(&above) => break true,
-                Some(above) if clear.contains(&above) => break false,
-                Some(above) => {
-                    climbed.push(above);
-                    at = retained.dominators().parent(above);
-                }
-            }
-        };
-        if is_below {
-            below.extend(climbed);
-        } else {
-            clear.extend(climbed);
-            sum = sum.saturating_add(retained.dominators().retained(*object));
-        }
+/// Objects of a path that were there before and take more now.
+fn grown_row(pile: &Pile, new: &Side<'_>, key: u32) -> Row {
+    let path = match pile.grown {
+        1 => new.paths.text(pile.example, STEPS),
+        _ => None,
+    };
+    let form = new.forms.known(pile.example).unwrap_or(u32::MAX);
+    Row {
+        reason: Reason {
+            path: path.unwrap_or_else(|| new.forms.text(form)),
+            change: Change::Grew,
+            objects: pile.grown,
+            of: pile.grown,
+            retained: u64::try_from(pile.grew).unwrap_or(0),
+        },
+        bytes: pile.grew,
+        holder: Some(key),
     }
-    sum
 }
 
-/// The objects of `new` of types called `type_name` that `old` does not have: same address, type and size. Several
-/// types may have one name.
-pub fn new_instances(old: &Graph, new: &Graph, type_name: &str) -> Vec<ObjectId> {
-    let called = |graph: &Graph| -> Vec<bool> {
-        let names = graph.types.iter().map(|found| graph.name(found.name));
-        names.map(|name| name == type_name).collect()
+/// The rows of one type that explain enough of `total` bytes, and the rest; with the first row.
+fn of_type(name: &str, mut rows: Vec<Row>, total: i64) -> Option<(Row, TypeReason)> {
+    rows.sort_by(|a, b| {
+        let rank = |row: &Row| (row.bytes, row.reason.objects);
+        rank(b)
+            .cmp(&rank(a))
+            .then_with(|| a.reason.path.cmp(&b.reason.path))
+    });
+    let total = total.max(rows.first()?.bytes);
+    let enough = i128::from(total) * i128::from(ENOUGH);
+    let mut explained = 0i64;
+    let mut told = 0;
+    for row in rows.iter().take(MOST_PATHS) {
+        if i128::from(explained) * 100 >= enough {
+            break;
+        }
+        explained = explained.saturating_add(row.bytes);
+        told += 1;
+    }
+    let left = rows.split_off(told);
+    let came = left.iter().filter(|row| row.reason.change != Change::Grew);
+    let rest = (
+        left.len() as u64,
+        came.map(|row| row.reason.objects).sum(),
+        u64::try_from(total.saturating_sub(explained)).unwrap_or(0),
+    );
+    let reasons = rows.iter().map(|row| row.reason.clone()).collect();
+    let first = rows.into_iter().next()?;
+    let told = TypeReason {
+        name: name.to_string(),
+        reasons,
+        rest,
     };
-    let (called_old, called_new) = (called(old), called(new));
-    let has = |called: &[bool], graph: &Graph, at: usize| {
-        let type_id = graph.type_ids.get(at).map(|id| *id as usize);
-        type_id
-            .and_then(|id| called.get(id).copied())
-            .unwrap_or(false)
-    };
-    let survived = |at: usize| {
-        let address = new.addresses.get(at);
-        let before = address.and_then(|address| old.object_at(*address));
-        before.is_some_and(|before| {
-            let before = before as usize;
-            has(&called_old, old, before) && old.sizes.get(before) == new.sizes.get(at)
-        })
-    };
-    (0..new.len())
-        .filter(|at| has(&called_new, new, *at) && !survived(*at))
-        .map(|at| at as ObjectId)
-        .collect()
+    Some((first, told))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::fold::Fold;
     use super::super::graph::testing::lists;
     use super::*;
 
-    #[test]
-    fn the_reason_names_the_path_and_what_it_keeps() {
-        // A list of three lists, of which the second holds the third; one more is held elsewhere.
-        let graph = lists(
-            &[
-                vec![1],
-                vec![2, 3],
-                vec![],
-                vec![4],
-                vec![],
-                vec![6],
-                vec![],
-            ],
-            &[0, 5],
-        );
-        let fold = Fold::of(&graph);
-        let paths = Paths::of(&graph, &fold);
-        let retained = Retained::of(&graph, &fold);
-        let found = reason(&paths, &retained, &[2, 3, 4, 6]).expect("a reason");
-        assert_eq!(found.path, "module0[*][*]");
-        assert_eq!((found.objects, found.of), (2, 4));
-        assert_eq!(found.retained, 102 + (103 + 104) + 106);
-        assert_eq!(reason(&paths, &retained, &[]), None);
+    fn told(rows: &[TypeReason]) -> Vec<(String, Change, u64, u64, u64)> {
+        let reasons = rows.iter().flat_map(|row| &row.reasons);
+        let told = reasons.map(|row| {
+            (
+                row.path.clone(),
+                row.change,
+                row.objects,
+                row.of,
+                row.retained,
+            )
+        });
+        told.collect()
     }
 
     #[test]
-    fn survivors_are_not_new() {
-        let old = lists(&[vec![], vec![]], &[0]);
-        let mut new = lists(&[vec![], vec![], vec![]], &[0]);
-        new.sizes[1] += 8;
-        assert_eq!(new_instances(&old, &new, "list"), [1, 2]);
-        assert!(new_instances(&old, &new, "dict").is_empty());
+    fn each_path_has_only_its_own_and_the_biggest_comes_first() {
+        let old = lists(&[vec![], vec![]], &[0, 1]);
+        // One big list below 0, three small ones below 1.
+        let mut new = lists(
+            &[vec![2], vec![3, 4, 5], vec![], vec![], vec![], vec![]],
+            &[0, 1],
+        );
+        new.sizes[2] = 40_000;
+        let rows = reasons(Some(&old), &new, ["list"]);
+        let change = Change::New { came: 1, gone: 0 };
+        assert_eq!(
+            told(&rows),
+            [("module0[0]".to_string(), change, 1, 4, 40_000)]
+        );
+        assert_eq!(rows[0].rest, (1, 3, 103 + 104 + 105));
+    }
+
+    #[test]
+    fn holders_are_told_whatever_they_hold() {
+        let old = lists(&[vec![1], vec![]], &[0]);
+        let mut new = lists(&[vec![1], vec![2, 2], vec![3], vec![]], &[0]);
+        new.sizes[1] += 50;
+        let rows = told(&reasons(Some(&old), &new, [ALL_TYPES]));
+        assert_eq!(
+            rows,
+            [(
+                "module0[*]".to_string(),
+                Change::Holds,
+                1,
+                1,
+                50 + 102 + 103
+            )]
+        );
+    }
+
+    #[test]
+    fn an_old_list_that_grew_is_told_apart_from_what_is_new() {
+        let old = lists(&[vec![1], vec![]], &[0]);
+        let mut new = lists(&[vec![1], vec![]], &[0]);
+        new.sizes[1] += 5000;
+        assert_eq!(
+            told(&reasons(Some(&old), &new, ["list"])),
+            [("module0[0]".to_string(), Change::Grew, 1, 1, 5000)]
+        );
+    }
+
+    #[test]
+    fn what_is_replaced_is_no_growth() {
+        let old = lists(&[vec![1], vec![2, 3], vec![], vec![]], &[0]);
+        let mut new = lists(&[vec![1], vec![2, 3], vec![], vec![]], &[0]);
+        new.addresses[2] += 0x100_000;
+        new.addresses[3] += 0x100_000;
+        assert!(reasons(Some(&old), &new, ["list"]).is_empty());
+    }
+
+    #[test]
+    fn other_processes_are_compared_by_their_paths() {
+        let old = lists(&[vec![1], vec![]], &[0]);
+        let mut new = lists(&[vec![1, 2, 3], vec![], vec![], vec![]], &[0]);
+        for address in &mut new.addresses {
+            *address += 0x100_000;
+        }
+        let rows = told(&reasons(Some(&old), &new, ["list"]));
+        let change = Change::Paths { now: 3, before: 1 };
+        assert_eq!(
+            rows[0],
+            (
+                "module0[*]".to_string(),
+                change,
+                2,
+                4,
+                101 + 102 + 103 - 101
+            )
+        );
+        let rows = told(&reasons(None, &new, ["list"]));
+        assert_eq!(rows[0].1, Change::Unknown);
+    }
+
+    #[test]
+    fn what_only_types_without_growth_hold_is_no_reason() {
+        let graph = lists(&[vec![1], vec![]], &[0]);
+        assert!(reasons(Some(&graph), &graph, ["list", "dict"]).is_empty());
+        assert!(reasons(Some(&graph), &graph, []).is_empty());
     }
 }

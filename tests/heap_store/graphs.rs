@@ -6,7 +6,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use biopsy::heap::census::{Census, Counting, Doubts, TypeCount};
-use biopsy::heap::graph::{Graph, Label, Rest, Root, Shape, Type};
+use biopsy::heap::graph::{Graph, Label, Rest, Root, Shape, Type, flags};
 use biopsy::heap::store::SnapshotHead;
 use biopsy::target::image::{Held, Mapping, ThreadName};
 use proptest::prelude::*;
@@ -242,7 +242,13 @@ fn assemble(
             3 => Root::StaticType,
             _ => Root::Tracked,
         };
-        graph.roots.extend(object(id).map(|id| (id, root)));
+        let root = |id: u32| match root {
+            // Which of the two it is stands in the object's flags.
+            Root::Tracked if graph.flags[id as usize] & flags::GARBAGE != 0 => Root::Garbage,
+            root => root,
+        };
+        let found = object(id).map(|id| (id, root(id)));
+        graph.roots.extend(found);
     }
     let texts = texts
         .iter()

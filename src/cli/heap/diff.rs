@@ -14,15 +14,13 @@ use crate::heap::why::{self, TypeReason};
 use crate::view::heap::diff as view;
 use crate::view::heap::diff::Comparison;
 
-/// Types that `--why` tells about.
-pub const MOST_REASONS: usize = 10;
-
 /// The exit code for a broken rule.
 pub const BROKEN: u8 = 3;
 
 /// Compare two heaps: snapshots, summaries in JSON, core files or processes.
 ///
-/// Two snapshots of one process are compared object by object too.
+/// Two snapshots of one process are compared object by object too: an object is the same when its address and type are and
+/// something that held it still does, or its path has the same form; what has moved to other holders counts as gone and new.
 #[derive(Debug, Args)]
 pub struct DiffArgs {
     /// The old heap: a snapshot, what `heap summary --json` wrote, a core file or a process id
@@ -33,7 +31,8 @@ pub struct DiffArgs {
     pause: PauseArgs,
     #[command(flatten)]
     counting: CountingArgs,
-    /// Tell for the types that grew most which path holds most of their new instances, and what these keep alive
+    /// Tell for the types that grew which paths hold their new instances and what these keep alive, the most first, and which
+    /// objects grew where they were. Between two processes, paths are compared with paths
     #[arg(long, conflicts_with = "muppy")]
     why: bool,
     #[command(flatten)]
@@ -80,24 +79,22 @@ pub fn run(args: &DiffArgs, out: &mut dyn Write) -> Result<u8> {
         subject.census(counting)
     };
     let (old_census, new_census) = (of(&mut old)?, of(&mut new)?);
-    let fates = match (&mut old, &mut new) {
-        (Subject::Snapshot(old), Subject::Snapshot(new))
-            if counting == Counting::Reachable && old.head().is_same_process(new.head()) =>
-        {
-            Some(diff::objects(old, new)?)
-        }
-        _ => None,
+    let mut verdict = Verdict::of(&old_census, &new_census, &args.rules)?;
+    let grown = match args.why {
+        true => verdict.grown(&args.rows),
+        false => Vec::new(),
     };
-    let mut verdict = Verdict::of(&old_census, &new_census, fates, &args.rules)?;
-    if args.why {
-        let grown = verdict.grown(&args.rows);
-        let same = old.is_same_process(&new);
-        let old = same.then(|| old.graph(false)).transpose()?;
-        verdict.reasons = why::reasons(
-            old.as_ref(),
-            &new.graph(false)?,
-            grown.iter().map(String::as_str),
-        );
+    let snapshots = matches!((&old, &new), (Subject::Snapshot(_), Subject::Snapshot(_)));
+    let one_process = snapshots && old.is_same_process(&new);
+    if counting == Counting::Reachable && (one_process || args.why) {
+        let old = match old {
+            Subject::Summary(_) => None,
+            old => Some(old.graph(false)?),
+        };
+        let types = grown.iter().map(String::as_str);
+        let compared = why::compare(old.as_ref(), &new.graph(false)?, types);
+        verdict.fates = compared.fates.filter(|_| one_process);
+        verdict.reasons = compared.reasons;
     }
     let names = (args.old.as_str(), args.new.as_str());
     let form = args.form.form();
@@ -118,34 +115,32 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Compares two summaries; `fates` are those of the objects behind them, where there are any.
-    pub fn of(
-        old: &Census,
-        new: &Census,
-        fates: Option<Vec<Fates>>,
-        rules: &RuleArgs,
-    ) -> Result<Verdict> {
+    /// Compares two summaries.
+    pub fn of(old: &Census, new: &Census, rules: &RuleArgs) -> Result<Verdict> {
         let types = diff::censuses(old, new)
             .map_err(|error| error.hint("count both with --muppy, or neither"))?;
         let broken = diff::evaluate(&rules.rules, &types);
         Ok(Verdict {
             types,
-            fates,
+            fates: None,
             rules: rules.rules.iter().map(Rule::to_string).collect(),
             broken,
             reasons: Vec::new(),
         })
     }
 
-    /// The types that grew most, in the order of the rows.
+    /// The types that grew, in number or in bytes, as far as the rows want them.
     fn grown(&self, rows: &RowArgs) -> Vec<String> {
-        let grown = self.types.rows.iter().filter(|row| row.objects() > 0);
-        let (mut chosen, _) = rows.all_rows().choose(grown, |row: &diff::DiffRow| {
+        let grown = self.types.rows.iter();
+        let grown = grown.filter(|row| row.objects() > 0 || row.bytes() > 0);
+        let (chosen, _) = rows.all_rows().choose(grown, |row: &diff::DiffRow| {
             let (bytes, objects) = (row.bytes(), row.objects());
             (&row.name, i128::from(bytes), i128::from(objects))
         });
-        chosen.truncate(MOST_REASONS);
-        chosen.into_iter().map(|row| row.name.clone()).collect()
+        let names = chosen.into_iter().map(|row| row.name.as_str());
+        let all = rows.all_rows().wants(why::ALL_TYPES);
+        let names = all.then_some(why::ALL_TYPES).into_iter().chain(names);
+        names.map(str::to_string).collect()
     }
 
     /// The text in a form; `names` are those of the old and the new heap.

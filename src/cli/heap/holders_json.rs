@@ -97,15 +97,43 @@ fn referrer(graph: &Graph, node: &Referrer) -> Value {
         "bytes": graph.sizes.get(node.object as usize),
         "by": step(graph, node.step),
         "cycle": node.is_cycle,
+        "seen": node.is_seen,
         "roots": roots(graph, &node.roots),
         "referrers": children,
         "hidden": node.hidden,
     })
 }
 
-/// `biopsy.heap-referrers/1` of one object.
-pub fn referrers(graph: &Graph, tree: &Referrer) -> Result<String> {
-    text(&json!({"schema": "biopsy.heap-referrers/1", "object": referrer(graph, tree)}))
+/// `biopsy.heap-referrers/1` of one object: the tree, and the same as a graph with each object and reference once.
+pub fn referrers(graph: &Graph, tree: &Referrer, is_cut: bool) -> Result<String> {
+    let (mut nodes, mut edges) = (Vec::new(), Vec::new());
+    let mut open = vec![tree];
+    while let Some(node) = open.pop() {
+        if !node.is_seen && !node.is_cycle {
+            nodes.push(json!({
+                "address": address(graph, node.object),
+                "type": steps::type_name(graph, node.object),
+                "bytes": graph.sizes.get(node.object as usize),
+                "roots": roots(graph, &node.roots),
+                "hidden": node.hidden,
+            }));
+        }
+        for child in &node.children {
+            edges.push(json!({
+                "from": address(graph, child.object),
+                "to": address(graph, node.object),
+                "by": step(graph, child.step),
+            }));
+            open.push(child);
+        }
+    }
+    text(&json!({
+        "schema": "biopsy.heap-referrers/1",
+        "object": referrer(graph, tree),
+        "nodes": nodes,
+        "edges": edges,
+        "cut": is_cut,
+    }))
 }
 
 fn group(graph: &Graph, node: &Group) -> Value {

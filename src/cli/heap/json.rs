@@ -11,7 +11,7 @@ use crate::heap::Object;
 use crate::heap::census::{Census, Counting, Doubts, TypeCount};
 use crate::heap::diff::{Actual, Amount, Broken, CensusDiff, DiffRow, Fates};
 use crate::heap::growth::Growing;
-use crate::heap::why::TypeReason;
+use crate::heap::why::{Change, TypeReason};
 use crate::view::heap::Rows;
 use crate::view::heap::diff::Comparison;
 use crate::view::heap::watch::Step;
@@ -255,6 +255,8 @@ struct FatesDocument<'a> {
     new: TotalDocument,
     gone: TotalDocument,
     survived: TotalDocument,
+    /// Bytes by which those that survived grew.
+    grew_bytes: i64,
 }
 
 #[derive(Serialize)]
@@ -271,6 +273,8 @@ struct DiffDocument<'a> {
     /// Why types grew, where that was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     why: Vec<ReasonDocument<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    why_rest: Vec<RestDocument<'a>>,
 }
 
 #[derive(Serialize)]
@@ -278,21 +282,64 @@ struct ReasonDocument<'a> {
     #[serde(rename = "type")]
     name: &'a str,
     path: &'a str,
-    /// New instances that the path holds, of so many.
+    /// `new`, `grew` (objects that were there take more), `holder` (all that it holds, under `(all types)`), `paths` (two processes: now and before) or `all` (what was there
+    /// before is not known).
+    kind: &'static str,
+    /// Instances more that the path holds, of so many new ones; those that grew.
     objects: u64,
     of: u64,
-    /// Bytes that all new instances keep alive.
+    /// Those that came and went, or were there; null where that is not known.
+    now: Option<u64>,
+    before: Option<u64>,
+    /// Bytes that these objects keep alive, or by which they grew.
+    retained_bytes: u64,
+}
+
+/// What the rows of a type do not tell.
+#[derive(Serialize)]
+struct RestDocument<'a> {
+    #[serde(rename = "type")]
+    name: &'a str,
+    paths: u64,
+    objects: u64,
     retained_bytes: u64,
 }
 
 fn reasons(rows: &[TypeReason]) -> Vec<ReasonDocument<'_>> {
+    let reasons = rows
+        .iter()
+        .flat_map(|row| row.reasons.iter().map(|reason| (&row.name, reason)));
+    reasons
+        .map(|(name, reason)| {
+            let (kind, now, before) = match reason.change {
+                Change::New { came, gone } => ("new", Some(came), Some(gone)),
+                Change::Grew => ("grew", None, None),
+                Change::Holds => ("holder", None, None),
+                Change::Paths { now, before } => ("paths", Some(now), Some(before)),
+                Change::Unknown => ("all", None, None),
+            };
+            ReasonDocument {
+                name,
+                path: &reason.path,
+                kind,
+                objects: reason.objects,
+                of: reason.of,
+                now,
+                before,
+                retained_bytes: reason.retained,
+            }
+        })
+        .collect()
+}
+
+fn rests(rows: &[TypeReason]) -> Vec<RestDocument<'_>> {
     rows.iter()
-        .map(|row| ReasonDocument {
+        .filter(|row| row.rest.0 > 0)
+        .map(|row| RestDocument {
             name: &row.name,
-            path: &row.reason.path,
-            objects: row.reason.objects,
-            of: row.reason.of,
-            retained_bytes: row.reason.retained,
+            paths: row.rest.0,
+            objects: row.rest.1,
+            retained_bytes: row.rest.2,
         })
         .collect()
 }
@@ -337,7 +384,7 @@ fn broken_document(broken: &Broken) -> BrokenDocument<'_> {
 
 /// `biopsy.heap-diff/1` of the chosen rows that changed.
 pub fn diff(comparison: &Comparison, rows: &Rows) -> Result<String> {
-    let fates = |fates: &Fates| fates.new.objects > 0 || fates.gone.objects > 0;
+    let fates = |fates: &Fates| fates.new.objects > 0 || fates.gone.objects > 0 || fates.grew != 0;
     text(&DiffDocument {
         schema: "biopsy.heap-diff/1",
         old: comparison.old,
@@ -355,12 +402,14 @@ pub fn diff(comparison: &Comparison, rows: &Rows) -> Result<String> {
                     new: row.new.into(),
                     gone: row.gone.into(),
                     survived: row.survived.into(),
+                    grew_bytes: row.grew,
                 })
                 .collect()
         }),
         rules: comparison.rules,
         broken: comparison.broken.iter().map(broken_document).collect(),
         why: reasons(comparison.reasons),
+        why_rest: rests(comparison.reasons),
     })
 }
 
@@ -385,10 +434,12 @@ pub fn why(rows: &[TypeReason]) -> Result<String> {
     struct Document<'a> {
         schema: &'static str,
         why: Vec<ReasonDocument<'a>>,
+        why_rest: Vec<RestDocument<'a>>,
     }
     line(&Document {
         schema: "biopsy.heap-why/1",
         why: reasons(rows),
+        why_rest: rests(rows),
     })
 }
 

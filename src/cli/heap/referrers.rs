@@ -11,7 +11,7 @@ use super::retained::{instances, kind_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::fold::Fold;
 use crate::heap::graph::{Graph, ObjectId};
-use crate::heap::referrers::{Limits, Referrers};
+use crate::heap::referrers::{Limits, MOST_SHOWN, Referrers};
 use crate::units::printable;
 use crate::view::heap::holders;
 
@@ -106,17 +106,26 @@ pub fn run(args: &ReferrersArgs, out: &mut dyn Write) -> Result<()> {
     let graph = args.target.graph()?;
     let fold = Fold::of(&graph);
     let referrers = Referrers::new(&graph, &fold);
+    if args.depth > DEEPEST {
+        eprintln!(
+            "biopsy: note: --depth {} is cut to {DEEPEST} levels",
+            args.depth
+        );
+    }
     let limits = Limits {
         depth: args.depth.min(DEEPEST),
         children: args.max,
     };
     let text = match args.subject.find(&graph)? {
         Asked::Object(object) => {
-            let tree = referrers.tree(object, limits);
+            let (tree, is_cut) = referrers.tree(object, limits);
+            if is_cut {
+                eprintln!("biopsy: note: there are more referrers: {MOST_SHOWN} of them are shown");
+            }
             if args.dot {
                 holders::referrers_dot(&graph, &tree)
             } else if args.json {
-                json::referrers(&graph, &tree)?
+                json::referrers(&graph, &tree, is_cut)?
             } else {
                 holders::referrers(&graph, &tree)
             }

@@ -138,7 +138,7 @@ pub fn run(args: RunArgs, out: &mut dyn Write) -> Result<u8> {
         }
         return Ok(code);
     };
-    let verdict = Verdict::of(&old, &last.census, None, &args.rules)?;
+    let verdict = Verdict::of(&old, &last.census, &args.rules)?;
     let old_name = match &args.baseline {
         Some(path) => path.display().to_string(),
         None => "the first snapshot".to_string(),

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::args::{CountingArgs, Form, RowArgs};
-use super::diff::MOST_REASONS;
 use super::input::{PauseArgs, Subject};
 use super::{json, put};
 use crate::cli::args::TargetArgs;
@@ -50,8 +49,8 @@ pub struct WatchArgs {
     pause: PauseArgs,
     #[command(flatten)]
     counting: CountingArgs,
-    /// At the end, tell for the types that grew in every step which path holds most of their new instances, and what
-    /// these keep alive
+    /// At the end, tell for the types that grew in every step which paths hold their new instances, and what these keep
+    /// alive
     #[arg(long, conflicts_with = "muppy")]
     why: bool,
     #[command(flatten)]
@@ -88,6 +87,7 @@ pub fn run(args: &WatchArgs, out: &mut dyn Write) -> Result<()> {
     screen.first(&first, source)?;
     let mut growing = Growing::from(&first);
     let mut before = first;
+    let mut latest_graph = None;
     let mut ended = None;
     let (mut taken, mut failed) = (0u32, false);
     while !stop.load(Ordering::SeqCst) && args.count.is_none_or(|count| u64::from(taken) < count) {
@@ -100,10 +100,14 @@ pub fn run(args: &WatchArgs, out: &mut dyn Write) -> Result<()> {
             break;
         }
         let now = process::program(pid);
-        let census = Subject::of_process(pid, &args.pause).and_then(|mut subject| {
-            Ok((subject.census(args.counting.counting())?, subject.source()))
+        // The reasons at the end are of the same moment as the numbers, and a process may end before the next one.
+        let read = Subject::of_process(pid, &args.pause).and_then(|mut subject| {
+            let census = subject.census(args.counting.counting())?;
+            let source = subject.source();
+            let graph = args.why.then(|| subject.graph(false)).transpose()?;
+            Ok((census, source, graph))
         });
-        let (census, source) = match census {
+        let (census, source, graph) = match read {
             Ok(read) => read,
             // It called exec, and is not yet what it will be.
             Err(_) if !failed && process::is_alive(pid) && process::program(pid) != program => {
@@ -131,14 +135,11 @@ pub fn run(args: &WatchArgs, out: &mut dyn Write) -> Result<()> {
         growing.step(&census);
         screen.step(&growing, &census, &diff)?;
         before = census;
+        latest_graph = graph;
     }
     screen.end(&growing)?;
-    if let Some(old) = first_graph.filter(|_| ended.is_none() && growing.steps() > 0) {
-        // The process may end just now: then there is nothing to look at any more.
-        match Subject::of_process(pid, &args.pause).and_then(|subject| subject.graph(false)) {
-            Ok(new) => screen.why(&growing, &old, &new)?,
-            Err(error) => ended = Some(error),
-        }
+    if let (Some(old), Some(new)) = (&first_graph, &latest_graph) {
+        screen.why(&growing, old, new)?;
     }
     match ended {
         None => Ok(()),
@@ -228,8 +229,9 @@ impl Screen<'_> {
     fn why(&mut self, growing: &Growing, old: &Graph, new: &Graph) -> Result<()> {
         let mut grown = growing.growths();
         grown.retain(|growth| self.rows.wants(&growth.name));
-        grown.truncate(MOST_REASONS);
-        let names = grown.iter().map(|growth| growth.name.as_str());
+        let all = self.rows.wants(why::ALL_TYPES);
+        let all = all.then_some(why::ALL_TYPES).into_iter();
+        let names = all.chain(grown.iter().map(|growth| growth.name.as_str()));
         let rows = why::reasons(Some(old), new, names);
         let text = if self.args.json {
             json::why(&rows)?

@@ -336,7 +336,8 @@ pub(super) fn put_root(out: &mut Vec<u8>, root: &Root) {
             put_varint(out, u64::from(name));
         }
         Root::StaticType => out.push(3),
-        Root::Tracked => out.push(4),
+        // Which of the two it is stands in the object's flags.
+        Root::Tracked | Root::Garbage => out.push(4),
     }
 }
 

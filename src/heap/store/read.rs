@@ -14,7 +14,7 @@ use crate::blocks::bytes::unzigzag;
 use crate::blocks::{BLOCK_HEAD, Unpacker, number};
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::census::{Census, Counting, Doubts};
-use crate::heap::graph::{Graph, ObjectId, Type};
+use crate::heap::graph::{Graph, ObjectId, Root, Type, flags};
 
 /// How many rows the tables of a snapshot have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -291,7 +291,10 @@ impl<R: Read + Seek> Reader<R> {
                 let object = last.checked_add(unzigzag(cursor.varint()?)).unwrap_or(-1);
                 let object = cursor.check_index(object, counts.objects, "object")?;
                 last = i64::from(object);
-                let root = parts::root(cursor, counts.names)?;
+                let root = match parts::root(cursor, counts.names)? {
+                    Root::Tracked if has_flag(graph, object, flags::GARBAGE) => Root::Garbage,
+                    root => root,
+                };
                 graph.roots.push((object, root));
                 Ok(())
             })
@@ -553,4 +556,9 @@ fn read_index(mut block: Block<'_>, offset: u64) -> Result<(Counts, Vec<Entry>)>
         texts,
     };
     Ok((counts, entries))
+}
+
+fn has_flag(graph: &Graph, object: ObjectId, flag: u8) -> bool {
+    let bits = graph.flags.get(object as usize);
+    bits.is_some_and(|bits| bits & flag != 0)
 }

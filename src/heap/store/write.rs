@@ -235,7 +235,7 @@ fn check(graph: &Graph) -> Result<()> {
         Root::Frame {
             function, local, ..
         } => is_name(function) && local.is_none_or(is_name),
-        Root::StaticType | Root::Tracked => true,
+        Root::StaticType | Root::Tracked | Root::Garbage => true,
     };
     let is_label = |label: &Label| match *label {
         Label::Attribute(name) | Label::Field(name) | Label::Local(name) => is_name(name),

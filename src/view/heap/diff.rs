@@ -3,7 +3,7 @@
 use super::holders::shown;
 use super::{Rows, changes, changes_table, counted, markup, signed, signed_bytes, type_text};
 use crate::heap::diff::{Amount, Broken, CensusDiff, Fates};
-use crate::heap::why::{Reason, TypeReason};
+use crate::heap::why::{Change, Reason, TypeReason};
 use crate::units::{format_bytes, printable};
 use crate::view::table;
 
@@ -60,15 +60,15 @@ pub fn broken_text(broken: &Broken) -> String {
     )
 }
 
-/// Objects of one process that are new, gone, or survived: types with new or gone ones only.
+/// Objects of one process that are new, gone, or survived: types with new or gone ones, or some that grew.
 fn moved<'a>(fates: &'a [Fates], rows: &Rows) -> (Vec<&'a Fates>, usize) {
     let moved = fates
         .iter()
-        .filter(|row| row.new.objects > 0 || row.gone.objects > 0);
+        .filter(|row| row.new.objects > 0 || row.gone.objects > 0 || row.grew != 0);
     rows.choose(moved, |row| {
         (
             &row.name,
-            i128::from(row.new.bytes),
+            i128::from(row.new.bytes) + i128::from(row.grew),
             i128::from(row.new.objects),
         )
     })
@@ -84,10 +84,11 @@ fn fate_cells(fates: &Fates, name: String) -> Vec<String> {
         size(fates.gone),
         fates.survived.objects.to_string(),
         size(fates.survived),
+        signed_bytes(fates.grew),
     ]
 }
 
-const FATE_HEADER: [&str; 7] = [
+const FATE_HEADER: [&str; 8] = [
     "type",
     "new",
     "new size",
@@ -95,6 +96,7 @@ const FATE_HEADER: [&str; 7] = [
     "gone size",
     "survived",
     "survived size",
+    "grew",
 ];
 
 fn left_out(shown: usize, all: usize) -> String {
@@ -105,15 +107,62 @@ fn left_out(shown: usize, all: usize) -> String {
     }
 }
 
-/// One reason in words.
+/// One reason in words, behind its path.
 fn reason_text(reason: &Reason) -> String {
-    let part = if reason.objects == reason.of {
-        format!("all {}", reason.of)
-    } else {
-        format!("{} of {}", reason.objects, reason.of)
+    let bytes = format_bytes(reason.retained);
+    let part = match reason.objects == reason.of {
+        true => format!("all {}", reason.of),
+        false => format!("{} of {}", reason.objects, reason.of),
     };
-    let retained = format_bytes(reason.retained);
-    format!("holds {part} new; they keep {retained} alive")
+    let keep = match reason.objects {
+        1 => "it keeps",
+        _ => "they keep",
+    };
+    match reason.change {
+        Change::New { gone: 0, .. } => format!("holds {part} new; {keep} {bytes} alive"),
+        Change::New { came, gone } => format!(
+            "holds +{} ({came} new, {gone} gone); {keep} {bytes} more alive",
+            reason.objects
+        ),
+        Change::Holds => format!("holds {bytes} more than before"),
+        Change::Grew if reason.objects == 1 => format!("grew by {bytes}"),
+        Change::Grew => format!("grew by {bytes}, {} objects together", reason.objects),
+        Change::Paths { now, .. } => format!(
+            "holds +{} of {now}; they keep {bytes} more alive",
+            reason.objects
+        ),
+        Change::Unknown => format!("holds {part}; {keep} {bytes} alive"),
+    }
+}
+
+/// What is not told of a type; nothing when all is.
+fn rest_text((paths, objects, bytes): (u64, u64, u64)) -> Option<String> {
+    let paths = match paths {
+        0 => return None,
+        1 => "1 more path".to_string(),
+        paths => format!("{paths} more paths"),
+    };
+    Some(match bytes {
+        0 => format!("{paths} with {objects}, which these hold"),
+        bytes => format!("{paths} with {objects}, {}", format_bytes(bytes)),
+    })
+}
+
+/// What the reasons are about, where it is not what is new.
+fn reasons_heading(rows: &[TypeReason]) -> &'static str {
+    let changes = rows.iter().flat_map(|row| &row.reasons);
+    for change in changes.map(|reason| reason.change) {
+        match change {
+            Change::Paths { .. } => {
+                return "why: not known to be one process, so paths now are compared with the same paths before";
+            }
+            Change::Unknown => {
+                return "why: what was there before is not known object by object, so all that is there now is told";
+            }
+            Change::New { .. } | Change::Grew | Change::Holds => {}
+        }
+    }
+    "why"
 }
 
 /// Why types grew, a line each; nothing when that was not asked for.
@@ -121,15 +170,18 @@ pub fn reasons(rows: &[TypeReason]) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let lines = rows.iter().map(|row| {
-        format!(
-            "{}: {} {}\n",
-            shown(&row.name),
-            shown(&row.reason.path),
-            reason_text(&row.reason)
-        )
-    });
-    format!("\nwhy\n\n{}", lines.collect::<String>())
+    let mut text = format!("\n{}\n\n", reasons_heading(rows));
+    for row in rows {
+        let name = shown(&row.name);
+        for reason in &row.reasons {
+            let path = shown(&reason.path);
+            text.push_str(&format!("{name}: {path} {}\n", reason_text(reason)));
+        }
+        if let Some(rest) = rest_text(row.rest) {
+            text.push_str(&format!("{name}: {rest}\n"));
+        }
+    }
+    text
 }
 
 /// The table, and the verdict on each rule.
@@ -262,14 +314,20 @@ pub fn markdown(comparison: &Comparison, rows: &Rows) -> String {
         }
     }
     if !comparison.reasons.is_empty() {
-        text.push_str("\nWhy:\n\n");
+        let heading = reasons_heading(comparison.reasons).replacen("why", "Why", 1);
+        text.push_str(&format!("\n{heading}:\n\n"));
         for row in comparison.reasons {
-            text.push_str(&format!(
-                "- {}: {} {}\n",
-                markup::code(&shown(&row.name)),
-                markup::code(&shown(&row.reason.path)),
-                markup::plain(&reason_text(&row.reason))
-            ));
+            let name = markup::code(&shown(&row.name));
+            for reason in &row.reasons {
+                text.push_str(&format!(
+                    "- {name}: {} {}\n",
+                    markup::code(&shown(&reason.path)),
+                    markup::plain(&reason_text(reason))
+                ));
+            }
+            if let Some(rest) = rest_text(row.rest) {
+                text.push_str(&format!("- {name}: {rest}\n"));
+            }
         }
     }
     text
@@ -399,6 +457,7 @@ total:+1GiB holds
             new: amount(2, 128),
             gone: amount(6, 400),
             survived: amount(4, 300),
+            grew: 64,
         }];
         let found = text(
             &comparison(&types, &[], &[], Some(&fates)),
@@ -408,7 +467,68 @@ total:+1GiB holds
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         assert_eq!(
             words,
-            ["dict", "2", "128", "B", "6", "400", "B", "4", "300", "B"]
+            [
+                "dict", "2", "128", "B", "6", "400", "B", "4", "300", "B", "+64", "B"
+            ]
+        );
+    }
+
+    #[test]
+    fn reasons_say_what_is_known() {
+        let reason = |change, objects, of| Reason {
+            path: "app.SESSIONS[*]".to_string(),
+            change,
+            objects,
+            of,
+            retained: 2048,
+        };
+        let words = [
+            (
+                Change::New { came: 3, gone: 0 },
+                3,
+                3,
+                "holds all 3 new; they keep 2.0 KiB alive",
+            ),
+            (
+                Change::New { came: 1, gone: 0 },
+                1,
+                9,
+                "holds 1 of 9 new; it keeps 2.0 KiB alive",
+            ),
+            (
+                Change::New { came: 9, gone: 4 },
+                5,
+                9,
+                "holds +5 (9 new, 4 gone); they keep 2.0 KiB more alive",
+            ),
+            (Change::Grew, 1, 1, "grew by 2.0 KiB"),
+            (
+                Change::Paths {
+                    now: 175,
+                    before: 25,
+                },
+                150,
+                175,
+                "holds +150 of 175; they keep 2.0 KiB more alive",
+            ),
+            (
+                Change::Unknown,
+                3,
+                9,
+                "holds 3 of 9; they keep 2.0 KiB alive",
+            ),
+        ];
+        for (change, objects, of, words) in words {
+            assert_eq!(reason_text(&reason(change, objects, of)), words);
+        }
+        let row = TypeReason {
+            name: "app.Session".to_string(),
+            reasons: vec![reason(Change::Grew, 1, 1)],
+            rest: (2, 7, 100),
+        };
+        assert_eq!(
+            reasons(&[row]),
+            "\nwhy\n\napp.Session: app.SESSIONS[*] grew by 2.0 KiB\napp.Session: 2 more paths with 7, 100 B\n"
         );
     }
 

@@ -209,9 +209,13 @@ pub fn referrers(graph: &Graph, tree: &Referrer) -> String {
             step.write(graph, &mut how);
             how = format!("{}  of  ", shown(&how));
         }
-        let cycle = if node.is_cycle { "  (cycle)" } else { "" };
+        let again = match (node.is_cycle, node.is_seen) {
+            (true, _) => "  (cycle)",
+            (_, true) => "  (its referrers are told where it stands nearer to the top)",
+            _ => "",
+        };
         format!(
-            "{how}{}{cycle}{}",
+            "{how}{}{again}{}",
             object_text(graph, node.object),
             roots_text(graph, &node.roots)
         )
@@ -373,7 +377,7 @@ mod tests {
         let graph = lists(&[vec![1], vec![2], vec![1], vec![2], vec![2]], &[0]);
         let fold = Fold::of(&graph);
         let asked = Referrers::new(&graph, &fold);
-        let text = referrers(&graph, &asked.tree(2, LIMITS));
+        let text = referrers(&graph, &asked.tree(2, LIMITS).0);
         let expected = "\
 list at 0x1080, 102 B
    (1 more below, not shown)
@@ -388,7 +392,7 @@ list at 0x1080, 102 B
             text.starts_with("1 x list\n└─ 3 references by [*]  of  3 x list\n"),
             "{text}"
         );
-        let dot = referrers_dot(&graph, &asked.tree(2, LIMITS));
+        let dot = referrers_dot(&graph, &asked.tree(2, LIMITS).0);
         assert!(dot.contains("  o1 -> o2 [label=\"[0]\"];\n"), "{dot}");
     }
 

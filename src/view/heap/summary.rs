@@ -23,7 +23,7 @@ pub fn note(census: &Census, source: Source) -> String {
         Counting::Muppy => "counted as muppy.get_objects() does",
     };
     let mut line = format!(
-        "{counting}: {}, {}; ",
+        "{counting}: {}, {}, with garbage that is not collected yet; ",
         counted(objects, "object", "objects"),
         format_bytes(bytes)
     );
@@ -177,7 +177,7 @@ mod tests {
         let mut census = census();
         assert_eq!(
             note(&census, Source::Held),
-            "everything reachable: 987655566 objects, 4.8 GiB; process 42, Python 3.12.1, stopped for 8.1 ms"
+            "everything reachable: 987655566 objects, 4.8 GiB, with garbage that is not collected yet; process 42, Python 3.12.1, stopped for 8.1 ms"
         );
         census.counting = Counting::Muppy;
         census.pause_ms = None;

@@ -1,0 +1,224 @@
+//! What many paths have in common: their steps without indices and keys.
+//!
+//! The forms of one graph are a tree that grows from the roots; [`FormKeys`] numbers those of several graphs alike.
+
+use rustc_hash::FxHashMap;
+
+use super::{NONE, Paths};
+use crate::heap::graph::{Graph, ObjectId, Root};
+use crate::heap::steps::{self, Step};
+
+/// Repeats of one step that a form keeps; more are one form (the links of a list).
+const REPEATS: u8 = 3;
+
+/// Steps that a form keeps: what lies deeper is one form with it.
+const DEEPEST: u16 = 64;
+
+/// One step at the end of a form.
+#[derive(Debug, Clone, Copy)]
+struct FormNode {
+    /// The form before it; [`NONE`] when this is a root.
+    before: u32,
+    /// The step, or for a root its index and object.
+    end: End,
+    /// How often the same step came before, at most [`REPEATS`].
+    repeats: u8,
+    /// Steps before it.
+    depth: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum End {
+    Root(u32, ObjectId),
+    /// A root that has no name but its object's type: all of a type are one.
+    Unnamed(u8, u32),
+    Step(Step),
+    /// More steps, whatever they are.
+    Deeper,
+}
+
+/// Forms that were seen, each once; a tree that grows from the roots.
+#[derive(Debug)]
+pub struct Forms<'a, 'b> {
+    paths: &'b Paths<'a>,
+    nodes: Vec<FormNode>,
+    known: FxHashMap<(u32, End), u32>,
+    /// Form of each object, [`NONE`] until it is asked for.
+    of_object: Vec<u32>,
+}
+
+impl<'a, 'b> Forms<'a, 'b> {
+    /// None yet.
+    pub fn new(paths: &'b Paths<'a>) -> Self {
+        Forms {
+            paths,
+            nodes: Vec::new(),
+            known: FxHashMap::default(),
+            of_object: vec![NONE; paths.graph.len()],
+        }
+    }
+
+    /// The form of the path to `object`, which some root reaches.
+    pub fn of(&mut self, object: ObjectId) -> u32 {
+        // Up to what is known, then down again.
+        let mut up = Vec::new();
+        let mut at = object;
+        let mut form = loop {
+            let known = self.of_object.get(at as usize).copied().unwrap_or(NONE);
+            if known != NONE {
+                break known;
+            }
+            up.push(at);
+            match self.paths.before(at) {
+                Ok((owner, _)) => at = owner,
+                Err(_) => break NONE,
+            }
+        };
+        while let Some(object) = up.pop() {
+            form = match self.paths.before(object) {
+                Err(root) => self.node(NONE, self.root(root, object)),
+                Ok(_) if self.paths.is_fold_step(object) => form,
+                Ok((_, step)) => self.node(form, End::Step(step.general())),
+            };
+            if let Some(place) = self.of_object.get_mut(object as usize) {
+                *place = form;
+            }
+        }
+        form
+    }
+
+    /// The form of the path to `object`, when it was asked for before.
+    pub fn known(&self, object: ObjectId) -> Option<u32> {
+        let form = self.of_object.get(object as usize).copied();
+        form.filter(|form| *form != NONE)
+    }
+
+    fn root(&self, root: usize, object: ObjectId) -> End {
+        let graph = self.paths.graph;
+        let kind = match graph.roots.get(root) {
+            Some((_, found)) if found.is_unnamed() => super::rank(found),
+            _ => return End::Root(u32::try_from(root).unwrap_or(NONE), object),
+        };
+        let type_id = graph.type_ids.get(object as usize);
+        End::Unnamed(kind, type_id.copied().unwrap_or(NONE))
+    }
+
+    fn node(&mut self, before: u32, end: End) -> u32 {
+        let above = self.nodes.get(before as usize).copied();
+        let (end, repeats, depth) = match above {
+            Some(above) if above.end == End::Deeper => return before,
+            Some(above) if above.depth >= DEEPEST => (End::Deeper, 0, DEEPEST),
+            Some(above) if above.end == end => (end, above.repeats + 1, above.depth + 1),
+            Some(above) => (end, 0, above.depth + 1),
+            None => (end, 0, 0),
+        };
+        if repeats > REPEATS {
+            return before;
+        }
+        if let Some(known) = self.known.get(&(before, end)) {
+            return *known;
+        }
+        let node = u32::try_from(self.nodes.len()).unwrap_or(NONE);
+        self.nodes.push(FormNode {
+            before,
+            end,
+            repeats,
+            depth,
+        });
+        self.known.insert((before, end), node);
+        node
+    }
+
+    /// The form of what holds the objects of `form`: of `a[*]` that of `a`, of `a.b` itself.
+    pub fn holder(&self, form: u32) -> u32 {
+        match self.nodes.get(form as usize) {
+            Some(FormNode {
+                before,
+                end: End::Step(step),
+                ..
+            }) if step.is_element() => *before,
+            _ => form,
+        }
+    }
+
+    /// Such as `leak_app.REGISTRY.by_path[*][*]`.
+    pub fn text(&self, form: u32) -> String {
+        let mut back = Vec::new();
+        let mut at = form;
+        while let Some(node) = self.nodes.get(at as usize) {
+            back.push(*node);
+            at = node.before;
+        }
+        back.iter()
+            .rev()
+            .map(|node| self.end_text(node))
+            .collect::<String>()
+    }
+
+    /// What `node` adds to the text of the form before it.
+    fn end_text(&self, node: &FormNode) -> String {
+        let graph = self.paths.graph;
+        let mut text = String::new();
+        match node.end {
+            End::Root(root, object) => {
+                if let Some((_, root)) = graph.roots.get(root as usize) {
+                    text = self.paths.begin(root, object);
+                }
+            }
+            End::Unnamed(kind, type_id) => {
+                let root = graph
+                    .roots
+                    .iter()
+                    .find(|(_, root)| super::rank(root) == kind);
+                if let (Some((_, root)), Some(found)) = (root, graph.types.get(type_id as usize)) {
+                    text = format!("{} {}", steps::root(graph, root), graph.name(found.name));
+                }
+            }
+            End::Step(step) => {
+                step.write(graph, &mut text);
+                if node.repeats == REPEATS {
+                    text.push('…');
+                }
+            }
+            End::Deeper => text.push_str(" … "),
+        }
+        text
+    }
+}
+
+/// Numbers for forms that are the same for the same text, whatever graph they come from.
+#[derive(Debug, Default)]
+pub struct FormKeys {
+    known: FxHashMap<(u32, String), u32>,
+}
+
+impl FormKeys {
+    /// The keys of all forms that `forms` has seen, by form. Threads have other numbers in each process, so that
+    /// variables are told by their functions.
+    pub fn of(&mut self, forms: &Forms<'_, '_>) -> Vec<u32> {
+        let mut keys: Vec<u32> = Vec::with_capacity(forms.nodes.len());
+        let graph = forms.paths.graph;
+        // A form stands behind the one before it.
+        for node in &forms.nodes {
+            let before = keys.get(node.before as usize).copied().unwrap_or(NONE);
+            let text = match node.end {
+                End::Root(root, _) => match graph.roots.get(root as usize) {
+                    Some((_, root @ Root::Frame { .. })) => frame_text(graph, root),
+                    _ => forms.end_text(node),
+                },
+                _ => forms.end_text(node),
+            };
+            let next = u32::try_from(self.known.len()).unwrap_or(NONE);
+            keys.push(*self.known.entry((before, text)).or_insert(next));
+        }
+        keys
+    }
+}
+
+fn frame_text(graph: &Graph, root: &Root) -> String {
+    let text = steps::root(graph, root);
+    match text.split_once(", ") {
+        Some((_, function)) => function.to_string(),
+        None => text,
+    }
+}
