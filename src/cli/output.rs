@@ -275,13 +275,13 @@ fn note_line(profile: &Profile, certainty: Option<Certainty>) -> String {
 
 /// Source files for `--lines`, read once.
 #[derive(Default)]
-struct Sources {
+pub struct Sources {
     files: std::collections::HashMap<String, Option<Arc<Vec<String>>>>,
 }
 
 impl Sources {
     /// Lines of a source file; `None` when it cannot be read or is larger than 16 MiB.
-    fn read(&mut self, file: &str) -> Option<Arc<Vec<String>>> {
+    pub fn read(&mut self, file: &str) -> Option<Arc<Vec<String>>> {
         let read = |file: &str| {
             let path = Path::new(file);
             let size = fs::metadata(path).ok().filter(fs::Metadata::is_file)?.len();

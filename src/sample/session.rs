@@ -6,6 +6,8 @@
 
 mod counting;
 mod family;
+mod finish;
+pub mod live;
 mod progress;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,6 +18,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustc_hash::FxHashMap;
 
 use family::Family;
+use finish::finish;
 pub use progress::Progress;
 
 use super::choose::{self, Opened, Patience};
@@ -112,6 +115,7 @@ impl Shared {
 }
 
 /// What one sampler gathered.
+#[derive(Debug, Clone)]
 struct Part {
     recorder: Recorder,
     /// When its process was open, microseconds since the session's start.
@@ -153,29 +157,16 @@ pub fn record(
         Root::Running(_) => Patience::For(Duration::from_millis(500)),
         Root::Started(_) => Patience::Forever,
     };
+    shared.progress.feed.began(root, &shared, started_at_ms);
     let mut family = Family::new(root);
     family.spawn(root.pid(), patience, &shared)?;
     let parts = family.watch(&shared)?;
     let end_us = shared.now_us();
     shared.stop.store(true, Ordering::SeqCst);
-
-    // The recording begins when the first process could be read, not when we began to look for it.
-    let opened = parts
-        .iter()
-        .filter_map(|(_, part)| part.as_ref().ok().map(|part| part.opened_us));
-    let opened_us = opened.min().unwrap_or(end_us);
-    let mut outcome = assemble(parts, root, options)?;
-    let profile = &mut outcome.profile;
-    for thread in &mut profile.threads {
-        thread.started_us = thread.started_us.saturating_sub(opened_us);
+    let mut outcome = finish(parts, root, options, started_at_ms, end_us)?;
+    if outcome.profile.meta.command.is_empty() {
+        outcome.profile.meta.command = command;
     }
-    profile.meta.command = profile
-        .processes
-        .first()
-        .map_or(command, |process| process.command.clone());
-    profile.meta.pid = root.pid().0;
-    profile.meta.started_at_ms = started_at_ms + opened_us / 1000;
-    profile.meta.duration_us = end_us - opened_us;
     Ok(outcome)
 }
 
@@ -255,6 +246,7 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
     shared.progress.processes.fetch_add(1, Ordering::Relaxed);
     let mut sampler = ProcessSampler::new(pid, opened, shared);
     sampler.start_watching();
+    sampler.start_showing();
     let options = &shared.options;
     let brief = !(options.tasks || options.blocking || options.native);
     let mut clock = Clock::new(options.rate, brief);
@@ -272,6 +264,7 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
         let outcome = sampler.sample(clock.ahead());
         clock.took(began.elapsed());
         sampler.count_retried();
+        sampler.show();
         match outcome {
             Ok(()) => {
                 faults_in_a_row = 0;
@@ -314,6 +307,7 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
     sampler.note_reader();
     sampler.end_watching();
     sampler.settle();
+    sampler.end_showing();
     sampler.note_states();
     sampler.part.lateness_us = clock.mean_lateness_us();
     Ok(sampler.part)
@@ -377,6 +371,8 @@ struct ProcessSampler<'a> {
     generation: u64,
     /// Counts calls; `None` where that is not wanted or cannot be.
     watching: Option<Watching>,
+    /// Where it shows what it has; `None` when nobody looks.
+    feed: Option<Arc<live::PartFeed>>,
 }
 
 impl<'a> ProcessSampler<'a> {
@@ -419,6 +415,7 @@ impl<'a> ProcessSampler<'a> {
             last_us: shared.now_us(),
             generation: 0,
             watching: None,
+            feed: None,
         }
     }
 

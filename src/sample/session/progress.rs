@@ -2,6 +2,8 @@
 
 use std::sync::atomic::AtomicU64;
 
+use super::live::Feed;
+
 /// Numbers that grow while a session runs, for progress displays.
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -13,4 +15,6 @@ pub struct Progress {
     pub retried: AtomicU64,
     /// Processes that are or were sampled.
     pub processes: AtomicU64,
+    /// What was gathered so far, for those who look at it meanwhile.
+    pub feed: Feed,
 }

@@ -10,6 +10,7 @@ use regex::Regex;
 use rustc_hash::FxHashMap;
 
 use super::restriction::compile;
+use super::rows;
 use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{CallTree, Filter, FunctionId, FunctionKind, Profile, Tables};
 use crate::units::printable;
@@ -48,7 +49,7 @@ pub fn write_lines(
     let chosen = choose(&costs, &profile.tables, options)?;
     let out = &mut io::BufWriter::new(out);
     for function in chosen {
-        let heading = heading(&profile.tables, function, options.strip_dirs);
+        let heading = rows::name(&profile.tables, function, options.strip_dirs);
         let Some(cost) = costs.get(&function) else {
             continue;
         };
@@ -65,9 +66,11 @@ pub fn write_lines(
 
 /// Times in microseconds.
 #[derive(Debug, Clone, Copy, Default)]
-struct Cost {
-    own_us: u64,
-    total_us: u64,
+pub struct Cost {
+    /// Of the function or line itself.
+    pub own_us: u64,
+    /// With all that it called.
+    pub total_us: u64,
 }
 
 #[derive(Debug, Default)]
@@ -118,6 +121,12 @@ fn costs(tree: &CallTree, tables: &Tables) -> FxHashMap<FunctionId, FunctionCost
     costs
 }
 
+/// The cost of each line of one function; line 0 stands for what is not known.
+pub fn line_costs(tree: &CallTree, tables: &Tables, function: FunctionId) -> BTreeMap<u32, Cost> {
+    let found = costs(tree, tables).remove(&function);
+    found.map(|cost| cost.lines).unwrap_or_default()
+}
+
 fn choose(
     costs: &FxHashMap<FunctionId, FunctionCost>,
     tables: &Tables,
@@ -135,7 +144,7 @@ fn choose(
         None => cost.lines.keys().any(|line| *line > 0),
         Some(text) if is_whole_name => tables.name(function) == text,
         Some(text) => {
-            let name = heading(tables, function, false);
+            let name = rows::name(tables, function, false);
             name.contains(text.as_str()) || regex.as_ref().is_some_and(|r| r.is_match(&name))
         }
     };
@@ -164,20 +173,6 @@ fn choose(
         )),
         _ => Ok(chosen.into_iter().map(|(function, _)| function).collect()),
     }
-}
-
-fn heading(tables: &Tables, function: FunctionId, strip_dirs: bool) -> String {
-    let file = tables.file(function);
-    let key = crate::formats::pstats::dict::Key {
-        file: if strip_dirs {
-            file.rsplit('/').next().unwrap_or_default()
-        } else {
-            file
-        },
-        line: tables.line(function),
-        name: tables.name(function).into(),
-    };
-    key.standard_name()
 }
 
 fn write_function(
@@ -249,7 +244,7 @@ fn seconds(us: u64) -> f64 {
 }
 
 /// A source line with tabs as wide as Python takes them and nothing at its end.
-fn shown(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     let mut expanded = String::with_capacity(text.len());
     for c in text.trim_end().chars() {
         if c == '\t' {
