@@ -46,6 +46,8 @@ pub struct Computed {
     pub estimated: bool,
     /// By thread.
     pub states: Vec<StateTimes>,
+    /// CPU time that each thread used, microseconds: one that is ready to run uses none.
+    pub cpu_us: Vec<u64>,
     /// What all stacks weigh together.
     pub whole_us: u64,
     /// The time that is looked at, seconds.
@@ -259,7 +261,14 @@ fn computed(profile: &Profile, choice: Choice, seconds: f64) -> Computed {
         None => CallStats::of(&tree, &profile.tables),
     };
     let whole_us = tree.total_wall_us();
+    let mut cpu_us = vec![0u64; profile.threads.len()];
+    for run in &profile.runs {
+        if let Some(sum) = cpu_us.get_mut(run.thread.index()) {
+            *sum = sum.saturating_add(run.cpu_us.into());
+        }
+    }
     Computed {
+        cpu_us,
         stats,
         estimated,
         states: states::times(profile, &Filter::default()),

@@ -11,6 +11,7 @@ use super::page::Row;
 use crate::profile::Mode;
 use crate::profile::states::Contention;
 use crate::units::{format_bytes, printable};
+use crate::view::heap::counted;
 
 /// Below this there is no room for anything.
 const LEAST: (u16, u16) = (24, 6);
@@ -250,15 +251,15 @@ fn doing(app: &App, status: &Status) -> String {
         .collect();
     let sums = Contention::of(&with_time);
     let span_us = (app.computed.seconds * 1e6).max(1.0);
-    let busy = with_time
-        .iter()
-        .filter(|times| times.on_cpu_us > times.wall_us / 20)
+    let cpu: u64 = app.computed.cpu_us.iter().sum();
+    let busy = states.iter().zip(&app.computed.cpu_us);
+    let busy = busy
+        .filter(|(times, cpu_us)| **cpu_us > times.wall_us / 20)
         .count();
-    let cpu: u64 = with_time.iter().map(|times| times.on_cpu_us).sum();
     let percent = |us: u64| format!("{:.0} %", 100.0 * us as f64 / span_us);
     let mut text = format!(
-        "{} threads, {busy} busy; on CPU {}, GIL held {}, waited for {}, garbage {}",
-        with_time.len(),
+        "{}, {busy} busy; CPU {}, GIL held {}, waited for {}, garbage {}",
+        counted(with_time.len() as u64, "thread", "threads"),
         percent(cpu),
         percent(sums.held_us),
         percent(sums.waited_us),

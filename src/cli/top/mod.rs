@@ -450,3 +450,6 @@ fn write(path: &Path, app: &App, session: Option<&Session>) -> Result<String> {
     }
     Ok(said)
 }
+
+#[cfg(test)]
+mod tests;

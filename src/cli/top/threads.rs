@@ -63,6 +63,7 @@ fn fill(mut page: Page, computed: &Computed, data: &Data, look: &Look<'_>, of_ta
     for at in list {
         let id = ThreadId(at as u32);
         let times = computed.states.get(at).copied().unwrap_or_default();
+        let cpu_us = computed.cpu_us.get(at).copied().unwrap_or_default();
         let percent = |us: u64| 100.0 * us as f64 / times.wall_us.max(1) as f64;
         let last = data.last.get(at).copied().unwrap_or_default();
         let state = if data.is_file() {
@@ -100,7 +101,7 @@ fn fill(mut page: Page, computed: &Computed, data: &Data, look: &Look<'_>, of_ta
             format!("{state:<10} {ran:>8.3} {idle:>8.3}")
         } else {
             let parts = [
-                times.on_cpu_us,
+                cpu_us,
                 times.gil_us,
                 times.gil_wait_us,
                 times.idle_us,
@@ -113,7 +114,7 @@ fn fill(mut page: Page, computed: &Computed, data: &Data, look: &Look<'_>, of_ta
             key: key_of(at),
             columns,
             name: printable(&name).into_owned(),
-            heat: percent(times.on_cpu_us) / 100.0,
+            heat: percent(cpu_us) / 100.0,
             stands: Stands::Thread(id),
             ..Row::default()
         });
