@@ -18,6 +18,28 @@ use common::{
 /// Leaves the alternate screen, and shows the cursor.
 const CLEAN: [&str; 2] = ["\x1b[?1049l", "\x1b[?25h"];
 
+/// Two threads that compute, and one that waits for them.
+const PROGRAM: &str = "\
+import threading, time
+
+def fight(end):
+    while time.time() < end:
+        for number in range(20000):
+            number * number
+
+def measured(end):
+    fight(end)
+
+end = time.time() + 120
+threads = [threading.Thread(target=measured, args=(end,), name='fight-%d' % i) for i in range(2)]
+for thread in threads:
+    thread.daemon = True
+    thread.start()
+print('ready', flush=True)
+for thread in threads:
+    thread.join()
+";
+
 /// A terminal with biopsy on it.
 struct Terminal {
     child: Child,
@@ -201,18 +223,18 @@ fn every_python_is_shown_and_every_view_has_its_key() {
     for python in Python::all() {
         eprintln!("{python}");
         let stage = python.stage();
-        let mut target = python.start(&[&stage.fixture("thread_states.py"), "fighters", "60"]);
+        let mut target = python.start(&[&stage.put("fighting.py", PROGRAM)]);
         let mut terminal = Terminal::start(&["top", &target.pid.to_string()], 24, 110);
-        terminal.wait_for("(fight)");
+        terminal.wait_for("(fight");
         terminal.wait_for("200 Hz");
         terminal.press("\r");
-        let screen = terminal.wait_for("<- thread_states.py");
+        let screen = terminal.wait_for("<- fighting.py");
         assert!(screen.contains("(measured)"), "{screen}");
         terminal.press("4");
         terminal.wait_for("def fight(end):");
         terminal.press("2");
         let screen = terminal.wait_for("TOTAL%");
-        assert!(screen.contains("(fight)"), "{screen}");
+        assert!(screen.contains("(fight"), "{screen}");
         terminal.press("5");
         let screen = terminal.wait_for("idle%");
         assert!(
@@ -233,9 +255,9 @@ fn what_was_gathered_is_written_in_any_format() {
     let python = Python::any();
     let stage = python.stage();
     let folder = tempfile::tempdir().expect("a folder");
-    let target = python.start(&[&stage.fixture("thread_states.py"), "fighters", "60"]);
+    let target = python.start(&[&stage.put("fighting.py", PROGRAM)]);
     let mut terminal = Terminal::start(&["top", &target.pid.to_string()], 24, 120);
-    terminal.wait_for("(fight)");
+    terminal.wait_for("(fight");
     for ending in [
         "biopsy",
         "prof",
@@ -274,17 +296,17 @@ fn the_terminal_is_clean_however_it_ends() {
     let _company = in_company();
     let python = Python::any();
     let stage = python.stage();
-    let mut target = python.start(&[&stage.fixture("thread_states.py"), "fighters", "60"]);
+    let mut target = python.start(&[&stage.put("fighting.py", PROGRAM)]);
     let pid = target.pid.to_string();
     for signal in ["TERM", "HUP", "INT", "QUIT"] {
         let mut terminal = Terminal::start(&["top", &pid], 12, 60);
-        terminal.wait_for("(fight)");
+        terminal.wait_for("(fight");
         send_signal(signal, terminal.child.id() as i32);
         assert_eq!(terminal.end(), 0, "{signal}");
     }
     // Ctrl-Z, and on again.
     let mut terminal = Terminal::start(&["top", &pid], 12, 60);
-    terminal.wait_for("(fight)");
+    terminal.wait_for("(fight");
     terminal.press("\x1a");
     let own = terminal.child.id() as i32;
     wait_until("it is stopped", || state(own) == Some('T'));
@@ -292,11 +314,27 @@ fn the_terminal_is_clean_however_it_ends() {
     send_signal("CONT", own);
     terminal.press("5");
     terminal.wait_for("idle%");
+    // Another size.
+    let size = libc::winsize {
+        ws_row: 30,
+        ws_col: 130,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: the request reads the one struct that it is handed.
+    unsafe {
+        libc::ioctl(
+            terminal.master.as_raw_fd(),
+            libc::TIOCSWINSZ,
+            &raw const size,
+        )
+    };
+    terminal.wait_for("7 memory");
     // The end of the process is told, and what was gathered stays.
     send_signal("KILL", target.pid);
     terminal.wait_for("PROCESS ENDED");
     terminal.press("1");
-    terminal.wait_for("(fight)");
+    terminal.wait_for("(fight");
     terminal.press("q");
     assert_eq!(terminal.end(), 0);
     assert!(!target.is_running());

@@ -109,6 +109,8 @@ pub struct App {
     sources: Sources,
     /// The function whose hottest line was gone to.
     source_seen: Option<FunctionId>,
+    /// The same, whose own row among callers and callees was gone to.
+    calls_seen: Option<FunctionId>,
     next: Instant,
 }
 
@@ -146,6 +148,7 @@ impl App {
             tree_seen: false,
             sources: Sources::default(),
             source_seen: None,
+            calls_seen: None,
             next: Instant::now(),
         }
     }
@@ -200,7 +203,13 @@ impl App {
         let mut goal = None;
         let page = match self.view {
             View::Functions => functions::functions(computed, tables, self.sort, &look),
-            View::Calls => functions::calls(computed, tables, self.function, &look),
+            View::Calls => {
+                if self.calls_seen != self.function {
+                    self.calls_seen = self.function;
+                    goal = self.function.map(functions::own_key);
+                }
+                functions::calls(computed, tables, self.function, &look)
+            }
             View::Tree => {
                 let folded = self
                     .folded
@@ -212,8 +221,14 @@ impl App {
                 folded.page(computed, tables, &self.open, &look)
             }
             View::Source => {
-                let (page, hottest) =
-                    source::page(computed, tables, self.function, &mut self.sources, &look);
+                let (page, hottest) = source::page(
+                    computed,
+                    tables,
+                    self.function,
+                    &mut self.sources,
+                    self.memory.pid,
+                    &look,
+                );
                 if self.source_seen != self.function && !page.rows.is_empty() {
                     self.source_seen = self.function;
                     goal = hottest;

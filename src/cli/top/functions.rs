@@ -110,6 +110,11 @@ fn function_row(
     }
 }
 
+/// The key of the function's own row between its callers and callees.
+pub fn own_key(function: FunctionId) -> u64 {
+    key_of((4u8, function))
+}
+
 /// Callers above the function, callees below it.
 pub fn calls(
     computed: &Computed,
@@ -170,10 +175,10 @@ pub fn calls(
     let middle = match own {
         Some(row) => Row {
             strong: true,
-            ..function_row(row, tables, whole, false, look, key_of((4u8, function)))
+            ..function_row(row, tables, whole, false, look, own_key(function))
         },
         None => Row {
-            key: key_of((4u8, function)),
+            key: own_key(function),
             columns: format!(
                 "{:>width$}",
                 "no samples",

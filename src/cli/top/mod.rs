@@ -355,6 +355,9 @@ fn watch(
                     true => "SAMPLING ENDED",
                     false => "PROCESS ENDED",
                 });
+                if !process::is_alive(session.pid) {
+                    app.memory.pid = None;
+                }
                 app.renew();
                 stale = true;
             }

@@ -7,7 +7,7 @@ use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{
-    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+    Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 
 use crate::error::{Error, ErrorKind, Result, io_reason};
@@ -58,9 +58,12 @@ impl Screen {
     pub fn suspend(&mut self) -> Result<()> {
         restore();
         signals::suspend();
-        take_over()
-            .and_then(|()| self.terminal.clear())
-            .map_err(|error| failed(&error))
+        // Not `clear`, which asks the terminal where its cursor is.
+        let made = take_over()
+            .and_then(|()| execute!(stdout(), Clear(ClearType::All)))
+            .and_then(|()| Terminal::new(CrosstermBackend::new(stdout())));
+        self.terminal = made.map_err(|error| failed(&error))?;
+        Ok(())
     }
 }
 

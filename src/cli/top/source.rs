@@ -1,11 +1,13 @@
 //! The source of a function with what each line costs.
 
+use std::sync::Arc;
+
 use super::data::Computed;
 use super::page::{Page, Row, key_of};
 use super::tree::Look;
 use crate::cli::output::Sources;
 use crate::profile::{FunctionId, FunctionKind, Tables};
-use crate::units::printable;
+use crate::units::{Pid, printable};
 use crate::view::stats::{Cost, line_costs, rows, source_text};
 
 /// Letters of a line that are kept; the rest is beyond the edge.
@@ -20,6 +22,7 @@ pub fn page(
     tables: &Tables,
     function: Option<FunctionId>,
     sources: &mut Sources,
+    pid: Option<Pid>,
     look: &Look<'_>,
 ) -> (Page, Option<u64>) {
     let mut page = Page {
@@ -40,7 +43,7 @@ pub fn page(
         return (page, None);
     }
     let costs = line_costs(&computed.tree, tables, function);
-    let text = sources.read(tables.file(function));
+    let text = read(sources, pid, tables.file(function));
     let hottest = costs
         .iter()
         .max_by_key(|(_, cost)| (cost.own_us, cost.total_us))
@@ -95,6 +98,16 @@ pub fn page(
     page.rows
         .extend(beyond.map(|line| row(*line, "(the file has no such line)", false)));
     (page, hottest)
+}
+
+/// A file as the process sees it, in its container and from its folder; else as we see it.
+fn read(sources: &mut Sources, pid: Option<Pid>, file: &str) -> Option<Arc<Vec<String>>> {
+    let theirs = pid.map(|pid| match file.starts_with('/') {
+        true => format!("/proc/{pid}/root{file}"),
+        false => format!("/proc/{pid}/cwd/{file}"),
+    });
+    let found = theirs.and_then(|path| sources.read(&path));
+    found.or_else(|| sources.read(file))
 }
 
 /// The last line of what begins at `first` (1-based) and is indented more than it.
