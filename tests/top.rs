@@ -8,7 +8,9 @@ use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use common::{
@@ -47,6 +49,8 @@ struct Terminal {
     /// Kept open, so that the settings can be looked at when biopsy has ended.
     slave: OwnedFd,
     output: Arc<Mutex<Vec<u8>>>,
+    closed: Arc<AtomicBool>,
+    reader: Option<JoinHandle<()>>,
 }
 
 /// What the C library says of a terminal: cooked when lines are edited and echoed.
@@ -80,6 +84,8 @@ impl Terminal {
                 &raw const size,
             );
             assert_eq!(made, 0);
+            // No other program may keep it open: a lost connection would not be noticed.
+            libc::fcntl(master, libc::F_SETFD, libc::FD_CLOEXEC);
             (File::from_raw_fd(master), OwnedFd::from_raw_fd(slave))
         };
         let mut command = biopsy_command(arguments);
@@ -99,20 +105,45 @@ impl Terminal {
         let child = command.spawn().expect("biopsy starts");
         let output = Arc::new(Mutex::new(Vec::new()));
         let (mut reader, sink) = (master.try_clone().expect("a descriptor"), output.clone());
-        std::thread::spawn(move || {
+        let closed = Arc::new(AtomicBool::new(false));
+        let close = closed.clone();
+        let read = move || {
             let mut bytes = [0; 4096];
-            while let Ok(length @ 1..) = reader.read(&mut bytes) {
-                sink.lock()
-                    .expect("lock")
-                    .extend_from_slice(&bytes[..length]);
+            while !close.load(Ordering::SeqCst) {
+                let mut poll = libc::pollfd {
+                    fd: reader.as_raw_fd(),
+                    events: libc::POLLIN,
+                    revents: 0,
+                };
+                // SAFETY: poll reads and writes the one struct that it is handed.
+                if unsafe { libc::poll(&raw mut poll, 1, 50) } == 0 {
+                    continue;
+                }
+                let Ok(length @ 1..) = reader.read(&mut bytes) else {
+                    return;
+                };
+                let mut sink = sink.lock().expect("lock");
+                sink.extend_from_slice(&bytes[..length]);
             }
-        });
+        };
+        let reader = Some(std::thread::spawn(read));
         Terminal {
             child,
             master,
             slave,
             output,
+            closed,
+            reader,
         }
+    }
+
+    /// As when a connection is lost.
+    fn hang_up(&mut self) {
+        self.closed.store(true, Ordering::SeqCst);
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("the reader ends");
+        }
+        self.master = File::open("/dev/null").expect("it is there");
     }
 
     fn bytes(&self) -> String {
@@ -304,6 +335,13 @@ fn the_terminal_is_clean_however_it_ends() {
         send_signal(signal, terminal.child.id() as i32);
         assert_eq!(terminal.end(), 0, "{signal}");
     }
+    // A connection that is lost.
+    let mut terminal = Terminal::start(&["top", &pid], 12, 60);
+    terminal.wait_for("(fight");
+    terminal.hang_up();
+    wait_until("it has ended", || {
+        terminal.child.try_wait().expect("a child").is_some()
+    });
     // Ctrl-Z, and on again.
     let mut terminal = Terminal::start(&["top", &pid], 12, 60);
     terminal.wait_for("(fight");

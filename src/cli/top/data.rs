@@ -88,6 +88,10 @@ pub struct Data {
     pub timeline_ended: bool,
     since: Instant,
     until: Instant,
+    /// When it was asked last: the answer, which is taken at the next look, goes up to then.
+    asked: Instant,
+    /// Until when all has been taken.
+    covered: Instant,
     is_file: bool,
 }
 
@@ -118,6 +122,8 @@ impl Data {
             timeline_ended: false,
             since: Instant::now(),
             until: Instant::now(),
+            asked: Instant::now(),
+            covered: Instant::now(),
             is_file: true,
         }
     }
@@ -140,6 +146,7 @@ impl Data {
         let feed = &progress.feed;
         feed.take(|part, news| self.take_part(part, news));
         feed.ask();
+        self.covered = std::mem::replace(&mut self.asked, Instant::now());
         if !paused || self.waiting.len() > MOST_WAITING {
             self.go_on();
         }
@@ -147,7 +154,7 @@ impl Data {
 
     /// Counts the samples that wait.
     pub fn go_on(&mut self) {
-        let now = Instant::now();
+        let now = self.covered;
         let from = std::mem::replace(&mut self.until, now);
         let samples = std::mem::take(&mut self.waiting);
         for sample in &samples {
@@ -174,8 +181,8 @@ impl Data {
         profile.meta.has_cpu_time = true;
         self.recent.clear();
         self.waiting.clear();
-        self.since = Instant::now();
-        self.until = self.since;
+        self.since = self.covered;
+        self.until = self.covered;
     }
 
     fn take_part(&mut self, part: usize, news: &mut News) {

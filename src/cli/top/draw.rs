@@ -8,8 +8,9 @@ use ratatui::style::{Color, Modifier, Style};
 
 use super::app::{App, SORTS, Typing, VIEWS, View};
 use super::page::Row;
-use crate::profile::Mode;
+use super::threads::is_task;
 use crate::profile::states::Contention;
+use crate::profile::{Mode, ThreadId};
 use crate::units::{format_bytes, printable};
 use crate::view::heap::counted;
 
@@ -257,9 +258,20 @@ fn doing(app: &App, status: &Status) -> String {
         .filter(|(times, cpu_us)| **cpu_us > times.wall_us / 20)
         .count();
     let percent = |us: u64| format!("{:.0} %", 100.0 * us as f64 / span_us);
+    let profile = app.data.profile();
+    let seen = (0..states.len().min(profile.threads.len()))
+        .filter(|at| states[*at].wall_us > 0)
+        .map(|at| is_task(profile, ThreadId(at as u32)));
+    let (tasks, threads): (Vec<bool>, Vec<bool>) = seen.partition(|is_task| *is_task);
+    let mut who = counted(threads.len() as u64, "thread", "threads");
+    if !tasks.is_empty() {
+        who.push_str(&format!(
+            " and {}",
+            counted(tasks.len() as u64, "task", "tasks")
+        ));
+    }
     let mut text = format!(
-        "{}, {busy} busy; CPU {}, GIL held {}, waited for {}, garbage {}",
-        counted(with_time.len() as u64, "thread", "threads"),
+        "{who}, {busy} busy; CPU {}, GIL held {}, waited for {}, garbage {}",
         percent(cpu),
         percent(sums.held_us),
         percent(sums.waited_us),

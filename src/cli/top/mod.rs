@@ -16,6 +16,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -334,6 +335,7 @@ fn watch(
     let mut looked = began - LOOK;
     let mut counted = (began, 0);
     let mut stale = true;
+    let keys = keys()?;
     if let Ok(size) = screen.terminal.size() {
         app.width = size.width;
     }
@@ -375,11 +377,13 @@ fn watch(
                 .draw(|frame| draw::draw(frame, app, &status, able))
                 .map_err(failed)?;
         }
-        if !event::poll(TICK).map_err(failed)? {
-            continue;
-        }
+        let event = match keys.recv_timeout(TICK) {
+            Ok(event) => event.map_err(failed)?,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
         stale = true;
-        match event::read().map_err(failed)? {
+        match event {
             Event::Key(key) if key.kind != KeyEventKind::Release => match app.key(key) {
                 Then::Nothing => {}
                 Then::Quit => break,
@@ -401,6 +405,29 @@ fn watch(
         }
     }
     Ok(())
+}
+
+/// What is typed, from a thread of its own: reading from a terminal that has been hung up may never come back
+/// (crossterm's `poll` then turns round in itself), and we have to end all the same.
+fn keys() -> Result<Receiver<std::io::Result<Event>>> {
+    let (sender, receiver) = mpsc::channel();
+    let read = move || {
+        loop {
+            let event = event::read();
+            let failed = event.is_err();
+            if sender.send(event).is_err() || failed {
+                return;
+            }
+        }
+    };
+    let started = std::thread::Builder::new().name("keys".into()).spawn(read);
+    started.map(|_| receiver).map_err(|error| {
+        Error::new(
+            ErrorKind::Failed,
+            "cannot start a thread",
+            io_reason(&error),
+        )
+    })
 }
 
 fn update(status: &mut Status, session: &Session, counted: &mut (Instant, u64)) {

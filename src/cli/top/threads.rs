@@ -10,7 +10,7 @@ use crate::units::printable;
 const GONE: u64 = 8;
 
 /// Whether this is the timeline of an asyncio task, or of several.
-fn is_task(profile: &Profile, thread: ThreadId) -> bool {
+pub fn is_task(profile: &Profile, thread: ThreadId) -> bool {
     let info = &profile.threads[thread.index()];
     let name = info.name.as_deref().unwrap_or_default();
     info.os_id == 0 && (name.starts_with("task ") || name == "more tasks")
