@@ -16,9 +16,10 @@ const LAYERS: [&[&str]; 6] = [
 ];
 
 /// Outside crates and the files or folders that may name them.
-const DOORS: [(&str, &[&str]); 9] = [
+const DOORS: [(&str, &[&str]); 10] = [
     ("clap", &["cli/"]),
     ("comfy_table", &["view/table.rs"]),
+    ("ratatui", &["cli/top/"]),
     ("inferno", &["formats/flamegraph.rs", "formats/flamegraph/"]),
     ("py_spy", &["target/locate.rs", "sample/pyspy.rs"]),
     ("remoteprocess", &["target/"]),

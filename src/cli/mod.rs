@@ -16,6 +16,7 @@ mod report;
 mod run;
 mod shell;
 mod sources;
+mod top;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -52,6 +53,8 @@ enum Command {
     Attach(attach::AttachArgs),
     /// Start a program and sample it to its end
     Run(run::RunArgs),
+    /// Watch a process, a program or a recording on the terminal
+    Top(top::TopArgs),
     /// Count every call of up to four functions while they run: rate, durations, callers
     Calls(calls::CallsArgs),
     /// Print every thread's stack, once
@@ -88,6 +91,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Result<u8> {
         Command::Ps(args) => ps::run(&args, &mut out).map(|()| 0),
         Command::Attach(args) => attach::run(args, &mut out).map(|()| 0),
         Command::Run(args) => run::run(args, &mut out),
+        Command::Top(args) => top::run(args),
         Command::Calls(args) => calls::run(args, &mut out),
         Command::Dump(args) => dump::run(&args, &mut out).map(|()| 0),
         Command::Report(args) => report::run(args, &mut out).map(|()| 0),

@@ -12,20 +12,23 @@ use crate::profile::{Profile, SourceFile};
 const MOST_BYTES: u64 = 16 << 20;
 
 /// Files, each read once.
-pub struct Sources<'a> {
-    profile: &'a Profile,
+#[derive(Debug, Default)]
+pub struct Sources {
+    recorded: Vec<SourceFile>,
+    /// When the recording began; 0 when that is not known.
+    started_at_ms: u64,
     files: HashMap<String, Option<Arc<Vec<String>>>>,
     /// What is to be said of files that may not be those that ran.
     pub warnings: Vec<String>,
 }
 
-impl<'a> Sources<'a> {
+impl Sources {
     /// Of the functions of `profile`.
-    pub fn new(profile: &'a Profile) -> Sources<'a> {
+    pub fn new(profile: &Profile) -> Sources {
         Sources {
-            profile,
-            files: HashMap::new(),
-            warnings: Vec::new(),
+            recorded: profile.sources.clone(),
+            started_at_ms: profile.meta.started_at_ms,
+            ..Sources::default()
         }
     }
 
@@ -40,7 +43,7 @@ impl<'a> Sources<'a> {
     }
 
     fn find(&mut self, file: &str) -> Option<Arc<Vec<String>>> {
-        let mut recorded = self.profile.sources.iter().filter(|s| s.file == file);
+        let mut recorded = self.recorded.iter().filter(|s| s.file == file);
         let (source, other) = (recorded.next(), recorded.next());
         let path = Path::new(source.map_or(file, |source| &source.path));
         let meta = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
@@ -72,8 +75,7 @@ impl<'a> Sources<'a> {
         bytes: &[u8],
         modified_ms: u64,
     ) -> Option<&'static str> {
-        let meta = &self.profile.meta;
-        let started_ms = meta.started_at_ms;
+        let started_ms = self.started_at_ms;
         match source {
             Some(source)
                 if source.size != bytes.len() as u64 || source.hash != crc32fast::hash(bytes) =>

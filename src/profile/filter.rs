@@ -1,6 +1,6 @@
 //! Which samples count, and what is kept apart.
 
-use super::{Profile, Run, RunState};
+use super::{Profile, Run, RunState, ThreadId};
 
 /// Which samples count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,6 +44,8 @@ pub struct Filter {
     pub mode: Mode,
     /// By thread: part of the name, or an OS or Python thread id in decimal or hex. `None` for all.
     pub thread: Option<String>,
+    /// The one thread that counts, of those that `thread` lets through; `None` for all.
+    pub only: Option<ThreadId>,
     /// What is kept apart.
     pub split: Split,
 }
@@ -55,6 +57,7 @@ impl Filter {
         Filter {
             mode: profile.meta.mode,
             thread: None,
+            only: None,
             split: if profile.meta.split_threads {
                 Split::Threads
             } else if profile.processes.len() > 1 {
@@ -90,7 +93,9 @@ impl Filter {
         profile
             .threads
             .iter()
-            .map(|info| match &self.thread {
+            .enumerate()
+            .map(|(at, info)| match &self.thread {
+                _ if self.only.is_some_and(|only| only.index() != at) => false,
                 None => true,
                 Some(wanted) => {
                     info.os_id.to_string() == *wanted

@@ -308,7 +308,7 @@ impl Profile {
 }
 
 /// Adds samples to a [`Profile`], merging what belongs to one run.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Recorder {
     /// The profile so far.
     pub profile: Profile,
@@ -316,6 +316,8 @@ pub struct Recorder {
     last: Vec<Option<usize>>,
     /// Position of the run that equal ones are merged into; `None` where each stays, for a timeline.
     merged: Option<FxHashMap<RunKey, usize>>,
+    /// Every sample that was added since somebody took them; `None` where nobody looks.
+    pub log: Option<Vec<Sample>>,
 }
 
 /// What merged runs have in common.
@@ -350,6 +352,35 @@ impl Recorder {
         }
     }
 
+    /// From now on keeps no timeline, and merges what there is.
+    pub fn forget_timeline(&mut self) {
+        if self.merged.is_some() {
+            return;
+        }
+        let runs = std::mem::take(&mut self.profile.runs);
+        let log = self.log.take();
+        self.merged = Some(FxHashMap::default());
+        self.last.fill(None);
+        for run in runs {
+            self.add(Sample {
+                thread: run.thread,
+                stack: run.stack,
+                count: run.count,
+                wall_us: run.wall_us.into(),
+                cpu_us: run.cpu_us.into(),
+                fresh_from: (run.fresh_from != u16::MAX).then_some(run.fresh_from),
+                state: run.state,
+            });
+        }
+        self.log = log;
+    }
+
+    /// Has `threads` as its own from now on: those that it had, with more behind them.
+    pub fn know(&mut self, threads: Vec<ThreadInfo>) {
+        self.last.resize(threads.len(), None);
+        self.profile.threads = threads;
+    }
+
     /// Adds a thread.
     pub fn add_thread(&mut self, info: ThreadInfo) -> ThreadId {
         self.profile.threads.push(info);
@@ -367,6 +398,9 @@ impl Recorder {
 
     /// Adds one sample.
     pub fn add(&mut self, sample: Sample) {
+        if let Some(log) = &mut self.log {
+            log.push(sample);
+        }
         let last = self.last[sample.thread.index()];
         if sample.fresh_from.is_none()
             && let Some(run) = last.map(|at| &mut self.profile.runs[at])

@@ -138,6 +138,24 @@ impl Tables {
         })
     }
 
+    /// Takes over what `newer` has beyond this one, which was equal to it once: ids stay what they are.
+    pub fn follow(&mut self, newer: &Tables) {
+        for text in newer.strings.iter().skip(self.strings.len()) {
+            self.string_ids
+                .insert(text.clone(), StringId(self.strings.len() as u32));
+            self.strings.push(text.clone());
+        }
+        for function in newer.functions.iter().skip(self.functions.len()) {
+            self.add_function(*function);
+        }
+        for frame in newer.frames.iter().skip(self.frames.len()) {
+            self.frame(frame.function, frame.line);
+        }
+        for node in newer.stacks.iter().skip(self.stacks.len()) {
+            self.stack(node.parent, node.frame);
+        }
+    }
+
     /// The text of `id`.
     pub fn text(&self, id: StringId) -> &str {
         &self.strings[id.index()]

@@ -7,6 +7,8 @@
 mod assemble;
 mod counting;
 mod family;
+mod finish;
+pub mod live;
 mod progress;
 mod unseen;
 
@@ -17,8 +19,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustc_hash::FxHashMap;
 
-use assemble::assemble;
 use family::Family;
+use finish::finish;
 pub use progress::Progress;
 use unseen::Unseen;
 
@@ -134,6 +136,7 @@ impl Shared {
 }
 
 /// What one sampler gathered.
+#[derive(Debug, Clone)]
 struct Part {
     recorder: Recorder,
     /// When its process was open, microseconds since the session's start.
@@ -178,30 +181,23 @@ pub fn record(
         Root::Running(_) => Patience::For(Duration::from_millis(500)),
         Root::Started(_) => Patience::Forever,
     };
+    shared.progress.feed.began(root, &shared, started_at_ms);
     let mut family = Family::new(root);
     family.spawn(root.pid(), patience, &shared)?;
     let gathered = family.watch(&shared)?;
     let end_us = shared.now_us();
     shared.stop.store(true, Ordering::SeqCst);
-
-    // The recording begins when the first process could be read, not when we began to look for it.
-    let opened = gathered
-        .parts
-        .iter()
-        .filter_map(|(_, part)| part.as_ref().ok().map(|part| part.opened_us));
-    let opened_us = opened.min().unwrap_or(end_us);
-    let mut outcome = assemble(gathered, root, &shared)?;
-    let profile = &mut outcome.profile;
-    for thread in &mut profile.threads {
-        thread.started_us = thread.started_us.saturating_sub(opened_us);
+    let mut outcome = finish(
+        gathered,
+        root,
+        &shared.options,
+        started_at_ms,
+        end_us,
+        Some(&shared.progress),
+    )?;
+    if outcome.profile.meta.command.is_empty() {
+        outcome.profile.meta.command = command;
     }
-    profile.meta.command = profile
-        .processes
-        .first()
-        .map_or(command, |process| process.command.clone());
-    profile.meta.pid = root.pid().0;
-    profile.meta.started_at_ms = started_at_ms + opened_us / 1000;
-    profile.meta.duration_us = end_us - opened_us;
     Ok(outcome)
 }
 
@@ -214,6 +210,7 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
     let mut sampler = ProcessSampler::new(pid, opened, shared);
     sampler.start_watching();
     let folders = sources::folders(pid, shared.started_in.clone());
+    sampler.start_showing();
     let options = &shared.options;
     let brief = !(options.tasks || options.blocking || options.native);
     let mut clock = Clock::new(options.rate, brief);
@@ -231,6 +228,7 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
         let outcome = sampler.sample(clock.ahead());
         clock.took(began.elapsed());
         sampler.count_retried();
+        sampler.show();
         match outcome {
             Ok(()) => {
                 faults_in_a_row = 0;
@@ -273,6 +271,7 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
     sampler.note_reader();
     sampler.end_watching();
     sampler.settle();
+    sampler.end_showing();
     sampler.note_states();
     if !options.no_timeline {
         let profile = &mut sampler.part.recorder.profile;
@@ -342,6 +341,8 @@ struct ProcessSampler<'a> {
     remarks: Remarks,
     /// Counts calls; `None` where that is not wanted or cannot be.
     watching: Option<Watching>,
+    /// Where it shows what it has; `None` when nobody looks.
+    feed: Option<Arc<live::PartFeed>>,
 }
 
 impl<'a> ProcessSampler<'a> {
@@ -386,6 +387,7 @@ impl<'a> ProcessSampler<'a> {
             generation: 0,
             remarks: Remarks::default(),
             watching: None,
+            feed: None,
         }
     }
 

@@ -1,9 +1,10 @@
 //! Starting a program: what to run for the words that were typed, and its exit code.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
@@ -123,6 +124,15 @@ pub fn python_command(words: &[String]) -> Option<PythonCommand> {
     })
 }
 
+fn command(words: &[String]) -> Result<Command> {
+    let Some((program, arguments)) = words.split_first() else {
+        return Err(Error::usage("cannot start a program", "none is given"));
+    };
+    let mut command = Command::new(program);
+    command.args(arguments);
+    Ok(command)
+}
+
 /// A program that we started; its standard streams are ours.
 #[derive(Debug)]
 pub struct Launched {
@@ -143,12 +153,28 @@ impl Launched {
         environment: Vec<(OsString, OsString)>,
         running: Arc<AtomicI32>,
     ) -> Result<Launched> {
-        let Some((program, arguments)) = words.split_first() else {
-            return Err(Error::usage("cannot start a program", "none is given"));
-        };
-        Command::new(program)
-            .args(arguments)
-            .envs(environment)
+        let mut command = command(words)?;
+        command.envs(environment);
+        Launched::spawn(command, words, running)
+    }
+
+    /// The same without our terminal: nothing to read, what it prints is lost, and its errors go to `errors`.
+    pub fn start_apart(
+        words: &[String],
+        errors: File,
+        running: Arc<AtomicI32>,
+    ) -> Result<Launched> {
+        let mut command = command(words)?;
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(errors);
+        Launched::spawn(command, words, running)
+    }
+
+    fn spawn(mut command: Command, words: &[String], running: Arc<AtomicI32>) -> Result<Launched> {
+        let program = words.first().map_or("", String::as_str);
+        command
             .spawn()
             .map(|child| {
                 running.store(child.id() as i32, Ordering::SeqCst);

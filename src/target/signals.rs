@@ -68,3 +68,20 @@ fn pass_on(child: i32, origin: &Origin) {
         libc::kill(child, origin.signal);
     }
 }
+
+/// Stops this process as Ctrl-Z does, until it is told to go on.
+pub fn suspend() {
+    // Where it cannot be, nothing happens.
+    let _ = signal_hook::low_level::emulate_default_handler(signal_hook::consts::SIGTSTP);
+}
+
+/// Asks our child to end, unless it has been waited for: 0.
+pub fn ask_to_end(child: &AtomicI32) {
+    let pid = child.load(Ordering::SeqCst);
+    if pid > 0 {
+        // SAFETY: as in `pass_on`.
+        unsafe {
+            libc::kill(pid, SIGTERM);
+        }
+    }
+}

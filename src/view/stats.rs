@@ -8,11 +8,12 @@
 
 mod lines;
 mod restriction;
+pub mod rows;
 mod sort;
 
 use std::io::{self, Write};
 
-pub use self::lines::{LineOptions, write_lines};
+pub use self::lines::{Cost, LineOptions, line_costs, shown as source_text, write_lines};
 pub use self::restriction::Restriction;
 pub use self::sort::SortKey;
 use crate::error::{Error, Result};

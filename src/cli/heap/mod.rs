@@ -4,7 +4,7 @@ mod args;
 mod caches;
 mod diff;
 mod holders_json;
-mod input;
+pub(super) mod input;
 mod json;
 mod objects;
 mod path;

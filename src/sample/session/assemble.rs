@@ -1,14 +1,19 @@
 //! What the processes of a session brought, put together.
 
 use super::family::Gathered;
-use super::{LATE, Outcome, Root, Shared};
+use super::{LATE, Outcome, Progress, Root};
 use crate::error::{ErrorKind, Result};
 use crate::profile::{Meta, Origin, Profile};
+use crate::sample::SampleOptions;
 
 /// Puts the parts together. The root's failure is an error, unless its children were followed and gave
 /// samples, or it was started by us and ended too early.
-pub(super) fn assemble(gathered: Gathered, root: Root, shared: &Shared) -> Result<Outcome> {
-    let options = &shared.options;
+pub(super) fn assemble(
+    gathered: Gathered,
+    root: Root,
+    options: &SampleOptions,
+    progress: Option<&Progress>,
+) -> Result<Outcome> {
     let mut profile = Profile::default();
     let mut notes = gathered.notes;
     let mut first_error = None;
@@ -75,9 +80,11 @@ pub(super) fn assemble(gathered: Gathered, root: Root, shared: &Shared) -> Resul
                 notes.push(format!("nothing was sampled: {}{supported}", error.why()));
             }
         } else if profile.runs.is_empty() {
-            notes.iter().for_each(|note| shared.progress.say(note));
+            if let Some(progress) = progress {
+                notes.iter().for_each(|note| progress.say(note));
+            }
             return Err(error);
-        } else if shared.progress.tell.get().is_none() {
+        } else if progress.is_none_or(|progress| progress.tell.get().is_none()) {
             notes.push(error.to_string());
         }
     }

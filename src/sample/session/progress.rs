@@ -3,6 +3,8 @@
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 
+use super::live::Feed;
+
 /// Numbers that grow while a session runs, for progress displays.
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -16,6 +18,8 @@ pub struct Progress {
     pub processes: AtomicU64,
     /// Where notes go that cannot wait for the end; nowhere when it is not set.
     pub tell: OnceLock<fn(&str)>,
+    /// What was gathered so far, for those who look at it meanwhile.
+    pub feed: Feed,
 }
 
 impl Progress {

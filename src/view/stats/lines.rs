@@ -10,6 +10,7 @@ use regex::Regex;
 use rustc_hash::FxHashMap;
 
 use super::restriction::compile;
+use super::rows;
 use crate::error::{Error, ErrorKind, Result};
 use crate::profile::aggregate::seconds;
 use crate::profile::{CallTree, Filter, FunctionId, FunctionKind, Profile, Tables};
@@ -51,7 +52,12 @@ pub fn write_lines(
     let chosen = choose(&costs, &profile.tables, options)?;
     let out = &mut io::BufWriter::new(out);
     for function in chosen {
-        let heading = heading(&profile.tables, function, options);
+        let heading = rows::name(
+            &profile.tables,
+            function,
+            options.strip_dirs,
+            options.qualnames,
+        );
         let Some(cost) = costs.get(&function) else {
             continue;
         };
@@ -68,9 +74,11 @@ pub fn write_lines(
 
 /// Times in nanoseconds.
 #[derive(Debug, Clone, Copy, Default)]
-struct Cost {
-    own_ns: u64,
-    total_ns: u64,
+pub struct Cost {
+    /// Of the function or line itself.
+    pub own_ns: u64,
+    /// With all that it called.
+    pub total_ns: u64,
 }
 
 #[derive(Debug, Default)]
@@ -121,6 +129,12 @@ fn costs(tree: &CallTree, tables: &Tables) -> FxHashMap<FunctionId, FunctionCost
     costs
 }
 
+/// The cost of each line of one function; line 0 stands for what is not known.
+pub fn line_costs(tree: &CallTree, tables: &Tables, function: FunctionId) -> BTreeMap<u32, Cost> {
+    let found = costs(tree, tables).remove(&function);
+    found.map(|cost| cost.lines).unwrap_or_default()
+}
+
 fn choose(
     costs: &FxHashMap<FunctionId, FunctionCost>,
     tables: &Tables,
@@ -142,7 +156,7 @@ fn choose(
         None => cost.lines.keys().any(|line| *line > 0),
         Some(text) if is_whole_name => is_name(tables, function, text),
         Some(text) => {
-            let name = heading(tables, function, &LineOptions::default());
+            let name = rows::name(tables, function, false, false);
             name.contains(text.as_str()) || regex.as_ref().is_some_and(|r| r.is_match(&name))
         }
     };
@@ -175,20 +189,6 @@ fn choose(
 
 fn is_name(tables: &Tables, function: FunctionId, text: &str) -> bool {
     tables.name(function) == text || tables.qualname(function) == Some(text)
-}
-
-fn heading(tables: &Tables, function: FunctionId, options: &LineOptions) -> String {
-    let file = tables.file(function);
-    let key = crate::formats::pstats::dict::Key {
-        file: if options.strip_dirs {
-            file.rsplit('/').next().unwrap_or_default()
-        } else {
-            file
-        },
-        line: tables.line(function),
-        name: tables.shown_name(function, options.qualnames).into(),
-    };
-    key.standard_name()
 }
 
 fn write_function(
@@ -256,7 +256,7 @@ fn columns(ns: u64, whole_ns: u64) -> String {
 }
 
 /// A source line with tabs as wide as Python takes them and nothing at its end.
-fn shown(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     let mut expanded = String::with_capacity(text.len());
     for c in text.trim_end().chars() {
         if c == '\t' {
