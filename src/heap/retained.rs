@@ -228,12 +228,16 @@ impl<'a> Retained<'a> {
         for root in roots {
             match (root, best) {
                 (Root::Module(_), _) => return steps::root(self.graph, root),
-                (Root::Frame { .. }, _) | (Root::Interpreter(_), None) => best = Some(root),
+                (Root::Frame { .. } | Root::Thread { .. }, _) | (Root::Interpreter(_), None) => {
+                    best = Some(root);
+                }
                 _ => {}
             }
         }
         match best {
-            Some(Root::Frame { thread, .. }) => format!("{}>", steps::thread_name(*thread)),
+            Some(Root::Frame { thread, .. } | Root::Thread { thread, .. }) => {
+                format!("{}>", steps::thread_name(*thread))
+            }
             Some(_) => "<interpreter>".to_string(),
             None => "<held by several>".to_string(),
         }

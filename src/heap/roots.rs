@@ -1,6 +1,10 @@
 //! Where a walk starts beside the collector's lists: the state of each interpreter, its modules and static types,
 //! and the frames of its threads.
 
+mod held;
+
+use std::borrow::Cow;
+
 use rustc_hash::FxHashSet;
 
 use super::Heap;
@@ -39,8 +43,15 @@ pub enum Reason {
         /// The variable.
         local: Option<u64>,
     },
+    /// A field of a thread's state.
+    Thread {
+        /// OS id of the thread, 0 when not known.
+        thread: i32,
+        /// What it is.
+        name: &'static str,
+    },
     /// A field of the interpreter's state.
-    Interpreter(&'static str),
+    Interpreter(Cow<'static, str>),
     /// A type that C code laid out.
     StaticType,
 }
@@ -52,7 +63,9 @@ pub fn find(heap: &Heap) -> Vec<(u64, Reason)> {
         state(heap, *interpreter, &mut roots);
         modules(heap, *interpreter, &mut roots);
         thread_stacks(heap, *interpreter, &mut roots);
+        held::interpreter(heap, *interpreter, &mut roots);
     }
+    held::signals(heap, &mut roots);
     roots.push((heap.type_type, Reason::StaticType));
     for (kind, _) in &heap.static_dicts {
         roots.push((*kind, Reason::StaticType));
@@ -74,7 +87,7 @@ fn state(heap: &Heap, interpreter: u64, roots: &mut Vec<(u64, Reason)>) {
             .unwrap_or(0);
         // Some move between patch releases, and lead to nothing then.
         if is_object_at(heap, target) {
-            roots.push((target, Reason::Interpreter(name)));
+            roots.push((target, Reason::Interpreter(Cow::Borrowed(name))));
         }
     }
 }
@@ -149,6 +162,7 @@ fn thread_stacks(heap: &Heap, interpreter: u64, roots: &mut Vec<(u64, Reason)>) 
                 .and_then(|cframe| heap.memory.word(cframe.wrapping_add(current.into()))),
         };
         stack(heap, native, frame.unwrap_or(0), &mut followed, roots);
+        held::thread(heap, native, &place, roots);
         thread = place.word_or_0(offsets.thread.next);
     }
 }

@@ -161,6 +161,9 @@ pub fn root(graph: &Graph, root: &Root) -> String {
             let variable = local.map_or("<stack>", |local| graph.name(local));
             format!("{}, {function}()>.{variable}", thread_name(*thread))
         }
+        Root::Thread { thread, field } => {
+            format!("{}>.{}", thread_name(*thread), graph.name(*field))
+        }
         Root::Interpreter(name) => format!("<interpreter>.{}", graph.name(*name)),
         Root::StaticType => "<static type>".to_string(),
         Root::Tracked => "<C code or garbage>".to_string(),

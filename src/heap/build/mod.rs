@@ -128,7 +128,7 @@ impl Heap<'_> {
 
     fn roots(&self, ids: &Ids, types: &Types, names: &mut Names) -> Vec<(u32, Root)> {
         let mut found = Vec::new();
-        let mut text = |address: u64| -> NameId {
+        let text = |names: &mut Names, address: u64| -> NameId {
             let text = self.text(address).unwrap_or_else(|| "?".to_string());
             names.intern(&text)
         };
@@ -137,7 +137,7 @@ impl Heap<'_> {
                 continue;
             };
             let root = match reason {
-                Reason::Module(name) => Root::Module(text(name)),
+                Reason::Module(name) => Root::Module(text(names, name)),
                 Reason::Frame {
                     thread,
                     depth,
@@ -146,8 +146,12 @@ impl Heap<'_> {
                 } => Root::Frame {
                     thread,
                     depth,
-                    function: text(function),
-                    local: local.map(&mut text),
+                    function: text(names, function),
+                    local: local.map(|local| text(names, local)),
+                },
+                Reason::Thread { thread, name } => Root::Thread {
+                    thread,
+                    field: names.intern(name),
                 },
                 Reason::Interpreter(_) | Reason::StaticType => continue,
             };
@@ -155,7 +159,7 @@ impl Heap<'_> {
         }
         for (object, reason) in roots::find(self) {
             if let (Some(id), Reason::Interpreter(field)) = (self.id(ids, object), reason) {
-                found.push((id, Root::Interpreter(names.intern(field))));
+                found.push((id, Root::Interpreter(names.intern(&field))));
             }
         }
         // Those that have instances, and those that only their list knows.
