@@ -149,16 +149,13 @@ fn at_exit(heap: &Heap, array: Option<u64>) -> Vec<[u64; 3]> {
 /// The static array `Handlers` of Modules/signalmodule.c (up to 3.11), in the data of the binary that has the runtime:
 /// each entry has 0 or 1 and an object, and that of signal 32, which is the C library's own, has None.
 fn find_handlers(heap: &Heap, runtime: u64) -> Option<u64> {
-    let mappings = &heap.captured.mappings;
-    let own = mappings
+    let spans = heap.captured.image.spans();
+    let own = spans
         .iter()
-        .position(|mapping| (mapping.start..mapping.end).contains(&runtime))?;
+        .position(|span| (span.start()..span.end()).contains(&runtime))?;
     let joins = |a: usize, b: usize| {
-        let (a, b) = (mappings.get(a), mappings.get(b));
-        a.zip(b).is_some_and(|(a, b)| {
-            let written = [a, b].map(|mapping| mapping.permissions.starts_with("rw"));
-            a.end == b.start && written == [true; 2]
-        })
+        let ends = spans.get(a).zip(spans.get(b));
+        ends.is_some_and(|(a, b)| a.end() == b.start())
     };
     let mut last = own;
     while joins(last, last + 1) {
@@ -168,10 +165,13 @@ fn find_handlers(heap: &Heap, runtime: u64) -> Option<u64> {
     while first > 0 && joins(first - 1, first) {
         first -= 1;
     }
-    let (start, end) = (mappings.get(first)?.start, mappings.get(last)?.end);
+    // What joins may be long: the data of the binary is around the runtime.
+    let start = spans.get(first)?.start().max(runtime.saturating_sub(DATA));
+    let start = start.next_multiple_of(HANDLER);
+    let end = spans.get(last)?.end().min(runtime.saturating_add(DATA));
     let length = SIGNALS * HANDLER;
     let mut at = start;
-    while at + length <= end.min(start + DATA) {
+    while at + length <= end {
         let Some(place) = heap.memory.place(at) else {
             at += HANDLER;
             continue;
