@@ -86,6 +86,13 @@ pub enum Root {
         /// The variable; `None` for a value on the evaluation stack.
         local: Option<NameId>,
     },
+    /// What a thread's state holds, such as `handled_exception`.
+    Thread {
+        /// OS id of the thread, 0 when not known.
+        thread: i32,
+        /// What it is.
+        field: NameId,
+    },
     /// A field of the interpreter's state, such as `sysdict`.
     Interpreter(NameId),
     /// A type that is not made by a program.

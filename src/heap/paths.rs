@@ -50,7 +50,7 @@ pub struct Form {
 fn rank(root: &Root) -> u8 {
     match root {
         Root::Module(_) => 0,
-        Root::Frame { .. } => 1,
+        Root::Frame { .. } | Root::Thread { .. } => 1,
         Root::Interpreter(_) => 2,
         Root::StaticType => 3,
         Root::Tracked => 4,

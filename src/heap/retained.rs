@@ -228,7 +228,7 @@ impl<'a> Retained<'a> {
         for root in roots {
             match (root, best) {
                 (Root::Module(_), _) => return steps::root(self.graph, root),
-                (Root::Frame { .. }, _) | (_, None) => best = Some(root),
+                (Root::Frame { .. } | Root::Thread { .. }, _) | (_, None) => best = Some(root),
                 (Root::Interpreter(_), Some(Root::Tracked | Root::Garbage | Root::StaticType)) => {
                     best = Some(root);
                 }
@@ -242,6 +242,7 @@ impl<'a> Retained<'a> {
                 let inside = steps::interpreter_of(self.graph.name(*function)).unwrap_or_default();
                 format!("{}>{inside}", steps::thread_name(*thread))
             }
+            Some(Root::Thread { thread, .. }) => format!("{}>", steps::thread_name(*thread)),
             Some(Root::Interpreter(name)) => {
                 let inside = steps::interpreter_of(self.graph.name(*name));
                 inside.unwrap_or("<interpreter>").to_string()

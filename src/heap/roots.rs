@@ -1,6 +1,10 @@
 //! Where a walk starts beside the collector's lists: the state of each interpreter, its modules and static types,
 //! and the frames of its threads.
 
+mod held;
+
+use std::borrow::Cow;
+
 use rustc_hash::FxHashSet;
 
 use super::Heap;
@@ -45,9 +49,16 @@ pub enum Reason {
         local: Option<u64>,
         interpreter: u64,
     },
+    /// A field of a thread's state.
+    Thread {
+        /// OS id of the thread, 0 when not known.
+        thread: i32,
+        /// What it is.
+        name: &'static str,
+    },
     /// A field of the interpreter's state.
     Interpreter {
-        field: &'static str,
+        field: Cow<'static, str>,
         interpreter: u64,
     },
     /// A type that C code laid out.
@@ -61,7 +72,9 @@ pub fn find(heap: &Heap) -> Vec<(u64, Reason)> {
         state(heap, *interpreter, &mut roots);
         modules(heap, *interpreter, &mut roots);
         thread_stacks(heap, *interpreter, &mut roots);
+        held::interpreter(heap, *interpreter, &mut roots);
     }
+    held::signals(heap, &mut roots);
     roots.push((heap.type_type, Reason::StaticType));
     for (kind, _) in &heap.static_dicts {
         roots.push((*kind, Reason::StaticType));
@@ -91,7 +104,7 @@ fn state(heap: &Heap, interpreter: u64, roots: &mut Vec<(u64, Reason)>) {
         // Some move between patch releases, and lead to nothing then.
         if is_object_at(heap, target) {
             let reason = Reason::Interpreter {
-                field: name,
+                field: Cow::Borrowed(name),
                 interpreter: id(heap, interpreter),
             };
             roots.push((target, reason));
@@ -171,6 +184,7 @@ fn thread_stacks(heap: &Heap, interpreter: u64, roots: &mut Vec<(u64, Reason)>) 
                 .and_then(|cframe| heap.memory.word(cframe.wrapping_add(current.into()))),
         };
         stack(heap, user, frame.unwrap_or(0), &mut followed, roots);
+        held::thread(heap, user.tid, &place, roots);
         thread = place.word_or_0(offsets.thread.next);
     }
 }

@@ -182,6 +182,9 @@ pub fn root(graph: &Graph, root: &Root) -> String {
             let variable = local.map_or("<stack>", |local| graph.name(local));
             format!("{}, {function}()>.{variable}", thread_name(*thread))
         }
+        Root::Thread { thread, field } => {
+            format!("{}>.{}", thread_name(*thread), graph.name(*field))
+        }
         Root::Interpreter(name) => {
             let name = graph.name(*name);
             match interpreter_of(name) {

@@ -44,8 +44,8 @@
 //!              in pairs; 0 where there is none.
 //! 10 ROOTS     varint n, n times: zigzag of the difference to the object before; u8 (0 module, and varint name;
 //!              1 frame, and zigzag thread, varints depth, function, 0 or 1 + name of the local; 2 interpreter,
-//!              and varint name; 3 static type; 4 tracked, or
-//!              garbage when the object's flags say so)
+//!              and varint name; 3 static type; 4 tracked, or garbage when the object's flags say so;
+//!              5 thread, and zigzag thread, varint name)
 //! 11 TEXTS     varint n, columns: object - object before (all blocks are one row of differences), name
 //! 12 CACHES    varint n, n times: varints object, function, file, line, hits, misses, size; option varint limit
 //! 13 ACCOUNT    once: varint n, n varints: resident bytes of each part (heap/rss.rs, `Part::ALL`); varint swap; option

@@ -102,6 +102,8 @@ pub enum Sizing {
     Array,
     /// Its buffer, where it is its own.
     BytesIo,
+    /// Its ring of items.
+    Queue,
     /// Its buffer.
     Buffered,
     /// Codes.
@@ -161,6 +163,14 @@ pub enum Holding {
     Element,
     /// A base, a descriptor and perhaps items.
     NdArray,
+    /// Keys, values and nodes of a context's tree.
+    TreeNode,
+    /// Nodes of one.
+    TreeArray,
+    /// A ring of items.
+    Queue,
+    /// A buffer and a dict.
+    BytesIo,
     /// Not known: whatever looks like an object.
     Unknown,
 }
@@ -529,7 +539,12 @@ fn known_kind(heap: &Heap, name: &str) -> Option<(Sizing, Holding)> {
         "bytearray" => (Sizing::ByteArray, nothing),
         "array.array" => (Sizing::Array, nothing),
         "range" => (Sizing::Default, Holding::Unvisited(RANGE)),
-        "_io.BytesIO" => (Sizing::BytesIo, Holding::Unknown),
+        "_io.BytesIO" => (Sizing::BytesIo, Holding::BytesIo),
+        // Up to 3.12 it has a list, which is found.
+        "_queue.SimpleQueue" if layout.minor >= 15 => (Sizing::Queue, Holding::Queue),
+        "_queue.SimpleQueue" if layout.minor >= 13 => (Sizing::Default, Holding::Queue),
+        "hamt_bitmap_node" | "hamt_collision_node" => (Sizing::Default, Holding::TreeNode),
+        "hamt_array_node" => (Sizing::Default, Holding::TreeArray),
         "_io.BufferedReader" | "_io.BufferedWriter" | "_io.BufferedRandom" => {
             (Sizing::Buffered, Holding::Unknown)
         }

@@ -23,11 +23,16 @@ use clap::{Args, Subcommand};
 use crate::error::{Error, Result};
 
 const EXAMPLES: &str = "\
-Examples:
+Memory grows? In this order:
+  biopsy heap snapshot 4711 -o before.heap       now, then let it grow
+  biopsy heap diff before.heap 4711 --why        which types grew, and what holds them
+  biopsy heap caches 4711 --since before.heap    which caches and containers grew
+  biopsy heap path 4711 --type myapp.User        how such objects are reached
+  biopsy heap rss 4711                           no type grew: where the resident memory is
+
+Others:
   biopsy heap summary 4711                       type | # objects | total size, as muppy prints it
-  biopsy heap snapshot 4711 -o before.heap       keep it for later
-  biopsy heap diff before.heap 4711              what grew since
-  biopsy heap watch 4711 --every 1m              and what keeps growing
+  biopsy heap watch 4711 --every 1m              the difference again and again
   biopsy heap run --at exit --baseline main.heap --fail-on 'myapp.*:+100' -- -m pytest
                                                  a step in CI";
 

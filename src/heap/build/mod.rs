@@ -129,7 +129,7 @@ impl Heap<'_> {
     fn roots(&self, ids: &Ids, types: &Types, names: &mut Names) -> Vec<(u32, Root)> {
         let mut found = Vec::new();
         // What is not the main interpreter's says whose it is.
-        let mut text = |address: u64, interpreter: u64| -> NameId {
+        let text = |names: &mut Names, address: u64, interpreter: u64| -> NameId {
             let text = self.text(address).unwrap_or_else(|| "?".to_string());
             match interpreter {
                 0 => names.intern(&text),
@@ -141,7 +141,9 @@ impl Heap<'_> {
                 continue;
             };
             let root = match reason {
-                Reason::Module { name, interpreter } => Root::Module(text(name, interpreter)),
+                Reason::Module { name, interpreter } => {
+                    Root::Module(text(names, name, interpreter))
+                }
                 Reason::Frame {
                     thread,
                     depth,
@@ -151,8 +153,12 @@ impl Heap<'_> {
                 } => Root::Frame {
                     thread,
                     depth,
-                    function: text(function, interpreter),
-                    local: local.map(|local| text(local, 0)),
+                    function: text(names, function, interpreter),
+                    local: local.map(|local| text(names, local, 0)),
+                },
+                Reason::Thread { thread, name } => Root::Thread {
+                    thread,
+                    field: names.intern(name),
                 },
                 Reason::Interpreter { .. } | Reason::StaticType => continue,
             };
@@ -163,7 +169,7 @@ impl Heap<'_> {
                 (self.id(ids, object), reason)
             {
                 let name = match interpreter {
-                    0 => names.intern(field),
+                    0 => names.intern(&field),
                     other => names.intern(&format!("{}{field}", steps::in_interpreter(other))),
                 };
                 found.push((id, Root::Interpreter(name)));

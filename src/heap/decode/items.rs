@@ -1,8 +1,8 @@
 //! Containers and other types whose references are not in fields alone.
 
 use super::dict;
-use super::size::{DEQUE_BLOCK, DEQUE_ITEMS, owned_data};
-use super::{Name, Rest, Sink, Torn};
+use super::size::{DEQUE_BLOCK, DEQUE_ITEMS};
+use super::{Name, Rest, Sink, Torn, modules};
 use crate::heap::Heap;
 use crate::heap::memory::{Place, each_word};
 use crate::heap::types::{Holding, StructSeq, TypeInfo, field};
@@ -162,7 +162,11 @@ pub fn others(
         Holding::Builtin => builtin(heap, place, sink),
         Holding::LruCache => lru_cache(heap, place, sink),
         Holding::Element => element(heap, place, sink),
-        Holding::NdArray if full => array(heap, place, sink),
+        Holding::NdArray if full => modules::array(heap, place, sink),
+        Holding::TreeNode => modules::tree_node(heap, place, sink),
+        Holding::TreeArray => modules::tree_array(place, sink),
+        Holding::Queue => modules::queue(heap, place, sink),
+        Holding::BytesIo => modules::bytes_io(heap, place, full, sink),
         _ => Ok(()),
     }
 }
@@ -407,26 +411,5 @@ fn element(heap: &Heap, place: &Place, sink: &mut impl Sink) -> Result<(), Torn>
         return Err(Torn);
     }
     sink.items(children);
-    Ok(())
-}
-
-/// `NPY_OBJECT`, `type_num` of arrays whose items are references.
-const NUMPY_OBJECT: u32 = 17;
-
-/// Its base and its items, where it owns them and they are objects. Nothing of it is visited by a collector.
-fn array(heap: &Heap, place: &Place, sink: &mut impl Sink) -> Result<(), Torn> {
-    let descriptor = place.word(56).ok_or(Torn)?;
-    sink.field(place.word(48).ok_or(Torn)?, Name::Field("base"));
-    sink.field(descriptor, Name::Field("dtype"));
-    sink.rest(Rest::Items);
-    let (data, bytes) = owned_data(heap, place).ok_or(Torn)?;
-    let descriptor = heap.memory.place(descriptor).ok_or(Torn)?;
-    if bytes > 0 && descriptor.int(28) == NUMPY_OBJECT {
-        let items = heap.memory.words(data, bytes / 8).ok_or(Torn)?;
-        if !sink.afford(bytes / 8) {
-            return Err(Torn);
-        }
-        sink.items(items);
-    }
     Ok(())
 }

@@ -7,6 +7,7 @@ pub mod dict;
 pub mod frames;
 mod instance;
 mod items;
+mod modules;
 pub mod sinks;
 pub mod size;
 

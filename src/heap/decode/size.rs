@@ -2,6 +2,7 @@
 
 use super::dict;
 use super::frames;
+use super::modules::{self, ring};
 use crate::heap::Heap;
 use crate::heap::memory::Place;
 use crate::heap::types::{Sizing, TypeInfo, field, flag};
@@ -187,15 +188,11 @@ fn other_size(heap: &Heap, info: &TypeInfo, place: &Place) -> Option<(u64, u64)>
             let width = word(&descriptor, 0)? >> 32;
             bounded(heap, place.word(32)?, width)? * width.min(64)
         }
-        Sizing::BytesIo => {
-            let buffer = place.word(16)?;
-            match heap.memory.place(buffer) {
-                Some(bytes) if heap.refcount(&bytes) <= 1 => {
-                    bounded(heap, bytes.word(16)?, 1)? + 33
-                }
-                _ => 0,
-            }
-        }
+        Sizing::BytesIo => match modules::own_buffer(heap, place) {
+            Some(bytes) => bounded(heap, bytes.word(16)?, 1)? + 33,
+            None => 0,
+        },
+        Sizing::Queue => bounded(heap, place.word(ring::CAPACITY)?, 8)? * 8,
         Sizing::Buffered => match place.word(56)? {
             0 => 0,
             _ => bounded(heap, place.word(120)?, 1)?,
@@ -287,12 +284,7 @@ pub fn owned_data(heap: &Heap, place: &Place) -> Option<(u64, u64)> {
         return Some((0, 0));
     }
     let descriptor = heap.memory.place(place.word(56)?)?;
-    // numpy 1: int at 32, behind it the alignment, which is never 0; numpy 2: 64 bits at 40, and flags at 32, of
-    // which the upper half is not used.
-    let width = match descriptor.int(36) {
-        0 => descriptor.word(40)?,
-        _ => u64::from(descriptor.int(32)),
-    };
+    let width = modules::item_size(&descriptor);
     let lengths = heap.memory.words(place.word(32)?, dimensions)?;
     let count = crate::heap::memory::each_word(lengths).try_fold(1u64, u64::checked_mul)?;
     let bytes = count.checked_mul(width)?;

@@ -338,6 +338,11 @@ pub(super) fn put_root(out: &mut Vec<u8>, root: &Root) {
         Root::StaticType => out.push(3),
         // Which of the two it is stands in the object's flags.
         Root::Tracked | Root::Garbage => out.push(4),
+        Root::Thread { thread, field } => {
+            out.push(5);
+            put_signed(out, i64::from(thread));
+            put_varint(out, u64::from(field));
+        }
     }
 }
 
@@ -359,6 +364,10 @@ pub(super) fn root(cursor: &mut Cursor<'_>, names: usize) -> Result<Root> {
         2 => Root::Interpreter(name(cursor, names)?),
         3 => Root::StaticType,
         4 => Root::Tracked,
+        5 => Root::Thread {
+            thread: cursor.varint_i32()?,
+            field: name(cursor, names)?,
+        },
         other => return Err(cursor.bad(format_args!("no kind {other} of root"))),
     })
 }

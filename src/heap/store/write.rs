@@ -231,7 +231,9 @@ fn check(graph: &Graph) -> Result<()> {
         [only] => *only == 0 && graph.targets.is_empty(),
     };
     let is_root = |root: &Root| match *root {
-        Root::Module(name) | Root::Interpreter(name) => is_name(name),
+        Root::Module(name) | Root::Interpreter(name) | Root::Thread { field: name, .. } => {
+            is_name(name)
+        }
         Root::Frame {
             function, local, ..
         } => is_name(function) && local.is_none_or(is_name),

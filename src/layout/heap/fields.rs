@@ -20,19 +20,23 @@ pub(super) fn find(rows: &[Row], minor: u32, name: &str) -> Option<&'static [Fie
         .map(|(.., fields)| *fields)
 }
 
+/// Without `var_cached`, which is borrowed: `contextvar_tp_traverse` (Python/context.c) visits name and default, and the
+/// context that the value is set in holds it.
+const CONTEXT_VARIABLE: &[Field] = &[("name", 16), ("default", 24)];
+const CONTEXT: &[Field] = &[("ctx_prev", 16), ("ctx_vars", 24)];
+const TOKEN: &[Field] = &[("context", 16), ("var", 24), ("old_value", 32)];
+
 /// Types whose references are all in fields.
 const FIELDS: &[Row] = &[
-    (8, 15, "Context", &[("ctx_prev", 16), ("ctx_vars", 24)]),
-    (8, 15, "ContextVar", &[("name", 16), ("default", 24)]),
+    (8, 9, "Context", CONTEXT),
+    (8, 9, "ContextVar", CONTEXT_VARIABLE),
+    (10, 15, "_contextvars.Context", CONTEXT),
+    (10, 15, "_contextvars.ContextVar", CONTEXT_VARIABLE),
+    (10, 15, "_contextvars.Token", TOKEN),
     (8, 15, "NoneType", &[]),
     (8, 15, "NotImplementedType", &[]),
     (8, 15, "PyCapsule", &[]),
-    (
-        8,
-        15,
-        "Token",
-        &[("context", 16), ("var", 24), ("old_value", 32)],
-    ),
+    (8, 9, "Token", TOKEN),
     (
         8,
         9,
@@ -255,6 +259,7 @@ const FIELDS: &[Row] = &[
         ],
     ),
     (8, 15, "getset_descriptor", &[("__objclass__", 16)]),
+    (8, 15, "hamt", &[("root", 16)]),
     (8, 15, "instancemethod", &[("__func__", 16)]),
     (8, 15, "iterator", &[("sequence", 24)]),
     (8, 15, "list_iterator", &[("sequence", 24)]),

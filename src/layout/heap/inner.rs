@@ -65,5 +65,6 @@ const INNER: &[Row] = &[
         &[("args", 16), ("kw", 24), ("localdicts", 40)],
     ),
     (8, 15, "_thread._localdummy", &[("localdict", 16)]),
+    (8, 12, "_queue.SimpleQueue", &[("lst", 32)]),
     (8, 15, "_csv.writer", &[("write", 16), ("dialect", 24)]),
 ];

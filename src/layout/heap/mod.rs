@@ -5,6 +5,7 @@
 
 mod exceptions;
 pub mod fields;
+pub mod held;
 pub mod inner;
 mod v3_10;
 mod v3_11;

@@ -1,0 +1,248 @@
+//! What only the state of a thread, an interpreter or the runtime holds: `PyThreadState` (Include/cpython/pystate.h),
+//! `PyInterpreterState` and `_PyRuntimeState` (Include/internal/pycore_interp.h, pycore_runtime.h). `offsetof`
+//! compiled against each version's headers (x86-64, with the GIL).
+
+use super::Field;
+
+/// Where an interpreter keeps the functions of `atexit`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtExit {
+    /// Pointer to an array of pointers and an int that counts them, in the state of the module that this field of the
+    /// interpreter points at (3.8, 3.9).
+    Module(u32),
+    /// Both at this offset of the interpreter (3.10 to 3.13).
+    Array(u32),
+    /// A list (3.14 and newer).
+    List(u32),
+}
+
+/// Callables of `sys.monitoring`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Monitoring {
+    /// `monitoring_callables`: one array of events for each of [`Monitoring::TOOLS`] tools.
+    pub callables: u32,
+    /// Events of each tool.
+    pub events: u32,
+    /// `monitoring_tool_names`.
+    pub names: u32,
+}
+
+impl Monitoring {
+    /// `PY_MONITORING_TOOL_IDS`.
+    pub const TOOLS: u32 = 8;
+}
+
+/// Where those references are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// In a thread's state.
+    pub thread: &'static [Field],
+    /// `exc_info` in it: the innermost of a chain of `_PyErr_StackItem`.
+    pub exc_info: u32,
+    /// What such an item holds.
+    pub handled: &'static [Field],
+    /// `previous_item` in it.
+    pub previous: u32,
+    /// In an interpreter's state. Each is a list where it is any object at all.
+    pub lists: &'static [Field],
+    /// In the same place, of any type.
+    pub others: &'static [Field],
+    /// Functions of `atexit`.
+    pub at_exit: AtExit,
+    /// Callables of `sys.monitoring` (3.12 and newer).
+    pub monitoring: Option<Monitoring>,
+    /// `signals.handlers` in the runtime (3.12 and newer); before that they are in a static array.
+    pub signals: Option<u32>,
+}
+
+/// Words of an entry of the signal handlers: an int and a function.
+pub const HANDLER: u64 = 16;
+/// `Py_NSIG` on Linux; there is no signal 0.
+pub const SIGNALS: u64 = 65;
+
+const HANDLED_3: &[Field] = &[
+    ("handled_exception_type", 0),
+    ("handled_exception", 8),
+    ("handled_exception_traceback", 16),
+];
+const HANDLED: &[Field] = &[("handled_exception", 0)];
+
+/// The thread's fields, by `c_profileobj`, those of the exception that is being raised, `dict`, `async_exc`,
+/// `async_gen_firstiter`, which is followed by the finalizer and the context, and others.
+macro_rules! thread {
+    ($profile:literal, $raised:tt, $dict:literal, $asynchronous:literal, $firstiter:literal $(, $name:literal: $at:literal)*) => {
+        thread!(@ $raised [("profile_function", $profile),
+            ("trace_function", $profile + 8),
+            ("dict", $dict),
+            ("async_exception", $asynchronous),
+            ("asyncgen_firstiter", $firstiter),
+            ("asyncgen_finalizer", $firstiter + 8),
+            ("context", $firstiter + 16),
+            $(($name, $at),)*])
+    };
+    (@ [$raised:literal] [$($field:expr),* $(,)?]) => {
+        &[$($field,)* ("raised_exception", $raised)]
+    };
+    (@ [$raised:literal, 3] [$($field:expr),* $(,)?]) => {
+        &[
+            $($field,)*
+            ("raised_exception_type", $raised),
+            ("raised_exception", $raised + 8),
+            ("raised_exception_traceback", $raised + 16),
+        ]
+    };
+}
+
+macro_rules! lists {
+    ($audit:literal, $fork:literal) => {
+        &[
+            ("audit_hooks", $audit),
+            ("at_fork_before", $fork),
+            ("at_fork_after_in_parent", $fork + 8),
+            ("at_fork_after_in_child", $fork + 16),
+        ]
+    };
+}
+
+/// Of Python 3.`minor`.
+pub fn of(minor: u32) -> Option<&'static Held> {
+    HELD.get(minor.checked_sub(8)? as usize)
+}
+
+const HELD: [Held; 8] = [
+    Held {
+        thread: thread!(72, [88, 3], 152, 168, 224, "on_delete_data": 208),
+        exc_info: 144,
+        handled: HANDLED_3,
+        previous: 24,
+        lists: lists!(2704, 2624),
+        others: &[("import_func", 560)],
+        at_exit: AtExit::Module(2656),
+        monitoring: None,
+        signals: None,
+    },
+    Held {
+        thread: thread!(72, [88, 3], 152, 168, 224, "on_delete_data": 208),
+        exc_info: 144,
+        handled: HANDLED_3,
+        previous: 24,
+        lists: lists!(3536, 3456),
+        others: &[("import_func", 1392)],
+        at_exit: AtExit::Module(3488),
+        monitoring: None,
+        signals: None,
+    },
+    Held {
+        thread: thread!(72, [88, 3], 152, 168, 224, "on_delete_data": 208),
+        exc_info: 144,
+        handled: HANDLED_3,
+        previous: 24,
+        lists: lists!(3504, 3424),
+        others: &[("import_func", 1360)],
+        at_exit: AtExit::Array(3488),
+        monitoring: None,
+        signals: None,
+    },
+    Held {
+        thread: thread!(80, [96, 3], 128, 144, 208, "on_delete_data": 192),
+        exc_info: 120,
+        handled: HANDLED,
+        previous: 8,
+        lists: lists!(3552, 3480),
+        others: &[("import_func", 1416)],
+        at_exit: AtExit::Array(3536),
+        monitoring: None,
+        signals: None,
+    },
+    Held {
+        thread: thread!(80, [96], 112, 128, 192, "on_delete_data": 176),
+        exc_info: 104,
+        handled: HANDLED,
+        previous: 8,
+        lists: lists!(267_208, 3872),
+        others: &[("import_func", 984)],
+        at_exit: AtExit::Array(3944),
+        monitoring: Some(Monitoring {
+            callables: 381_784,
+            events: 17,
+            names: 382_872,
+        }),
+        signals: Some(464),
+    },
+    Held {
+        thread: thread!(96, [112], 128, 144, 192, "threading_local_key": 288, "threading_local_sentinel": 296),
+        exc_info: 120,
+        handled: HANDLED,
+        previous: 8,
+        lists: lists!(10_808, 10_632),
+        others: &[("import_func", 7696)],
+        at_exit: AtExit::Array(10_712),
+        monitoring: Some(Monitoring {
+            callables: 193_176,
+            events: 17,
+            names: 194_264,
+        }),
+        signals: Some(1080),
+    },
+    Held {
+        thread: thread!(96, [112], 128, 144, 192, "threading_local_key": 288, "threading_local_sentinel": 296,
+            "running_loop": 864, "running_task": 872),
+        exc_info: 120,
+        handled: HANDLED,
+        previous: 8,
+        lists: lists!(10_912, 10_696),
+        others: &[("import_func", 7728), ("warnings_context", 10_776)],
+        at_exit: AtExit::List(10_792),
+        monitoring: Some(Monitoring {
+            callables: 223_280,
+            events: 19,
+            names: 224_496,
+        }),
+        signals: Some(1256),
+    },
+    Held {
+        thread: thread!(120, [136], 152, 168, 216, "threading_local_key": 328, "threading_local_sentinel": 336,
+            "running_loop": 1024, "running_task": 1032),
+        exc_info: 144,
+        handled: HANDLED,
+        previous: 8,
+        lists: lists!(10_888, 10_672),
+        others: &[
+            ("import_func", 7632),
+            ("warnings_context", 10_752),
+            ("lazy_import_func", 7640),
+            ("lazy_imports_filter", 7656),
+            ("lazy_modules", 7664),
+        ],
+        at_exit: AtExit::List(10_768),
+        monitoring: Some(Monitoring {
+            callables: 223_552,
+            events: 19,
+            names: 224_768,
+        }),
+        signals: Some(1384),
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::heap::for_version;
+    use crate::layout::tables::MINORS;
+
+    #[test]
+    fn every_version_that_is_known_has_a_row_and_no_field_twice() {
+        for minor in MINORS.filter(|minor| for_version(3, *minor).is_some()) {
+            let held = of(minor).expect("a row");
+            for fields in [held.thread, held.lists, held.others, held.handled] {
+                for (at, (name, offset)) in fields.iter().enumerate() {
+                    let again = fields[..at]
+                        .iter()
+                        .any(|known| known.0 == *name || known.1 == *offset);
+                    assert!(!again, "{name} of 3.{minor}");
+                }
+            }
+        }
+        assert!(of(7).is_none() && of(16).is_none());
+    }
+}

@@ -1,0 +1,102 @@
+//! What only the state of a thread, an interpreter or the runtime holds has a name, and what a C module keeps behind
+//! its own pointers is found.
+
+mod common;
+
+use common::{Python, biopsy};
+
+/// How each class of heap_roots.py is held: what the path begins with, what it has in it, and from which minor version.
+const HELD: [(&str, &str, &str, u32); 21] = [
+    ("InSignal", "<interpreter>.signal_handlers[10]", "", 8),
+    ("InAtexit", "<interpreter>.atexit[", "]", 8),
+    ("InAtexitArgument", "<interpreter>.atexit[", "][*]", 8),
+    ("InForkBefore", "<interpreter>.at_fork_before[*]", "", 8),
+    (
+        "InForkParent",
+        "<interpreter>.at_fork_after_in_parent[*]",
+        "",
+        8,
+    ),
+    (
+        "InForkChild",
+        "<interpreter>.at_fork_after_in_child[*]",
+        "",
+        8,
+    ),
+    ("InCodecSearch", "<interpreter>.codec_search_path[*]", "", 8),
+    (
+        "InCodecError",
+        "<interpreter>.codec_error_registry[*]",
+        "",
+        8,
+    ),
+    ("InAudit", "<interpreter>.audit_hooks[*]", "", 8),
+    (
+        "InMonitoring",
+        "<interpreter>.monitoring_callables[3]",
+        "",
+        12,
+    ),
+    ("InContext", "<thread ", ">.context.ctx_vars.root[*]", 8),
+    ("InWideContext", "<thread ", ">.context.ctx_vars.root.", 8),
+    ("InFirst", "<thread ", ">.asyncgen_firstiter", 8),
+    ("InFinalizer", "<thread ", ">.asyncgen_finalizer", 8),
+    ("InHandled", "<thread ", ">.handled_exception.args[*]", 8),
+    ("InFrame", "<thread ", ".kept", 8),
+    ("InOuter", "<thread ", ".args[*]", 8),
+    ("InProfile", "<thread ", ">.profile_function", 8),
+    ("InTrace", "<thread ", ">.trace_function", 8),
+    ("InCachedOnly", "__main__.context.ctx_vars.root[*]", "", 8),
+    ("InQueue", "__main__.QUEUE", "[*]", 8),
+];
+
+#[test]
+fn what_only_c_structs_hold_has_its_name_on_each_interpreter() {
+    let _company = common::in_company();
+    for python in Python::all().iter().filter(|python| python.minor >= 8) {
+        let stage = python.stage();
+        let mut target = python.start(&[&stage.fixture("heap_roots.py")]);
+        let pid = target.pid.to_string();
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("roots.heap").display().to_string();
+        biopsy(&["heap", "snapshot", &pid, "-q", "-o", &file]).ok();
+        target.assert_free();
+        for (class, begins, has, since) in HELD {
+            if python.minor < since {
+                continue;
+            }
+            let name = format!("__main__.{class}");
+            let found = biopsy(&["heap", "path", &file, "--type", &name, "--json"]).ok();
+            let document = found.json();
+            let paths = document["paths"].as_array().expect("paths");
+            let objects: u64 = paths
+                .iter()
+                .filter_map(|path| path["objects"].as_u64())
+                .sum();
+            let expected = match class {
+                "InQueue" => 1000,
+                "InWideContext" => 100,
+                _ => 1,
+            };
+            assert_eq!(objects, expected, "{python}: {class}: {document:#}");
+            for path in paths {
+                let path = path["path"].as_str().expect("a path");
+                assert!(
+                    path.starts_with(begins) && path.contains(has),
+                    "{python}: {class}: {path}"
+                );
+            }
+        }
+        let summary = biopsy(&["heap", "summary", &file, "--json"]).ok().json();
+        let bytes = |name: &str| -> u64 {
+            let types = summary["types"].as_array().expect("types");
+            let row = types.iter().find(|row| row["type"] == name);
+            row.and_then(|row| row["bytes"].as_u64()).unwrap_or(0)
+        };
+        let buffers = bytes("_io.BytesIO") + bytes("bytes");
+        assert!(
+            (5_000_000..10_000_000).contains(&buffers),
+            "{python}: {buffers}"
+        );
+    }
+}
