@@ -262,7 +262,7 @@ fn referrers_of_shared_objects_are_followed_once_on_each_interpreter() {
             .filter(|word| word.parse::<u64>().is_ok())
             .map(str::to_string)
             .collect();
-        for (id, depth, most) in [(&ids[0], "50", 400), (&ids[1], "30", 600)] {
+        for (id, depth, most) in [(&ids[0], "50", 20_000), (&ids[1], "30", 20_000)] {
             let asked = [
                 "heap",
                 "referrers",
