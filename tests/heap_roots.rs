@@ -42,7 +42,7 @@ const HELD: [(&str, &str, &str, u32); 21] = [
     ("InFirst", "<thread ", ">.asyncgen_firstiter", 8),
     ("InFinalizer", "<thread ", ">.asyncgen_finalizer", 8),
     ("InHandled", "<thread ", ">.handled_exception.args[*]", 8),
-    ("InFrame", "<thread ", ".kept", 8),
+    ("InFrame", "<thread ", ".<local kept>", 8),
     ("InOuter", "<thread ", ".args[*]", 8),
     ("InProfile", "<thread ", ">.profile_function", 8),
     ("InTrace", "<thread ", ">.trace_function", 8),
