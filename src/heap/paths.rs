@@ -58,6 +58,19 @@ fn rank(root: &Root) -> u8 {
     }
 }
 
+/// Waves in which roots are followed, each after all that the ones before reach.
+const WAVES: u8 = 3;
+
+/// The dict of a thread's state has the values of thread locals, which are known by the name of the local; objects that only
+/// the lists know come last.
+fn wave_of(graph: &Graph, root: &Root) -> u8 {
+    match root {
+        Root::Thread { field, .. } if graph.name(*field) == "dict" => 1,
+        Root::Tracked | Root::Garbage => 2,
+        _ => 0,
+    }
+}
+
 impl<'a> Paths<'a> {
     /// Searches the whole graph, breadth first.
     pub fn of(graph: &'a Graph, fold: &'a Fold) -> Paths<'a> {
@@ -77,13 +90,12 @@ impl<'a> Paths<'a> {
         let mut order: Vec<usize> = (0..graph.roots.len()).collect();
         order.sort_by_key(|at| graph.roots.get(*at).map(|(_, root)| rank(root)));
         let mut open = VecDeque::new();
-        // Objects that only the lists know come after all that the others reach.
-        for last in [false, true] {
+        for wave in 0..WAVES {
             for at in &order {
                 let Some((object, root)) = graph.roots.get(*at) else {
                     continue;
                 };
-                if matches!(root, Root::Tracked | Root::Garbage) == last {
+                if wave_of(graph, root) == wave {
                     let position = u32::try_from(*at).unwrap_or(NONE);
                     // Who holds the dict of a module (as its globals) holds the module.
                     paths.enter(

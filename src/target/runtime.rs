@@ -47,9 +47,14 @@ pub fn find(pid: Pid, memory: &impl Memory) -> Result<Runtime> {
         return Ok(runtime);
     }
     if found.older {
+        let version = locate::version(pid);
+        let which = version.map_or_else(
+            |_| "its Python is older than 3.7".to_string(),
+            |version| format!("it is Python {version}"),
+        );
         return Err(unsupported(
             pid,
-            "its Python is older than 3.7, and our own reader knows 3.8 to 3.15",
+            &format!("{which}, and our own reader knows 3.8 to 3.15"),
         ));
     }
     let address = by_files(pid)?;
