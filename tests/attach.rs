@@ -209,7 +209,7 @@ fn after_an_exec_the_version_is_the_new_one() {
     let mut pythons = Python::all()
         .iter()
         .filter(|python| python.minor >= 8 && python.root.is_none());
-    let (Some(old), Some(new)) = (pythons.next(), pythons.last()) else {
+    let (Some(old), Some(new)) = (pythons.next(), pythons.next_back()) else {
         not_here("two versions of Python");
         return;
     };

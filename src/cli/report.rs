@@ -73,10 +73,8 @@ pub fn run(args: ReportArgs, out: &mut dyn Write) -> Result<()> {
         shown.heading = Some(lines.join("\n"));
     }
     shown.title = input::titles(&args.files);
-    if !args.output.quiet {
-        if profile.meta.unit_is_unknown() {
-            eprintln!("biopsy: note: {}", input::UNIT_UNKNOWN);
-        }
+    if !args.output.quiet && profile.meta.unit_is_unknown() {
+        eprintln!("biopsy: note: {}", input::UNIT_UNKNOWN);
     }
     if shown.lines.is_some() && profile.exact.is_some() && outputs.has_table() {
         return Err(Error::usage(

@@ -29,6 +29,9 @@ pub struct Memory {
     failed: Option<String>,
 }
 
+/// A type: its name, objects and bytes, and by how much these have changed.
+type Counted<'a> = (&'a str, u64, u64, Option<(i64, i64)>);
+
 impl Memory {
     /// Looks at what is resident, and whether a summary is ready; whether anything of the heap is new.
     pub fn look(&mut self) -> bool {
@@ -137,7 +140,7 @@ impl Memory {
             ),
             false,
         ));
-        let mut rows: Vec<(&str, u64, u64, Option<(i64, i64)>)> = census
+        let mut rows: Vec<Counted<'_>> = census
             .types
             .iter()
             .map(|row| {
@@ -154,8 +157,7 @@ impl Memory {
             .collect();
         // What grew is what one asks for again and again.
         rows.sort_by(|a, b| {
-            let grown =
-                |row: &(&str, u64, u64, Option<(i64, i64)>)| row.3.map_or(0, |change| change.1);
+            let grown = |row: &Counted<'_>| row.3.map_or(0, |change| change.1);
             (grown(b), b.2).cmp(&(grown(a), a.2)).then(a.0.cmp(b.0))
         });
         let (_, whole) = census.total();
