@@ -37,8 +37,8 @@ const HELD: [(&str, &str, &str, u32); 21] = [
         "",
         12,
     ),
-    ("InContext", "<thread ", ">.context.ctx_vars.root[*]", 8),
-    ("InWideContext", "<thread ", ">.context.ctx_vars.root.", 8),
+    ("InContext", "<thread ", ".ctx_vars.root[*]", 8),
+    ("InWideContext", "<thread ", ".ctx_vars.root.", 8),
     ("InFirst", "<thread ", ">.asyncgen_firstiter", 8),
     ("InFinalizer", "<thread ", ">.asyncgen_finalizer", 8),
     ("InHandled", "<thread ", ">.handled_exception.args[*]", 8),
@@ -98,5 +98,43 @@ fn what_only_c_structs_hold_has_its_name_on_each_interpreter() {
             (5_000_000..10_000_000).contains(&buffers),
             "{python}: {buffers}"
         );
+    }
+}
+
+#[test]
+fn objects_in_fields_of_arrays_are_held_by_the_array() {
+    let _company = common::in_company();
+    let Some(python) = Python::with_numpy() else {
+        return;
+    };
+    let program = "
+import sys, numpy
+class InField: pass
+class Nested: pass
+class InSubarray: pass
+class Plain: pass
+inner = numpy.dtype([('n', 'u1'), ('o', 'O')])
+FIELDS = numpy.zeros(1000, dtype=[('a', 'i4'), ('o', 'O'), ('in', inner), ('sub', 'O', (3,))])
+for row in FIELDS:
+    row['o'] = InField()
+    row['in']['o'] = Nested()
+    for at in range(3): row['sub'][at] = InSubarray()
+PLAIN = numpy.zeros((4, 5), dtype='O')
+for at in range(20): PLAIN.flat[at] = Plain()
+del row
+print('ready', flush=True)
+sys.stdin.readline()
+";
+    let target = python.start(&["-c", program]);
+    let pid = target.pid.to_string();
+    for (class, path) in [
+        ("InField", "__main__.FIELDS[*] × 1000"),
+        ("Nested", "__main__.FIELDS[*] × 1000"),
+        ("InSubarray", "__main__.FIELDS[*] × 3000"),
+        ("Plain", "__main__.PLAIN[*] × 20"),
+    ] {
+        let name = format!("__main__.{class}");
+        let found = biopsy(&["heap", "path", &pid, "--type", &name]).ok();
+        assert_eq!(found.stdout.trim_end(), path, "{class}");
     }
 }

@@ -191,7 +191,11 @@ fn object_offsets(
         }
         return Some(());
     }
-    let dict = heap.memory.place(descriptor.word(subarray + 8)?)?;
+    let fields = descriptor.word(subarray + 8)?;
+    if fields == 0 {
+        return Some(());
+    }
+    let dict = heap.memory.place(fields)?;
     let keys = Keys::read(heap, dict.word(32)?)?;
     if keys.count > IN_ITEM as u64 {
         return None;
@@ -211,8 +215,10 @@ fn object_offsets(
     fields.sort_unstable();
     fields.dedup();
     for (offset, inner) in fields {
-        let inner = heap.memory.place(inner)?;
-        object_offsets(heap, &inner, from + offset, depth + 1, offsets)?;
+        // One that cannot be read takes the others with it no more than one without objects.
+        if let Some(inner) = heap.memory.place(inner) {
+            object_offsets(heap, &inner, from + offset, depth + 1, offsets);
+        }
     }
     Some(())
 }
