@@ -345,6 +345,16 @@ mod tests {
         recorder
     }
 
+    #[test]
+    fn frames_deeper_than_depths_are_counted_are_not_new_in_every_sample() {
+        let deep = ["f:1"; 70_000].join(" ");
+        let recorder = record(&[(&deep, Some(0)), (&deep, None), (&deep, None)]);
+        let profile = &recorder.profile;
+        let stats = profile.stats(&Filter::of(profile));
+        let calls: Vec<u64> = stats.rows.iter().map(|row| row.ncalls).collect();
+        assert_eq!(calls, [70_000]);
+    }
+
     fn row<'a>(stats: &'a CallStats, tables: &Tables, name: &str) -> &'a FunctionStats {
         stats
             .rows

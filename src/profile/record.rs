@@ -168,10 +168,18 @@ pub struct Run {
     /// Number of samples.
     pub count: u32,
     /// Depth (0-based from the outermost frame) from which on the frames are other invocations than
-    /// those of the thread's previous run; more than the stack's depth when none is.
+    /// those of the thread's previous run; 65,535 when none is, or when it is not known so far in.
     pub fresh_from: u16,
     /// The state.
     pub state: RunState,
+}
+
+impl Run {
+    /// The depth from which on frames of a stack of `depth` are new invocations; `None` when none is.
+    pub fn fresh(&self, depth: u32) -> Option<u32> {
+        let fresh_from = u32::from(self.fresh_from);
+        (self.fresh_from != u16::MAX && fresh_from <= depth).then_some(fresh_from)
+    }
 }
 
 /// A recording, or what could be read of one from a file.

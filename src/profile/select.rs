@@ -331,7 +331,9 @@ impl Shown {
     /// The same invocations as before are new, as far as they are shown.
     fn fresh_from(&self, tables: &Tables, run: &Run) -> u16 {
         let depth = tables.get_stack(run.stack).depth;
-        let fresh_from = u32::from(run.fresh_from);
+        let Some(fresh_from) = run.fresh(depth) else {
+            return u16::MAX;
+        };
         let mut at = Some(run.stack);
         let mut fresh = 0;
         for _ in fresh_from..=depth {

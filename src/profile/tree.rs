@@ -80,10 +80,10 @@ impl CallTree {
             node.self_cpu_ns = node.self_cpu_ns.saturating_add(nanoseconds(run.cpu_us));
             node.samples += u64::from(run.count);
             let depth = tables.get_stack(run.stack).depth;
-            if u32::from(run.fresh_from) <= depth {
+            if let Some(fresh_from) = run.fresh(depth) {
                 let times = i64::from(profile.times(index));
                 fresh[at as usize] += times;
-                if let Some(old) = builder.ancestor(at, depth, u32::from(run.fresh_from)) {
+                if let Some(old) = builder.ancestor(at, depth, fresh_from) {
                     fresh[old as usize] -= times;
                 }
             }
