@@ -138,3 +138,31 @@ sys.stdin.readline()
         assert_eq!(found.stdout.trim_end(), path, "{class}");
     }
 }
+
+/// The word that a coroutine has its origin in is never set in a generator: what was in the memory before stands there.
+#[test]
+fn generators_hold_nothing_in_the_word_that_they_never_set() {
+    let _company = common::in_company();
+    let program = "
+import gc, sys
+class Kept: pass
+gc.disable()
+DEEP = {'a': {'b': {'c': [Kept() for _ in range(10)]}}}
+kept = DEEP['a']['b']['c'][0]
+old = [(kept,) * size for size in range(4, 45) for _ in range(3000)]
+del old
+GENERATORS = [(i for i in ()) for _ in range(3000)]
+del kept
+print('ready', flush=True)
+sys.stdin.readline()
+";
+    for python in Python::all().iter().filter(|python| python.minor >= 8) {
+        let mut target = python.start(&["-c", program]);
+        let pid = target.pid.to_string();
+        let found = biopsy(&["heap", "path", &pid, "--type", "__main__.Kept"]).ok();
+        let paths: Vec<&str> = found.stdout.lines().collect();
+        assert_eq!(paths.len(), 1, "{python}: {found}");
+        assert!(paths[0].ends_with(" × 10"), "{python}: {found}");
+        target.assert_free();
+    }
+}

@@ -122,6 +122,17 @@ pub enum Sizing {
     Permutations,
 }
 
+/// What the word of a generator's object is that its kinds share (Objects/genobject.c).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// A generator never sets it: anything may stand there.
+    Unset,
+    /// `cr_origin` of a coroutine, which the collector need not visit.
+    Origin,
+    /// The finalizer of an asynchronous generator.
+    Finalizer,
+}
+
 /// How the references of an instance are found.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Holding {
@@ -149,8 +160,8 @@ pub enum Holding {
     Code,
     /// A frame.
     Frame,
-    /// A frame inside; whether it is an asynchronous generator.
-    Generator(bool),
+    /// A frame inside.
+    Generator(Hook),
     /// A type.
     Type,
     /// A dict and a state.
@@ -530,7 +541,11 @@ fn known_kind(heap: &Heap, name: &str) -> Option<(Sizing, Holding)> {
         "frame" => (Sizing::Frame, Holding::Frame),
         "generator" | "coroutine" | "async_generator" if layout.generator.is_some() => (
             Sizing::Generator,
-            Holding::Generator(name == "async_generator"),
+            Holding::Generator(match name {
+                "generator" => Hook::Unset,
+                "coroutine" => Hook::Origin,
+                _ => Hook::Finalizer,
+            }),
         ),
         "module" => (Sizing::Default, Holding::Module),
         "builtin_function_or_method" | "builtin_method" => (Sizing::Default, Holding::Builtin),

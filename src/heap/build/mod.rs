@@ -136,11 +136,12 @@ impl Heap<'_> {
                 other => names.intern(&format!("{}{text}", steps::in_interpreter(other))),
             }
         };
-        for (object, reason) in roots::find(self) {
-            let Some(id) = self.id(ids, object) else {
+        let all = roots::find(self);
+        for (object, reason) in &all {
+            let Some(id) = self.id(ids, *object) else {
                 continue;
             };
-            let root = match reason {
+            let root = match *reason {
                 Reason::Module { name, interpreter } => {
                     Root::Module(text(names, name, interpreter))
                 }
@@ -164,12 +165,12 @@ impl Heap<'_> {
             };
             found.push((id, root));
         }
-        for (object, reason) in roots::find(self) {
+        for (object, reason) in &all {
             if let (Some(id), Reason::Interpreter { field, interpreter }) =
-                (self.id(ids, object), reason)
+                (self.id(ids, *object), reason)
             {
-                let name = match interpreter {
-                    0 => names.intern(&field),
+                let name = match *interpreter {
+                    0 => names.intern(field),
                     other => names.intern(&format!("{}{field}", steps::in_interpreter(other))),
                 };
                 found.push((id, Root::Interpreter(name)));
@@ -177,11 +178,11 @@ impl Heap<'_> {
         }
         // Those that have instances, and those that only their list knows.
         let fixed = types.all().iter().filter(|info| !info.is_heap());
-        let known = roots::find(self).into_iter();
+        let known = all.iter();
         let known = known.filter(|(_, reason)| matches!(reason, Reason::StaticType));
         let mut fixed: Vec<u32> = fixed
             .map(|info| info.address)
-            .chain(known.map(|(object, _)| object))
+            .chain(known.map(|(object, _)| *object))
             .filter_map(|address| self.id(ids, address))
             .collect();
         fixed.sort_unstable();

@@ -3,6 +3,7 @@
 use super::{Name, Sink, Torn};
 use crate::heap::Heap;
 use crate::heap::memory::{Place, each_word};
+use crate::heap::types::Hook;
 use crate::layout::heap::{Field, FrameSlots, HeapFrameOffsets, StackEnd};
 use crate::layout::{Bytecode, Instruction, object};
 
@@ -125,7 +126,7 @@ fn old_slots(heap: &Heap, place: &Place, sink: &mut impl Sink) -> Result<(), Tor
 pub fn generator_references(
     heap: &Heap,
     place: &Place,
-    asynchronous: bool,
+    hook: Hook,
     full: bool,
     sink: &mut impl Sink,
 ) -> Result<(), Torn> {
@@ -133,11 +134,14 @@ pub fn generator_references(
     for (name, offset) in layout.fields {
         sink.field(place.word(*offset).ok_or(Torn)?, Name::Field(name));
     }
-    if asynchronous || full {
-        sink.field(
-            place.word(layout.finalizer).ok_or(Torn)?,
-            Name::Field("ag_hooks"),
-        );
+    let name = match hook {
+        Hook::Finalizer => Some("ag_finalizer"),
+        Hook::Origin if full => Some("cr_origin"),
+        Hook::Origin | Hook::Unset => None,
+    };
+    if let Some(name) = name {
+        let held = place.word(layout.finalizer).ok_or(Torn)?;
+        sink.field(held, Name::Field(name));
     }
     // A signed byte: what is below 0 has not started or is suspended.
     if (place.byte(layout.state) as i8) < CLEARED as i8 {

@@ -119,8 +119,8 @@ fn native_references(
         Holding::List => items::list(heap, place, sink)?,
         Holding::Tuple => items::tuple(heap, place, place.word(16).ok_or(Torn)?, sink)?,
         Holding::Frame => frames::frame_references(heap, place, full, sink)?,
-        Holding::Generator(asynchronous) => {
-            frames::generator_references(heap, place, asynchronous, full, sink)?;
+        Holding::Generator(hook) => {
+            frames::generator_references(heap, place, hook, full, sink)?;
         }
         Holding::Unknown => {
             if full || info.traverse != 0 {
