@@ -185,6 +185,81 @@ fn an_interpreter_that_is_in_c_is_idle() {
     }
 }
 
+/// Python now and then, as a server in C does for its requests: a third of the CPU time is C's.
+const VISITS: &str = r#"
+#include <Python.h>
+#include <poll.h>
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+static double now(clockid_t clock) {
+    struct timespec time;
+    clock_gettime(clock, &time);
+    return time.tv_sec + time.tv_nsec / 1e9;
+}
+int main(void) {
+    Py_Initialize();
+    PyRun_SimpleString("def work():\n    x = 0\n    for i in range(6000):\n        x += i\n");
+    PyObject *work = PyObject_GetAttrString(PyImport_AddModule("__main__"), "work");
+    struct pollfd in = {0, POLLIN, 0};
+    char line[64];
+    double used = 0;
+    puts("ready");
+    fflush(stdout);
+    for (;;) {
+        double from = now(CLOCK_THREAD_CPUTIME_ID);
+        Py_XDECREF(PyObject_CallObject(work, NULL));
+        double to = now(CLOCK_THREAD_CPUTIME_ID);
+        used += to - from;
+        while (now(CLOCK_THREAD_CPUTIME_ID) < to + (to - from) / 2) {
+        }
+        usleep(500);
+        if (poll(&in, 1, 0) > 0) {
+            if (!fgets(line, sizeof line, stdin))
+                return 0;
+            printf("%f %f\n", used, now(CLOCK_MONOTONIC));
+            fflush(stdout);
+        }
+    }
+}
+"#;
+
+#[test]
+fn cpu_time_of_a_thread_that_is_in_python_now_and_then() {
+    let _alone = alone();
+    for library in libraries() {
+        let python = library.python;
+        let stage = python.stage();
+        let Some(program) = embedder(&library, &stage, VISITS) else {
+            not_here("a C compiler");
+            return;
+        };
+        let mut target = Target::start(&mut Command::new(program));
+        let pid = pid_of(&target);
+        let mut told = || {
+            target.tell("");
+            let line = target.line();
+            let mut numbers = line.split(' ').map(|one| one.trim().parse::<f64>());
+            let mut next = || numbers.next().expect("a number").expect("a number");
+            (next(), next())
+        };
+        let before = told();
+        let words = ["attach", &pid, "-d", "2", "--mode", "cpu", "-f", "json"];
+        let found = biopsy(&words).ok().json();
+        let after = told();
+        let truth = (after.0 - before.0) / (after.1 - before.1);
+        let number = |name: &str| found[name].as_f64().expect("a number");
+        let rate = number("total_tottime_s") / number("duration_s");
+        common::say(format_args!(
+            "  {python}: {rate:.3} of a CPU, {truth:.3} by its own clock"
+        ));
+        assert!(
+            (rate / truth - 1.0).abs() < 0.3,
+            "{python}: {rate} and not {truth}"
+        );
+    }
+}
+
 #[test]
 fn a_mode_in_which_nothing_counts_is_told() {
     let _shared = in_company();

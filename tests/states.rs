@@ -112,9 +112,13 @@ fn who_holds_the_gil_and_who_waits_for_it() {
             seconds(&main["idle_s"]) > 0.8 * SECONDS,
             "{python}, it waits in join: {main}"
         );
+        // The two, and the first one too where a busy machine let it wait for more than a tenth of its time.
+        let waited = seconds(&main["gil_wait_s"]) / seconds(&main["wall_s"]);
+        let threads = if waited > 0.1 { 3 } else { 2 };
         assert!(
-            got.notes.contains("2 threads waited for it"),
-            "{python}: {}",
+            got.notes
+                .contains(&format!("{threads} threads waited for it")),
+            "{python}, the first one waited {waited:.3}: {}",
             got.notes
         );
         assert!(

@@ -27,6 +27,8 @@ pub struct Slot {
     pub last_cpu_ns: u64,
     /// CPU time that no sample on a CPU has accounted for yet.
     pub pending_cpu_ns: u64,
+    /// Whether it has no Python on its stack now and then: some of its CPU time is no sample's.
+    pub visits: bool,
     pub generation: u64,
     /// As [`ThreadStack::version`] at the last sample that was added, and its state.
     pub version: u64,
@@ -168,6 +170,8 @@ impl Slot {
         // CPU time goes to stacks that were seen on a CPU, not to the sleep that followed, unless there was only one.
         let wall_us = until_us.saturating_sub(self.last_us);
         let cpu_us = match (on_cpu, self.seen) {
+            // Of the time of a thread that is in Python now and then, samples with Python have no more than their own.
+            (true, Some(_)) if self.visits => wall_us.min(self.pending_cpu_ns / 1000),
             (true, Some(_)) => self.pending_cpu_ns / 1000,
             // No clock to ask: what ran is taken to have run all the time.
             (true, None) => wall_us,
@@ -204,6 +208,24 @@ impl Slot {
             fresh: all_fresh,
             happened: moved || thread.holds_gil || on_cpu || used_ns > 0 || self.seen.is_none(),
         }
+    }
+
+    /// It is a thread that was seen before, with its last samples; what passed since is nobody's time.
+    fn is_back(&mut self, recorder: &mut Recorder, gone: Gone) {
+        recorder.add(Sample {
+            thread: gone.id,
+            stack: gone.stack,
+            count: 0,
+            wall_us: self.last_us.saturating_sub(gone.last_us),
+            cpu_us: 0,
+            fresh_from: None,
+            state: RunState::ELSEWHERE,
+        });
+        self.id = gone.id;
+        self.roots = gone.roots;
+        self.last_cpu_ns = gone.last_cpu_ns;
+        self.pending_cpu_ns = gone.pending_cpu_ns;
+        self.visits = true;
     }
 
     /// The stack of `frames`: that of the last sample as far as they are the same.
@@ -243,6 +265,9 @@ struct Gone {
     last_us: u64,
     /// Its last samples: what is there again need not be new.
     roots: Roots,
+    /// Its clock at the last of them, and the CPU time that none has accounted for.
+    last_cpu_ns: u64,
+    pending_cpu_ns: u64,
 }
 
 /// The time of a sample, microseconds since the start.
@@ -276,9 +301,8 @@ impl Comings {
             cpu_ns.saturating_sub(most_us.saturating_mul(1000))
         };
         let os_id = tid.map_or(0, |tid| tid.0 as u64);
-        let (id, roots) = self.find(recorder, thread, os_id, since.last_us);
-        Slot {
-            id,
+        let mut slot = Slot {
+            id: ThreadId(0),
             os_id: thread.os_id,
             tid,
             frames: Vec::new(),
@@ -288,6 +312,7 @@ impl Comings {
             last_us: since.last_us,
             last_cpu_ns,
             pending_cpu_ns: 0,
+            visits: false,
             generation: 0,
             version: 0,
             state: RunState::default(),
@@ -295,42 +320,21 @@ impl Comings {
             rested: 0,
             rested_until_us: 0,
             whole: Vec::new(),
-            roots,
-        }
-    }
-
-    /// The thread's place in the profile, with its last samples; what passed since it was seen last is nobody's time.
-    fn find(
-        &mut self,
-        recorder: &mut Recorder,
-        thread: &ThreadStack,
-        os_id: u64,
-        now_us: u64,
-    ) -> (ThreadId, Roots) {
+            roots: Roots::default(),
+        };
         match self.gone.remove(&(thread.python_id, os_id)) {
-            Some(gone) => {
-                recorder.add(Sample {
-                    thread: gone.id,
-                    stack: gone.stack,
-                    count: 0,
-                    wall_us: now_us.saturating_sub(gone.last_us),
-                    cpu_us: 0,
-                    fresh_from: None,
-                    state: RunState::ELSEWHERE,
-                });
-                (gone.id, gone.roots)
-            }
+            Some(gone) => slot.is_back(recorder, gone),
             None => {
-                let id = recorder.add_thread(ThreadInfo {
+                slot.id = recorder.add_thread(ThreadInfo {
                     process: ProcessId(0),
                     os_id,
                     python_id: thread.python_id,
                     name: thread.name.clone(),
-                    started_us: now_us,
+                    started_us: since.last_us,
                 });
-                (id, Roots::default())
             }
         }
+        slot
     }
 
     /// The thread of this slot has no Python any more, or is another one by now: adds what has yet to be added.
@@ -351,6 +355,8 @@ impl Comings {
                 stack,
                 last_us: slot.last_us,
                 roots,
+                last_cpu_ns: slot.last_cpu_ns,
+                pending_cpu_ns: slot.pending_cpu_ns,
             };
             let key = (info.python_id, info.os_id);
             self.gone.insert(key, gone);
