@@ -427,6 +427,16 @@ fn patterns_and_times_that_make_no_sense_are_refused() {
     let file = small(folder.path());
     biopsy(&["report", &file, "--focus", "("]).refused(2, "--focus");
     biopsy(&["report", &file, "--from", "1s"]).refused(1, "when things happened");
+    let part = biopsy(&["report", &file, "--focus", "^f7$", "-f", "json"])
+        .ok()
+        .json();
+    for row in part["functions"].as_array().expect("rows") {
+        assert_eq!(
+            (row["ncalls_from"].as_str(), &row["ncalls_error"]),
+            (Some("estimated"), &serde_json::Value::Null),
+            "{row}"
+        );
+    }
     let ran = biopsy(&["report", &file, "--focus", "^f7$"]).ok();
     let found = rows(&ran.stdout);
     assert_eq!(found.len(), 2, "{ran}");

@@ -289,8 +289,10 @@ impl<'a> Document<'a> {
             primitive_calls: row.primitive,
             ncalls_from: match estimate {
                 _ if self.stats.exact => "exact",
-                Some(found) if !row.lower_bound => found.source.name(),
-                _ => CallSource::LowerBound.name(),
+                _ if row.lower_bound => CallSource::LowerBound.name(),
+                Some(found) => found.source.name(),
+                // Of a traced profile of which a part is shown: shared out by who called whom, with an unknown error.
+                None => "estimated",
             },
             ncalls_error: match estimate.and_then(|found| found.error) {
                 _ if self.stats.exact => Some(0.0),
