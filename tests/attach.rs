@@ -424,6 +424,16 @@ fn why_nothing_was_sampled_is_told() {
     assert!(ran.stderr.contains("add --subprocesses"), "{ran}");
     let ran = biopsy(&["run", "--subprocesses", "--", "sh", "-c", &shell]).ok();
     assert!(!ran.stderr.contains("not a Python"), "{ran}");
+    let words = format!(
+        "{} -c 'print(\"ready\", flush=True); import time; time.sleep(60)'; true",
+        python.command.join(" ")
+    );
+    let target = Target::start(Command::new("sh").args(["-c", &words]));
+    for command in ["attach", "dump"] {
+        let ran = biopsy(&[command, &pid_of(&target)]).refused(1, "is not a Python process");
+        assert!(ran.stderr.contains("which it started, is one"), "{ran}");
+    }
+    drop(target);
     for _ in 0..50 {
         let ran = biopsy(&["run", "-q", "--", "true"]).ok();
         assert_eq!(ran.stderr, "", "{ran}");

@@ -266,6 +266,9 @@ fn unsupported(pid: Pid, name: &str) -> Error {
     ))
 }
 
+/// Most processes that one has started of which it is asked whether they are Python, for a hint.
+const MOST_BELOW: usize = 64;
+
 /// Why a process cannot be read as Python: gone, forbidden, or not Python at all.
 fn not_python(pid: Pid, reason: impl std::fmt::Display) -> Error {
     if let Err(error) = access::check(pid) {
@@ -277,12 +280,21 @@ fn not_python(pid: Pid, reason: impl std::fmt::Display) -> Error {
         Kind::Python => format!("its Python could not be recognised: {reason}"),
         Kind::Unknown => format!("{} is not a Python process", program.display()),
     };
-    Error::new(
+    let error = Error::new(
         ErrorKind::NotPython,
         format!("cannot read process {pid}"),
         why,
-    )
-    .hint("biopsy ps lists the Python processes of this machine")
+    );
+    // A bootloader, a shell or a supervisor.
+    let tree = process::tree(pid);
+    let mut below = tree.into_iter().skip(1).take(MOST_BELOW);
+    match below.find(|child| kind(*child) == Kind::Python) {
+        Some(child) => error.hint(format!(
+            "process {child}, which it started, is one: {}",
+            process::short_command_line(child)
+        )),
+        None => error.hint("biopsy ps lists the Python processes of this machine"),
+    }
 }
 
 #[cfg(test)]
