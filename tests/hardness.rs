@@ -13,7 +13,7 @@ use common::{
 };
 
 /// How long biopsy samples, and the most that it may take for that.
-const SECONDS: &str = "1.8";
+const SECONDS: &str = "1.4";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Most memory that biopsy may map, KiB.

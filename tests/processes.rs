@@ -23,14 +23,14 @@ fn cpu_time_is_right(what: &str, pid: i32) -> Value {
     let before = cpu_s(pid);
     let id = pid.to_string();
     let profile = biopsy(&[
-        "attach", &id, "-d", "1.5", "--mode", "cpu", "-f", "json", "-q",
+        "attach", &id, "-d", "1", "--mode", "cpu", "-f", "json", "-q",
     ])
     .ok();
     let most = cpu_s(pid) - before;
     let profile = profile.json();
     let seconds = |field: &str| profile[field].as_f64().expect("a number");
     // What was used before the first sample and after the last one is not in the recording.
-    let share = seconds("duration_s") / 1.5;
+    let share = seconds("duration_s");
     let (found, least) = (
         seconds("total_tottime_s"),
         0.6 * most * share.min(1.0) - 0.05,

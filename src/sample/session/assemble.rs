@@ -94,7 +94,7 @@ pub(super) fn assemble(
     let period_us = options.rate.hz().map_or(f64::INFINITY, |hz| 1e6 / hz);
     if meta.mean_lateness_us > LATE * period_us {
         notes.push(format!(
-            "samples came {:.0} us late on average: this machine is too busy for the rate, and functions that sleep \
+            "samples came {:.0} us late on average: the machine is too busy, or stacks are too deep, for the rate; functions that sleep \
              may have got time of others",
             meta.mean_lateness_us
         ));
