@@ -16,6 +16,7 @@ pub mod functions;
 pub mod graph;
 pub mod growth;
 pub mod identity;
+pub mod malloc;
 mod memory;
 mod muppy;
 mod names;

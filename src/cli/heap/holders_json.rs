@@ -212,25 +212,59 @@ pub fn caches(graph: &Graph, rows: &[CacheRow], grown: Option<&[Grown]>) -> Resu
     }))
 }
 
-/// `biopsy.heap-rss/1`. Resident bytes by part; the parts add up to the total.
+/// `biopsy.heap-rss/1`. Resident bytes by part; the parts add up to the total. What is not known is null.
 pub fn account(account: &Account) -> Result<String> {
-    let parts: Vec<Value> = Part::ALL
+    text(&account_value(account))
+}
+
+fn account_value(account: &Account) -> Value {
+    let is_split = account.is_split();
+    let parts: Vec<Value> = Part::SHOWN
         .into_iter()
         .map(|part| {
             json!({
                 "part": part.name(),
-                "what": part.description(),
+                "what": part.description(is_split),
                 "resident_bytes": account.of(part),
+                "pss_bytes": account.pss_of(part),
             })
         })
         .collect();
-    text(&json!({
+    let malloc = account.malloc.as_ref().map(|malloc| {
+        let known = |bytes: u64| malloc.why.is_none().then_some(bytes);
+        json!({
+            "allocator": Some(&malloc.allocator).filter(|name| !name.is_empty()),
+            "why_not_split": malloc.why,
+            "arenas": known(malloc.arenas),
+            "system_bytes": known(malloc.system),
+            "used_bytes": known(malloc.used()),
+            "free_bytes": known(malloc.free),
+            "top_bytes": known(malloc.top),
+            "cached_bytes": known(malloc.cached),
+            "mapped_blocks": known(malloc.mapped_blocks),
+            "mapped_bytes": known(malloc.mapped),
+            "torn_lists": known(malloc.torn),
+        })
+    });
+    let sharing = account.sharing.as_ref().map(|pages| {
+        json!({
+            "pss_bytes": pages.pss,
+            "private_bytes": pages.private,
+            "shared_bytes": pages.shared,
+            "copied_on_write_bytes": pages.copied,
+            "huge_pages_bytes": pages.huge,
+            "hugetlb_bytes": pages.hugetlb,
+        })
+    });
+    json!({
         "schema": "biopsy.heap-rss/1",
         "total_bytes": account.total(),
         "rss_bytes": account.rss,
         "swap_bytes": account.swap,
         "objects_bytes": account.objects_bytes,
         "numpy_bytes": account.numpy_bytes,
+        "sharing": sharing,
+        "malloc": malloc,
         "parts": parts,
-    }))
+    })
 }

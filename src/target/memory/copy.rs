@@ -17,7 +17,7 @@ use super::room::{Layout, Places, Room};
 use super::stopped::Guard;
 use super::{Live, Unreadable};
 use crate::error::{Error, ErrorKind, Result};
-use crate::target::image::{Captured, Held, Image, Span};
+use crate::target::image::{Captured, Held, Image, Residence, Span};
 use crate::target::runtime::{self, Runtime};
 use crate::target::{access, maps, process, threads};
 use crate::units::Pid;
@@ -160,6 +160,7 @@ struct Job<'a> {
 struct Taken {
     spans: Vec<Span>,
     regions: Vec<maps::Region>,
+    present: Vec<Run>,
     report: Report,
     held: Held,
     taken_at: SystemTime,
@@ -202,6 +203,7 @@ impl Job<'_> {
         Ok(Taken {
             spans,
             regions: now.regions,
+            present: now.present,
             report,
             held,
             taken_at,
@@ -295,13 +297,22 @@ impl Taken {
         options: CaptureOptions,
     ) -> Result<(Captured, Report)> {
         let constants = Unwritten::new(pid, &self.regions);
-        let mappings = if options.mappings {
-            maps::mappings(pid).map_err(|_| ended(pid))?
-        } else {
-            Vec::new()
-        };
+        let mut image = Image::new(self.spans, Some(Box::new(constants)));
+        let mut mappings = Vec::new();
+        if options.mappings {
+            let (found, sharing) = maps::mappings(pid).map_err(|_| ended(pid))?;
+            mappings = found;
+            image = image.with_residence(Residence {
+                present: self
+                    .present
+                    .iter()
+                    .map(|run| (run.start, run.end))
+                    .collect(),
+                sharing,
+            });
+        }
         let captured = Captured {
-            image: Image::new(self.spans, Some(Box::new(constants))),
+            image,
             runtime,
             pid: Some(pid),
             command: process::command_line(pid),

@@ -142,8 +142,10 @@ impl Pages {
             let Ok(count) = usize::try_from(count) else {
                 return Err(io::Error::last_os_error());
             };
+            let mut done = start;
             for found in self.found.get(..count).unwrap_or_default() {
-                let (from, to) = (found.start.max(start), found.end.min(region.end));
+                let (from, to) = (found.start.max(done), found.end.min(region.end));
+                done = done.max(to);
                 if from < to {
                     append(
                         runs,
@@ -154,10 +156,13 @@ impl Pages {
                     );
                 }
             }
-            if arguments.walk_end <= start {
+            // `walk_end` is where the kernel's own room for 512 runs was full for the last time, also after it went on
+            // from there to the end (fs/proc/task_mmu.c of 6.18, pagemap_scan_backout_range).
+            done = done.max(arguments.walk_end);
+            if count < self.found.len() || done <= start {
                 return Ok(());
             }
-            start = arguments.walk_end;
+            start = done;
         }
         Ok(())
     }
@@ -233,29 +238,71 @@ mod tests {
                     .write_volatile(1)
             };
         }
-        let me = Pid(std::process::id() as i32);
         let start = base as u64;
         let mut region = maps::Region {
             start,
             end: start + length as u64,
-            permissions: *b"rw-p",
             ..maps::Region::default()
         };
         let run = |from: u64, to: u64| Run {
             start: start + from * PAGE,
             end: start + to * PAGE,
         };
+        both_find(&mut region, &[run(3, 5), run(9, 10)]);
+        // SAFETY: mapped above, not used any more.
+        unsafe { libc::munmap(base, length) };
+    }
+
+    /// More runs than the kernel keeps at a time (512), and than one call gives.
+    #[test]
+    fn a_mapping_of_many_runs_is_listed_once() {
+        for count in [600, 5000] {
+            let length = 2 * count * PAGE as usize;
+            let nothing = std::ptr::null_mut();
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            let writable = libc::PROT_READ | libc::PROT_WRITE;
+            // SAFETY: a new mapping at an address of the kernel's choice.
+            let base = unsafe { libc::mmap(nothing, length, writable, flags, -1, 0) };
+            assert_ne!(base, libc::MAP_FAILED);
+            // SAFETY: the mapping that was just made.
+            unsafe { libc::madvise(base, length, libc::MADV_NOHUGEPAGE) };
+            let start = base as u64;
+            let mut expected = Vec::new();
+            for page in (0..2 * count).step_by(2) {
+                // SAFETY: within the mapping.
+                unsafe {
+                    base.cast::<u8>()
+                        .add(page * PAGE as usize)
+                        .write_volatile(1)
+                };
+                let at = start + page as u64 * PAGE;
+                expected.push(Run {
+                    start: at,
+                    end: at + PAGE,
+                });
+            }
+            let mut region = maps::Region {
+                start,
+                end: start + length as u64,
+                ..maps::Region::default()
+            };
+            both_find(&mut region, &expected);
+            // SAFETY: mapped above, not used any more.
+            unsafe { libc::munmap(base, length) };
+        }
+    }
+
+    fn both_find(region: &mut maps::Region, expected: &[Run]) {
+        let me = Pid(std::process::id() as i32);
         for permissions in [*b"rw-p", *b"r--p"] {
             region.permissions = permissions;
             for can_scan in [true, false] {
                 let mut pages = Pages::open(me).expect("our own");
                 pages.can_scan = can_scan;
                 let mut runs = Vec::new();
-                pages.present(&region, &mut runs).expect("read");
-                assert_eq!(runs, [run(3, 5), run(9, 10)], "{can_scan}");
+                pages.present(region, &mut runs).expect("read");
+                assert_eq!(runs, expected, "{can_scan}");
             }
         }
-        // SAFETY: mapped above, not used any more.
-        unsafe { libc::munmap(base, length) };
     }
 }
