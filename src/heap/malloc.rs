@@ -26,6 +26,8 @@ struct Layout {
     bins: u64,
     next: u64,
     system: u64,
+    /// What the size of a block with a mapping of its own leaves out.
+    mapped: u64,
 }
 
 /// glibc 2.43, 2.27 to 2.42, 2.26 and older.
@@ -36,6 +38,7 @@ const LAYOUTS: [Layout; 3] = [
         bins: 24,
         next: 2072,
         system: 2096,
+        mapped: 16,
     },
     Layout {
         fast: Some(16),
@@ -43,6 +46,7 @@ const LAYOUTS: [Layout; 3] = [
         bins: 112,
         next: 2160,
         system: 2184,
+        mapped: 0,
     },
     Layout {
         fast: Some(8),
@@ -50,6 +54,7 @@ const LAYOUTS: [Layout; 3] = [
         bins: 104,
         next: 2152,
         system: 2176,
+        mapped: 0,
     },
 ];
 
@@ -449,11 +454,11 @@ impl<'a> Reading<'a> {
                 let place = self.memory.place(page);
                 let (padding, size) =
                     place.map_or((1, 0), |place| (place.word_or_0(0), place.word_or_0(8)));
-                let bytes = size & !FLAGS;
+                let bytes = (size & !FLAGS).saturating_add(self.layout.mapped);
                 let fits = size & FLAGS == MAPPED
                     && !holds(pools, page)
                     && padding == 0
-                    && bytes != 0
+                    && size & !FLAGS != 0
                     && bytes.is_multiple_of(PAGE)
                     && bytes <= mapping.end - page;
                 if fits {

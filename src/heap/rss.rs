@@ -13,6 +13,7 @@ use super::roots;
 use super::uses::{Use, Uses};
 use crate::error::{Error, ErrorKind, Result};
 use crate::target::image::{Mapping, Sharing};
+use crate::units::Pid;
 
 /// What a row is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -258,6 +259,45 @@ impl Account {
         if let Some(place) = at.and_then(|at| self.parts.get_mut(at)) {
             *place = place.saturating_add(bytes);
         }
+    }
+}
+
+/// One process of several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// What it was named as.
+    pub name: String,
+    /// Which it is; `None` for a snapshot.
+    pub process: Option<Pid>,
+    /// Its memory.
+    pub account: Account,
+}
+
+/// Several processes, which may share pages.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Family {
+    /// They, in the order in which they were named.
+    pub members: Vec<Member>,
+    /// Resident bytes with each physical page counted once; `None` where the kernel does not tell which pages they have.
+    pub once: Option<u64>,
+}
+
+impl Family {
+    /// The sum of `of` over all.
+    pub fn sum(&self, of: impl Fn(&Account) -> u64) -> u64 {
+        let each = self.members.iter().map(|member| of(&member.account));
+        each.fold(0, u64::saturating_add)
+    }
+
+    /// Each page divided by the number of processes that map it, added up: what all have together as long as no other
+    /// process shares their pages, and less if one does.
+    pub fn pss(&self) -> u64 {
+        self.sum(|account| account.sharing.map_or(0, |pages| pages.pss))
+    }
+
+    /// Whether the heaps of malloc of all are split into used and free.
+    pub fn is_split(&self) -> bool {
+        self.members.iter().all(|member| member.account.is_split())
     }
 }
 

@@ -10,7 +10,7 @@ use crate::heap::graph::{Graph, ObjectId};
 use crate::heap::paths::{Form, Paths};
 use crate::heap::referrers::{Group, Referrer};
 use crate::heap::retained::{GroupRetained, Holder};
-use crate::heap::rss::{Account, Part};
+use crate::heap::rss::{Account, Family, Part};
 use crate::heap::steps::{self, Step};
 use crate::view::heap::holders::STEPS;
 
@@ -267,4 +267,41 @@ fn account_value(account: &Account) -> Value {
         "malloc": malloc,
         "parts": parts,
     })
+}
+
+/// `biopsy.heap-rss-family/1`: each process as `biopsy.heap-rss/1`, and all together.
+pub fn family(family: &Family) -> Result<String> {
+    let processes: Vec<Value> = family
+        .members
+        .iter()
+        .map(|member| {
+            let mut value = account_value(&member.account);
+            if let Some(fields) = value.as_object_mut() {
+                fields.remove("schema");
+                fields.insert("target".to_string(), json!(member.name));
+            }
+            value
+        })
+        .collect();
+    let parts: Vec<Value> = Part::SHOWN
+        .into_iter()
+        .map(|part| {
+            json!({
+                "part": part.name(),
+                "what": part.description(family.is_split()),
+                "resident_bytes": family.sum(|account| account.of(part)),
+                "pss_bytes": family.sum(|account| account.pss_of(part).unwrap_or(0)),
+            })
+        })
+        .collect();
+    text(&json!({
+        "schema": "biopsy.heap-rss-family/1",
+        "sum_bytes": family.sum(Account::total),
+        "once_bytes": family.once.unwrap_or(family.pss()),
+        "counted_by": if family.once.is_some() { "pagemap" } else { "pss" },
+        "pss_bytes": family.pss(),
+        "private_bytes": family.sum(|account| account.sharing.map_or(0, |pages| pages.private)),
+        "processes": processes,
+        "parts": parts,
+    }))
 }

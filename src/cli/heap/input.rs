@@ -59,6 +59,14 @@ impl PauseArgs {
         }
     }
 
+    /// The same, with the sizes of the mappings noted too, which takes longer.
+    pub fn with_mappings(&self) -> PauseArgs {
+        PauseArgs {
+            mappings: true,
+            ..self.clone()
+        }
+    }
+
     /// What is told of a summary of a process.
     pub fn source(&self) -> Source {
         match self.pause {
@@ -96,28 +104,21 @@ pub struct HeapTargetArgs {
 impl HeapTargetArgs {
     /// Opens it; a process is copied.
     pub fn open(&self) -> Result<Subject> {
-        self.open_as(&self.pause)
-    }
-
-    /// Opens it; of a process the sizes of its mappings are noted too, which takes longer.
-    pub fn open_with_mappings(&self) -> Result<Subject> {
-        self.open_as(&PauseArgs {
-            mappings: true,
-            ..self.pause.clone()
-        })
-    }
-
-    fn open_as(&self, pause: &PauseArgs) -> Result<Subject> {
         match (&self.target, &self.name) {
-            (Some(target), _) => Subject::open(target, pause),
-            (None, Some(pattern)) => Subject::of_process(list::find_by_name(pattern)?, pause),
-            (None, None) => Err(Error::usage(
-                "no heap",
-                "give a PID, a snapshot, a core file, or --name PATTERN",
-            )
-            .hint("biopsy ps lists the Python processes of this machine")),
+            (Some(target), _) => Subject::open(target, &self.pause),
+            (None, Some(pattern)) => Subject::of_process(list::find_by_name(pattern)?, &self.pause),
+            (None, None) => Err(no_heap()),
         }
     }
+}
+
+/// The error when nothing was named.
+pub fn no_heap() -> Error {
+    Error::usage(
+        "no heap",
+        "give a PID, a snapshot, a core file, or --name PATTERN",
+    )
+    .hint("biopsy ps lists the Python processes of this machine")
 }
 
 /// Whose object graph.
@@ -354,6 +355,14 @@ impl Subject {
                 "a summary has counts and no objects",
             )
             .hint("take a snapshot instead: biopsy heap snapshot PID -o FILE.heap")),
+        }
+    }
+
+    /// The process that it is a copy of.
+    pub fn process(&self) -> Option<Pid> {
+        match self {
+            Subject::Image(captured) => captured.pid,
+            Subject::Snapshot(_) | Subject::Summary(_) => None,
         }
     }
 

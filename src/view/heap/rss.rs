@@ -2,8 +2,8 @@
 
 use super::counted;
 use crate::heap::malloc::Malloc;
-use crate::heap::rss::{Account, Pages, Part};
-use crate::units::format_bytes;
+use crate::heap::rss::{Account, Family, Pages, Part};
+use crate::units::{format_bytes, printable};
 use crate::view::table;
 
 /// The table; parts without a byte are left out.
@@ -52,6 +52,58 @@ pub fn text(account: &Account) -> String {
             format_bytes(account.numpy_bytes)
         ));
     }
+    text.push('\n');
+    text
+}
+
+/// The tables of several processes.
+pub fn family(family: &Family) -> String {
+    let rows = family.members.iter().map(|member| {
+        let pages = member.account.sharing.unwrap_or_default();
+        vec![
+            printable(&member.name).into_owned(),
+            format_bytes(member.account.total()),
+            format_bytes(pages.private),
+            format_bytes(pages.shared),
+            format_bytes(pages.pss),
+        ]
+    });
+    let header = ["process", "resident", "private", "shared", "PSS"];
+    let mut text = table::columns(&header, &[1, 2, 3, 4], rows);
+    let is_split = family.is_split();
+    let rows = Part::SHOWN.into_iter().filter_map(|part| {
+        let bytes = family.sum(|account| account.of(part));
+        let shared = family.sum(|account| account.pss_of(part).unwrap_or(0));
+        (bytes > 0).then(|| {
+            vec![
+                format_bytes(bytes),
+                format_bytes(shared),
+                part.description(is_split).to_string(),
+            ]
+        })
+    });
+    text.push('\n');
+    text.push_str(&table::columns(&["resident", "PSS", "what"], &[0, 1], rows));
+    text.push_str(&format!(
+        "\n{} when each process is counted for itself; ",
+        format_bytes(family.sum(Account::total))
+    ));
+    text.push_str(&match family.once {
+        Some(once) => format!(
+            "{} when each physical page is counted once (pagemap)\nPSS: each page divided by the number of processes that map it: {} in all{}",
+            format_bytes(once),
+            format_bytes(family.pss()),
+            if family.pss() < once {
+                "; what is missing is shared with other processes"
+            } else {
+                ""
+            }
+        ),
+        None => format!(
+            "{} when each page is divided by the number of processes that map it (PSS): less than they have where other processes share pages with them (which pages those are needs CAP_SYS_ADMIN)",
+            format_bytes(family.pss())
+        ),
+    });
     text.push('\n');
     text
 }
