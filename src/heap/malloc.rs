@@ -76,9 +76,6 @@ const MAPPED: u64 = 2;
 /// Arenas of a process: eight for each processor.
 const MOST_ARENAS: usize = 1 << 14;
 
-/// Heaps of an arena.
-const MOST_HEAPS: usize = 1 << 16;
-
 /// Lists that may be torn: a thread was inside malloc when it was stopped.
 const MOST_TORN: usize = 2;
 
@@ -309,6 +306,7 @@ impl<'a> Reading<'a> {
             return Err("its arenas are no ring");
         }
         self.places.heaps.sort_unstable();
+        disjoint(&mut self.places.heaps);
         for arena in known {
             self.arena(arena)?;
         }
@@ -317,6 +315,7 @@ impl<'a> Reading<'a> {
             return Err("its lists of free memory are torn");
         }
         self.places.top.sort_unstable();
+        disjoint(&mut self.places.top);
         self.places.free.sort_unstable();
         disjoint(&mut self.places.free);
         let cached = cache::chunks(self.memory, &self.places);
@@ -346,9 +345,10 @@ impl<'a> Reading<'a> {
         }
         let top = self.word(arena + self.layout.top);
         let mut heap = top & !(HEAP_MAX - 1);
-        for _ in 0..MOST_HEAPS {
+        let mut known = FxHashSet::default();
+        while heap.is_multiple_of(HEAP_MAX) && known.insert(heap) {
             // `heap_info`: the arena, the heap before, its size.
-            let size = self.word(heap + 16);
+            let size = self.word(heap.wrapping_add(16));
             if self.word(heap) != arena || !(LEAST_CHUNK..=HEAP_MAX).contains(&size) {
                 break;
             }
@@ -367,16 +367,17 @@ impl<'a> Reading<'a> {
         if top != arena + self.layout.bins - 16 {
             let size = self.chunk(top).ok_or("the end of a heap is no chunk")?;
             self.places.top.push((top, top + size));
-            self.malloc.top += size;
+            self.malloc.top = self.malloc.top.saturating_add(size);
             free += size;
         }
         for bin in 0..BINS {
-            free += self.bin(arena + self.layout.bins + 16 * bin - 16);
+            let head = arena + self.layout.bins + 16 * bin - 16;
+            free = u64::saturating_add(free, self.bin(head));
         }
         if let Some(fast) = self.layout.fast {
             for index in 0..FAST_BINS {
                 let first = self.word(arena + fast + 8 * index);
-                free += self.fast_bin(first, LEAST_CHUNK + 16 * index);
+                free = free.saturating_add(self.fast_bin(first, LEAST_CHUNK + 16 * index));
             }
         }
         if free > system {

@@ -33,6 +33,7 @@ pub mod steps;
 pub mod store;
 mod types;
 mod uses;
+pub mod values;
 mod walk;
 pub mod why;
 

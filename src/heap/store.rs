@@ -73,6 +73,7 @@ use super::census::{Census, Counting, Doubts, TypeCount};
 use super::graph::Graph;
 use super::rss::Account;
 use crate::target::image::{Held, Mapping, ThreadName};
+use crate::target::process;
 
 /// What a file begins with.
 const MAGIC: &[u8; 8] = crate::target::open::SNAPSHOT_MAGIC;
@@ -141,7 +142,7 @@ pub struct SnapshotHead {
     /// When it started, in clock ticks since the machine did (`/proc/PID/stat`): with the PID it says whether
     /// two snapshots are of one process. `None` when not known.
     pub started: Option<u64>,
-    /// Its command line.
+    /// Its command line without arguments.
     pub command: String,
     /// When the snapshot was taken.
     pub taken_at: SystemTime,
@@ -176,7 +177,8 @@ impl SnapshotHead {
             counting,
             python: self.python.clone(),
             pid: self.pid,
-            command: self.command.clone(),
+            // Snapshots of older versions have all of it.
+            command: process::without_arguments(&self.command),
             taken_at: self.taken_at,
             pause_ms: self.pause_ms(),
             rss_bytes: self.rss,

@@ -215,7 +215,7 @@ pub struct Captured {
     pub runtime: Runtime,
     /// The process, when it is one; a core file says which it was, where it does.
     pub pid: Option<Pid>,
-    /// Its command line.
+    /// Its command line without arguments, which may be secrets.
     pub command: String,
     /// When.
     pub taken_at: SystemTime,

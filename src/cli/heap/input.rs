@@ -13,7 +13,7 @@ use crate::heap::census::{Census, Counting, TypeCount};
 use crate::heap::graph::{Graph, flags};
 use crate::heap::rss::Account;
 use crate::heap::store::Reader;
-use crate::heap::{Heap, Object};
+use crate::heap::{Heap, Object, values};
 use crate::target::image::{Captured, Held};
 use crate::target::list;
 use crate::target::memory::copy::{self, CaptureOptions, Pause};
@@ -344,11 +344,17 @@ impl Subject {
         }
     }
 
-    /// Its object graph, with the texts of values if these are wanted; the copy of a process is let go.
-    pub fn graph(self, values: bool) -> Result<Graph> {
+    /// Its object graph, with the texts of values if `shown`; the copy of a process is let go.
+    pub fn graph(self, shown: bool) -> Result<Graph> {
         match self {
-            Subject::Image(captured) => open_heap(&captured)?.graph(values),
-            Subject::Snapshot(mut reader) => reader.graph(),
+            Subject::Image(captured) => open_heap(&captured)?.graph(shown),
+            Subject::Snapshot(mut reader) => {
+                let mut graph = reader.graph()?;
+                if !shown {
+                    values::hide(&mut graph);
+                }
+                Ok(graph)
+            }
             Subject::Summary(_) => Err(Error::new(
                 ErrorKind::NotAvailable,
                 "cannot tell who holds what",

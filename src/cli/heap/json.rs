@@ -12,6 +12,7 @@ use crate::heap::census::{Census, Counting, Doubts, TypeCount};
 use crate::heap::diff::{Actual, Amount, Broken, CensusDiff, DiffRow, Fates};
 use crate::heap::growth::Growing;
 use crate::heap::why::{Change, TypeReason};
+use crate::target::process;
 use crate::view::heap::Rows;
 use crate::view::heap::diff::Comparison;
 use crate::view::heap::watch::Step;
@@ -169,7 +170,7 @@ pub fn read_summary(name: &str, data: &[u8]) -> Result<Census> {
         counting,
         python: document.python,
         pid: document.pid,
-        command: document.command,
+        command: process::without_arguments(&document.command),
         taken_at: taken_at.into(),
         pause_ms: document.pause_ms,
         rss_bytes: document.rss_bytes,

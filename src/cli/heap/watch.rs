@@ -120,7 +120,7 @@ pub fn run(args: &WatchArgs, out: &mut dyn Write) -> Result<()> {
             }
         };
         if now != program {
-            let command = process::short_command_line(pid);
+            let command = process::without_arguments(&process::command_line(pid));
             note(&format!(
                 "process {pid} has called exec and runs another program now ({command}): what follows is its own growth"
             ));

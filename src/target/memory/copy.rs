@@ -387,7 +387,7 @@ impl Taken {
             image,
             runtime,
             pid: Some(pid),
-            command: process::command_line(pid),
+            command: process::without_arguments(&process::command_line(pid)),
             taken_at: self.taken_at,
             held: self.held,
             rss: self.rss,

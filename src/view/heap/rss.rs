@@ -179,7 +179,7 @@ mod tests {
         let expected = "\
 resident     %  what
  3.0 KiB  75.0  reachable Python objects in pymalloc's blocks
- 1.0 KiB  25.0  malloc's heap
+ 1.0 KiB  25.0  malloc's heap: used and free blocks
 
 4.0 KiB in all; the kernel counts 4.0 KiB
 reachable Python objects as sys.getsizeof counts them, wherever they are: 1000 B
