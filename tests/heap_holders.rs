@@ -542,7 +542,7 @@ sys.stdin.readline()
         let rows = listed.stdout.lines();
         rows.map(|row| {
             let row: Value = serde_json::from_str(row).expect("JSON");
-            let address = &row["address"].to_string();
+            let address = row["address"].as_str().expect("an address");
             let asked = ["heap", "path", &pid, "--count", "1", "--address", address];
             biopsy(&[&asked[..], more].concat())
                 .ok()
