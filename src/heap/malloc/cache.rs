@@ -25,6 +25,8 @@ const FORMS: [(u64, u32, Counts); 3] = [
     (0x300, 76, Counts::Room),
 ];
 
+const PAGE: u64 = 4096;
+
 /// Lists of chunks of one size; those behind are for ranges of sizes.
 const OF_ONE_SIZE: u32 = 64;
 
@@ -38,29 +40,27 @@ pub(super) fn chunks(memory: &Memory<'_>, places: &Places) -> Vec<Range> {
         let mut at = start.next_multiple_of(16);
         while at < *end {
             // Pages that were never touched may lie between two pieces of the image.
-            let Some(place) = memory.place(at) else {
-                at += 4096;
-                at -= at % 4096;
+            let bytes = memory.place(at).and_then(|place| {
+                let length = place.room().min(end - at) / 16 * 16;
+                place.bytes(0, length)
+            });
+            let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) else {
+                at = (at / PAGE + 1) * PAGE;
                 continue;
             };
-            let size = place.word_or_0(8);
-            let form = FORMS
-                .iter()
-                .find(|(bytes, ..)| size & !FLAGS == *bytes && size & MAPPED == 0);
-            if let Some((_, lists, counts)) = form
-                && !holds(&places.free, at)
-                && !holds(&places.top, at)
-            {
-                let cache = Cache {
-                    memory,
-                    places,
-                    place,
-                    lists: *lists,
-                    counts: *counts,
-                };
-                found.extend(cache.chunks().unwrap_or_default());
+            for (index, head) in bytes.chunks_exact(16).enumerate() {
+                let size = head
+                    .last_chunk()
+                    .map_or(0, |word| u64::from_le_bytes(*word));
+                let mut forms = FORMS.iter();
+                if let Some(form) = forms.find(|(bytes, ..)| size & !FLAGS == *bytes)
+                    && size & MAPPED == 0
+                    && let Some(cache) = Cache::at(memory, places, at + 16 * index as u64, form)
+                {
+                    found.extend(cache.chunks().unwrap_or_default());
+                }
             }
-            at += 16;
+            at += bytes.len() as u64;
         }
     }
     found
@@ -76,7 +76,25 @@ struct Cache<'a> {
     counts: Counts,
 }
 
-impl Cache<'_> {
+impl<'a> Cache<'a> {
+    /// What may begin at the chunk `at`, unless that is free.
+    fn at(
+        memory: &'a Memory<'a>,
+        places: &'a Places,
+        at: u64,
+        (_, lists, counts): &(u64, u32, Counts),
+    ) -> Option<Self> {
+        let is_free = holds(&places.free, at) || holds(&places.top, at);
+        let place = memory.place(at).filter(|_| !is_free)?;
+        Some(Cache {
+            memory,
+            places,
+            place,
+            lists: *lists,
+            counts: *counts,
+        })
+    }
+
     /// Its chunks; `None` when it is no cache.
     fn chunks(&self) -> Option<Vec<Range>> {
         [true, false]
