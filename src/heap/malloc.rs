@@ -3,7 +3,7 @@
 //! `struct malloc_state` (malloc/malloc.c) has had three layouts since glibc 2.26: `mutex`, `flags`, then the heads of the
 //! fast bins (behind another int from 2.27 on, none at all from 2.43 on), `top`, `last_remainder`, 127 bins of two
 //! pointers, 4 ints, `next`, `next_free`, `attached_threads`, `system_mem`. The main arena lies in the C library's
-//! data; its symbol is stripped everywhere, but empty bins point at themselves, and `next` of the last arena leads to
+//! data; its symbol is stripped everywhere, but bins and their chunks point at each other, and `next` of the last arena leads to
 //! the first. All else is proved before it is counted: a chunk of a bin is in a heap, has the size that its neighbour says,
 //! and its neighbours on the list know it. The caches of threads are found by their look in the same way.
 
@@ -62,8 +62,8 @@ const LAYOUTS: [Layout; 3] = [
 const BINS: u64 = 127;
 const FAST_BINS: u64 = 10;
 
-/// Bins that are empty even in a busy heap: most are for one size of large chunks.
-const LEAST_EMPTY: usize = 24;
+/// Bins of an arena that may look wrong: a thread was inside malloc when it was stopped.
+const MOST_WRONG: usize = 3;
 
 /// Heaps of other arenas begin at a multiple of this (malloc/arena.c, HEAP_MAX_SIZE).
 pub(super) const HEAP_MAX: u64 = 64 << 20;
@@ -231,8 +231,8 @@ fn find_main(captured: &Captured, memory: &Memory<'_>) -> Option<(u64, Layout)> 
     })
 }
 
-/// Whether an arena begins at `address`: its bins are empty, or their first and last chunk know them; and the ring of all
-/// arenas comes back to it.
+/// Whether an arena begins at `address`: its bins point at themselves when they are empty, else their first and last chunk do;
+/// and the ring of all arenas comes back to it.
 fn is_arena(memory: &Memory<'_>, address: u64, layout: &Layout) -> bool {
     let Some(place) = memory.place(address) else {
         return false;
@@ -242,21 +242,20 @@ fn is_arena(memory: &Memory<'_>, address: u64, layout: &Layout) -> bool {
     if next == 0 || (next != address && memory.place(next).is_none()) {
         return false;
     }
-    let mut empty = 0;
+    let mut wrong = 0;
     for bin in 0..BINS {
         let head = address + layout.bins + 16 * bin - 16;
         let (first, last) = (
             word(layout.bins + 16 * bin),
             word(layout.bins + 16 * bin + 8),
         );
-        if (first, last) == (head, head) {
-            empty += 1;
-        } else if memory.place(first).is_none() || memory.place(last).is_none() {
+        // The head of a bin is read as a chunk whose links are the bin's.
+        let (back, forth) = (first.wrapping_add(24), last.wrapping_add(16));
+        let fits = memory.word(back) == Some(head) && memory.word(forth) == Some(head);
+        wrong += usize::from(!fits);
+        if wrong > MOST_WRONG {
             return false;
         }
-    }
-    if empty < LEAST_EMPTY {
-        return false;
     }
     for _ in 0..MOST_ARENAS {
         if next == address {
