@@ -73,7 +73,6 @@ use super::census::{Census, Counting, Doubts, TypeCount};
 use super::graph::Graph;
 use super::rss::Account;
 use crate::target::image::{Held, Mapping, ThreadName};
-use crate::target::process;
 
 /// What a file begins with.
 const MAGIC: &[u8; 8] = crate::target::open::SNAPSHOT_MAGIC;
@@ -177,8 +176,7 @@ impl SnapshotHead {
             counting,
             python: self.python.clone(),
             pid: self.pid,
-            // Snapshots of older versions have all of it.
-            command: process::without_arguments(&self.command),
+            command: self.command.clone(),
             taken_at: self.taken_at,
             pause_ms: self.pause_ms(),
             rss_bytes: self.rss,

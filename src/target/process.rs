@@ -123,7 +123,9 @@ pub fn command_line(pid: Pid) -> String {
 /// was is ` ...`, as arguments may be secrets. A title that the program has given itself counts as one.
 pub fn without_arguments(command: &str) -> String {
     const MORE: &str = " ...";
-    let command = command.strip_suffix(MORE).unwrap_or(command);
+    let whole = command.strip_suffix(MORE);
+    let is_cut = whole.is_some();
+    let command = whole.unwrap_or(command);
     let words = shell_words::split(command).unwrap_or_else(|_| {
         // It was cut inside a quoted word.
         command.split_whitespace().map(str::to_string).collect()
@@ -160,7 +162,7 @@ pub fn without_arguments(command: &str) -> String {
         }
     }
     let text = command_text(kept.iter().copied());
-    if kept.len() <= arguments.len() {
+    if is_cut || kept.len() <= arguments.len() {
         format!("{text}{MORE}")
     } else {
         text
@@ -322,6 +324,7 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(without_arguments(whole), kept, "{whole}");
+            assert_eq!(without_arguments(kept), kept, "{kept}");
         }
     }
 

@@ -230,7 +230,12 @@ impl Subject {
     pub fn census(&mut self, counting: Counting) -> Result<Census> {
         match self {
             Subject::Image(captured) => Ok(open_heap(captured)?.census(counting)),
-            Subject::Snapshot(reader) => reader.census(counting),
+            Subject::Snapshot(reader) => {
+                let mut census = reader.census(counting)?;
+                // Snapshots of older versions have all of it.
+                census.command = process::without_arguments(&census.command);
+                Ok(census)
+            }
             Subject::Summary(census) if census.counting == counting => Ok((**census).clone()),
             Subject::Summary(_) => Err(Error::new(
                 ErrorKind::NotAvailable,
