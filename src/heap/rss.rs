@@ -363,7 +363,9 @@ impl Heap<'_> {
         // Arenas have mappings of their own: what looks like a pool in malloc's memory is none.
         pools.retain(|pool| !places.has(pool.start));
         let uses = Uses::of(self, graph, &pools);
-        let arrays = self.arrays(graph);
+        let mut arrays = self.arrays(graph);
+        let numpy_bytes = arrays.iter().map(|(start, end)| end - start).sum();
+        clip(&mut arrays);
         let idents = roots::idents(self);
         let everywhere = [(0, u64::MAX)];
         let residence = captured.image.residence();
@@ -379,7 +381,7 @@ impl Heap<'_> {
                 .sizes
                 .iter()
                 .fold(0, |sum, size| sum.saturating_add(*size)),
-            numpy_bytes: found.arrays.iter().map(|(start, end)| end - start).sum(),
+            numpy_bytes,
             malloc: Some(malloc),
             sharing: residence.map(|_| Pages::default()),
             ..Account::default()
@@ -438,7 +440,6 @@ impl Heap<'_> {
             }
         }
         found.sort_unstable();
-        malloc::disjoint(&mut found);
         found
     }
 
@@ -485,6 +486,15 @@ impl Heap<'_> {
             }
         }
         share
+    }
+}
+
+/// Ends each range where the next one begins: the sizes of arrays have their heads in them, which lie elsewhere.
+fn clip(ranges: &mut [malloc::Range]) {
+    let mut next = u64::MAX;
+    for range in ranges.iter_mut().rev() {
+        range.1 = range.1.min(next);
+        next = range.0;
     }
 }
 

@@ -52,7 +52,7 @@ pub fn attribute_keys(graph: &Graph, dict: u32, cached: u32) -> Vec<ObjectId> {
     keys
 }
 
-/// Takes the texts of values out of a graph that was kept with them, so that it shows what one without them does.
+/// Takes the texts of values out of a graph that was kept with them.
 pub fn hide(graph: &mut Graph) {
     let id = |graph: &Graph, name: &str| {
         let at = graph.names.iter().position(|known| known == name);

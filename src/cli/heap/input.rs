@@ -349,13 +349,14 @@ impl Subject {
         }
     }
 
-    /// Its object graph, with the texts of values if `shown`; the copy of a process is let go.
+    /// Its object graph, of a process with the texts of values if `shown`; the copy of a process is let go.
     pub fn graph(self, shown: bool) -> Result<Graph> {
         match self {
             Subject::Image(captured) => open_heap(&captured)?.graph(shown),
             Subject::Snapshot(mut reader) => {
                 let mut graph = reader.graph()?;
-                if !shown {
+                // One that was taken with values shows them; older versions kept keys that are no names in the others too.
+                if !reader.head().values {
                     values::hide(&mut graph);
                 }
                 Ok(graph)
