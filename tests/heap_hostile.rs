@@ -110,7 +110,7 @@ fn corrupted(captured: &Arc<Captured>, random: &mut StdRng) -> Captured {
         taken_at: captured.taken_at,
         held: captured.held,
         rss: captured.rss,
-        mappings: Vec::new(),
+        mappings: captured.mappings.clone(),
         threads: Vec::new(),
     }
 }
@@ -121,11 +121,15 @@ fn corrupted_heaps_are_read_to_the_end_or_refused() {
     for python in Python::all().iter().filter(|python| python.minor >= 8) {
         let code = "import time; kept = [{i: [str(i), float(i), {i}]} for i in range(3000)]; print('ready', flush=True); time.sleep(3600)";
         let target = python.start(&["-S", "-E", "-c", code]);
-        let captured = capture(Pid(target.pid), CaptureOptions::default())
-            .expect("captured")
-            .0;
+        let options = CaptureOptions {
+            mappings: true,
+            ..CaptureOptions::default()
+        };
+        let captured = capture(Pid(target.pid), options).expect("captured").0;
+        let resident: u64 = captured.mappings.iter().map(|mapping| mapping.rss).sum();
         let captured = Arc::new(captured);
         let (mut read, mut refused, mut longest) = (0, 0, Duration::ZERO);
+        let mut split = 0;
         let mut why: BTreeMap<String, u32> = BTreeMap::new();
         for seed in seeds() {
             let broken = corrupted(&captured, &mut StdRng::seed_from_u64(seed));
@@ -137,6 +141,9 @@ fn corrupted_heaps_are_read_to_the_end_or_refused() {
                     let graph = heap.graph(true).expect("a graph");
                     assert_eq!(graph.len() as u64, objects, "{python}, seed {seed}");
                     heap.census(Counting::Muppy);
+                    let account = heap.account(&graph).expect("an account");
+                    assert_eq!(account.total(), resident, "{python}, seed {seed}");
+                    split += u32::from(account.is_split());
                     read += 1;
                 }
                 Err(error) => {
@@ -154,7 +161,7 @@ fn corrupted_heaps_are_read_to_the_end_or_refused() {
             assert!(longest < LIMIT, "{python}, seed {seed}: {longest:?}");
         }
         say(format_args!(
-            "{python}: {read} read, {refused} refused, the longest took {longest:.2?}; {why:?}"
+            "{python}: {read} read, malloc's state of {split}, {refused} refused, the longest took {longest:.2?}; {why:?}"
         ));
         // One broken link, or a few, must not hide everything that is whole: ten in a hundred are refused here.
         assert!(

@@ -43,7 +43,7 @@ pub struct Census {
     pub python: String,
     /// The process.
     pub pid: Option<i32>,
-    /// Its command line.
+    /// Its command line without arguments.
     pub command: String,
     /// When.
     pub taken_at: SystemTime,

@@ -43,7 +43,7 @@ impl Numbers {
 }
 
 /// Follows a process from summary to summary; remembers the first one and the types that still qualify.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Growing {
     started: SystemTime,
     latest: SystemTime,

@@ -16,6 +16,7 @@ pub mod functions;
 pub mod graph;
 pub mod growth;
 pub mod identity;
+pub mod malloc;
 mod memory;
 mod muppy;
 mod names;
@@ -32,6 +33,7 @@ pub mod steps;
 pub mod store;
 mod types;
 mod uses;
+pub mod values;
 mod walk;
 pub mod why;
 

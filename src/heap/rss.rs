@@ -2,16 +2,18 @@
 //!
 //! Every mapping's resident bytes (`Rss` of `/proc/PID/smaps`) go to exactly one row, so the rows add up to what the
 //! kernel says. Mappings with pools of pymalloc are split by what the blocks are used for (`heap/uses.rs`), free blocks of
-//! pools in use, free pools. What was never touched is taken to be in free pools first, then in what is no arena; the
-//! data of numpy arrays is taken to be touched as far as its mapping is.
+//! pools in use, free pools; malloc's heaps by what its arenas say (`heap/malloc.rs`). Blocks in use count as resident as
+//! far as their mapping has room; free memory, arenas and large blocks count page by page.
 
 use super::Heap;
 use super::graph::Graph;
+use super::malloc::{self, HEAP_MAX, Malloc, Places, common};
 use super::pymalloc::{self, Pool};
 use super::roots;
 use super::uses::{Use, Uses};
 use crate::error::{Error, ErrorKind, Result};
-use crate::target::image::Mapping;
+use crate::target::image::{Mapping, Sharing};
+use crate::units::Pid;
 
 /// What a row is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,29 +32,36 @@ pub enum Part {
     FreeBlocks,
     /// Pools without a block in use.
     FreePools,
-    /// `[heap]`: malloc's main arena.
+    /// `[heap]`, malloc's main arena: its blocks in use, or all of it where malloc's state is not known.
     MainHeap,
-    /// malloc's arenas of other threads.
+    /// The same of malloc's arenas of other threads.
     ThreadHeaps,
     /// Data of numpy arrays.
     Numpy,
-    /// Anonymous memory else: blocks that malloc mapped (large lists, dicts, strings), and C's own.
+    /// Blocks that malloc mapped: large lists, dicts, strings, and C's own. All other anonymous memory too where malloc's
+    /// state is not known.
     LargeBlocks,
     /// Stacks.
     Stacks,
-    /// Written data of the program and its libraries.
+    /// Pages of files that were copied when the process wrote to them, and data of the program and its libraries.
     ProgramData,
-    /// Pages of files, shared with who maps them too: code, constants, mapped data.
+    /// Pages of files as they are, shared with who maps them too: code, constants, mapped data.
     Files,
     /// Shared memory.
     Shared,
     /// Mappings of the kernel's.
     Kernel,
+    /// Free blocks of malloc's: in its bins, and in caches of threads.
+    MallocFree,
+    /// Free memory at the ends of malloc's heaps.
+    MallocTop,
+    /// Anonymous memory that nobody is known to have asked for.
+    Anonymous,
 }
 
 impl Part {
-    /// All parts, in the order in which they are shown.
-    pub const ALL: [Part; 16] = [
+    /// All parts, in the order in which snapshots keep them.
+    pub const ALL: [Part; 19] = [
         Part::Objects,
         Part::Garbage,
         Part::Storage,
@@ -64,6 +73,32 @@ impl Part {
         Part::MainHeap,
         Part::ThreadHeaps,
         Part::LargeBlocks,
+        Part::Stacks,
+        Part::ProgramData,
+        Part::Files,
+        Part::Shared,
+        Part::Kernel,
+        Part::MallocFree,
+        Part::MallocTop,
+        Part::Anonymous,
+    ];
+
+    /// All parts, in the order in which they are shown.
+    pub const SHOWN: [Part; 19] = [
+        Part::Objects,
+        Part::Garbage,
+        Part::Storage,
+        Part::Unreferenced,
+        Part::OtherBlocks,
+        Part::FreeBlocks,
+        Part::FreePools,
+        Part::Numpy,
+        Part::MainHeap,
+        Part::ThreadHeaps,
+        Part::MallocFree,
+        Part::MallocTop,
+        Part::LargeBlocks,
+        Part::Anonymous,
         Part::Stacks,
         Part::ProgramData,
         Part::Files,
@@ -90,12 +125,22 @@ impl Part {
             Part::Files => "files",
             Part::Shared => "shared",
             Part::Kernel => "kernel",
+            Part::MallocFree => "malloc-free",
+            Part::MallocTop => "malloc-top",
+            Part::Anonymous => "anonymous",
         }
     }
 
-    /// What it is, in words.
-    pub fn description(self) -> &'static str {
+    /// What it is, in words; unless malloc's heaps are split, they are whole.
+    pub fn description(self, is_split: bool) -> &'static str {
         match self {
+            Part::MainHeap if !is_split => "malloc's heap: used and free blocks",
+            Part::ThreadHeaps if !is_split => {
+                "malloc's heaps of other threads: used and free blocks"
+            }
+            Part::LargeBlocks if !is_split => {
+                "other anonymous memory: large blocks of Python (over 512 bytes) and C"
+            }
             Part::Objects => "reachable Python objects in pymalloc's blocks",
             Part::Garbage => {
                 "Python objects that only the collector knows: not collected yet, or held by C code"
@@ -108,16 +153,19 @@ impl Part {
             Part::FreeBlocks => "free blocks in pymalloc's pools",
             Part::FreePools => "free pools in pymalloc's arenas",
             Part::Numpy => "data of numpy arrays",
-            Part::MainHeap => "malloc's heap",
-            Part::ThreadHeaps => "malloc's heaps of other threads",
-            Part::LargeBlocks => {
-                "other anonymous memory: large blocks of Python (over 512 bytes) and C"
-            }
+            Part::MainHeap => "malloc's heap: blocks in use, of Python (over 512 bytes) and C",
+            Part::ThreadHeaps => "malloc's heaps of other threads: blocks in use",
+            Part::LargeBlocks => "large blocks that malloc mapped, of Python and C: in use",
             Part::Stacks => "stacks",
-            Part::ProgramData => "data of the program and its libraries",
+            Part::ProgramData => {
+                "data of the program and its libraries: pages of files, copied on write"
+            }
             Part::Files => "files mapped: code, constants, data",
             Part::Shared => "shared memory",
             Part::Kernel => "the kernel's mappings",
+            Part::MallocFree => "free blocks in malloc's heaps",
+            Part::MallocTop => "free ends of malloc's heaps",
+            Part::Anonymous => "other anonymous memory",
         }
     }
 }
@@ -135,6 +183,29 @@ pub struct Account {
     pub objects_bytes: u64,
     /// Of that, the data that numpy arrays own.
     pub numpy_bytes: u64,
+    /// What malloc has; `None` in snapshots that were taken before this was read.
+    pub malloc: Option<Malloc>,
+    /// Who shares the pages; `None` as for `malloc`.
+    pub sharing: Option<Pages>,
+}
+
+/// Who shares the resident pages of a process. All in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pages {
+    /// Each page divided by the number of processes that map it.
+    pub pss: u64,
+    /// Mapped by this process alone.
+    pub private: u64,
+    /// Mapped by others too.
+    pub shared: u64,
+    /// Pages of files that were copied when the process wrote to them.
+    pub copied: u64,
+    /// In huge pages.
+    pub huge: u64,
+    /// In pages of hugetlbfs, which the kernel does not count as resident.
+    pub hugetlb: u64,
+    /// `pss` of each part, in the order of [`Part::ALL`].
+    pub parts: [u64; Part::ALL.len()],
 }
 
 impl Account {
@@ -149,6 +220,40 @@ impl Account {
         at.and_then(|at| self.parts.get(at)).copied().unwrap_or(0)
     }
 
+    /// Whether malloc's heaps are split into used and free.
+    pub fn is_split(&self) -> bool {
+        let malloc = self.malloc.as_ref();
+        malloc.is_some_and(|malloc| malloc.why.is_none())
+    }
+
+    /// The same as [`Account::of`], each page divided by the number of processes that map it; `None` where that is not
+    /// known.
+    pub fn pss_of(&self, part: Part) -> Option<u64> {
+        let at = Part::ALL.iter().position(|known| *known == part)?;
+        self.sharing.as_ref()?.parts.get(at).copied()
+    }
+
+    /// Counts who shares a mapping, of which each part got what it has more than in `before`.
+    fn count_sharing(&mut self, shares: &Sharing, before: &[u64; Part::ALL.len()], rss: u64) {
+        let Some(pages) = &mut self.sharing else {
+            return;
+        };
+        for (sum, more) in [
+            (&mut pages.pss, shares.pss),
+            (&mut pages.private, shares.private),
+            (&mut pages.shared, shares.shared),
+            (&mut pages.huge, shares.huge),
+            (&mut pages.hugetlb, shares.hugetlb),
+        ] {
+            *sum = sum.saturating_add(more);
+        }
+        for ((sum, now), before) in pages.parts.iter_mut().zip(&self.parts).zip(before) {
+            let bytes = u128::from(now.saturating_sub(*before)) * u128::from(shares.pss);
+            let share = bytes / u128::from(rss.max(1));
+            *sum = sum.saturating_add(u64::try_from(share).unwrap_or(u64::MAX));
+        }
+    }
+
     fn add(&mut self, part: Part, bytes: u64) {
         let at = Part::ALL.iter().position(|known| *known == part);
         if let Some(place) = at.and_then(|at| self.parts.get_mut(at)) {
@@ -157,10 +262,49 @@ impl Account {
     }
 }
 
+/// One process of several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// What it was named as.
+    pub name: String,
+    /// Which it is; `None` for a snapshot.
+    pub process: Option<Pid>,
+    /// Its memory.
+    pub account: Account,
+}
+
+/// Several processes, which may share pages.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Family {
+    /// They, in the order in which they were named.
+    pub members: Vec<Member>,
+    /// Resident bytes with each physical page counted once; `None` where the kernel does not tell which pages they have.
+    pub once: Option<u64>,
+}
+
+impl Family {
+    /// The sum of `of` over all.
+    pub fn sum(&self, of: impl Fn(&Account) -> u64) -> u64 {
+        let each = self.members.iter().map(|member| of(&member.account));
+        each.fold(0, u64::saturating_add)
+    }
+
+    /// Each page divided by the number of processes that map it, added up: what all have together as long as no other
+    /// process shares their pages, and less if one does.
+    pub fn pss(&self) -> u64 {
+        self.sum(|account| account.sharing.map_or(0, |pages| pages.pss))
+    }
+
+    /// Whether the heaps of malloc of all are split into used and free.
+    pub fn is_split(&self) -> bool {
+        self.members.iter().all(|member| member.account.is_split())
+    }
+}
+
 /// Part of a mapping that belongs to pymalloc.
 #[derive(Debug, Clone, Copy, Default)]
 struct Share {
-    /// Bytes of its arenas.
+    /// Resident bytes of its arenas.
     arenas: u64,
     /// Bytes of its pools in use, their heads included.
     used_pools: u64,
@@ -168,8 +312,14 @@ struct Share {
     blocks: u64,
     /// Of those, by use: [`IN_USE`].
     uses: [u64; IN_USE.len()],
-    /// Bytes of data of numpy arrays.
+    /// Resident bytes of data of numpy arrays.
     numpy: u64,
+    /// Resident bytes of malloc's heaps, and what of them is free, in the midst and at the ends.
+    heaps: u64,
+    free: u64,
+    top: u64,
+    /// Resident bytes of blocks that malloc mapped; `None` where malloc's state is not known.
+    mapped: Option<u64>,
 }
 
 /// Uses of blocks that have a row of their own; blocks in use that have none of these are the rest.
@@ -195,7 +345,7 @@ impl Heap<'_> {
             )
             .hint("ask about the living process, or a snapshot of it"));
         }
-        let pools = pymalloc::pools(
+        let mut pools = pymalloc::pools(
             captured.image.spans().iter().filter(|span| {
                 captured.mappings.iter().any(|mapping| {
                     may_have_pools(mapping)
@@ -205,39 +355,72 @@ impl Heap<'_> {
             }),
             self.layout.pool_size,
         );
+        let of_pools: Vec<malloc::Range> = pools
+            .iter()
+            .map(|pool| (pool.start, pool.start + self.layout.pool_size))
+            .collect();
+        let (malloc, places) = malloc::read(captured, &self.memory, &of_pools);
+        // Arenas have mappings of their own: what looks like a pool in malloc's memory is none.
+        pools.retain(|pool| !places.has(pool.start));
         let uses = Uses::of(self, graph, &pools);
-        let arrays = self.arrays(graph);
+        let mut arrays = self.arrays(graph);
+        let numpy_bytes = arrays.iter().map(|(start, end)| end - start).sum();
+        clip(&mut arrays);
         let idents = roots::idents(self);
+        let everywhere = [(0, u64::MAX)];
+        let residence = captured.image.residence();
+        let found = Found {
+            present: residence.map_or(&everywhere[..], |found| &found.present),
+            is_split: malloc.why.is_none(),
+            places,
+            arrays,
+        };
         let mut account = Account {
             rss: captured.rss,
             objects_bytes: graph
                 .sizes
                 .iter()
                 .fold(0, |sum, size| sum.saturating_add(*size)),
-            numpy_bytes: arrays.iter().map(|(_, size)| size).sum(),
+            numpy_bytes,
+            malloc: Some(malloc),
+            sharing: residence.map(|_| Pages::default()),
             ..Account::default()
         };
+        let sharing = residence.map_or(&[][..], |found| &found.sharing);
         let mut before: Option<&Mapping> = None;
-        for mapping in &captured.mappings {
+        for (index, mapping) in captured.mappings.iter().enumerate() {
             account.swap = account.swap.saturating_add(mapping.swap);
             let guard = before.is_some_and(|before| {
                 before.end == mapping.start && before.permissions.starts_with("---")
             });
             let part = kind(mapping, guard, &idents);
-            if matches!(part, Part::LargeBlocks | Part::MainHeap | Part::ThreadHeaps) {
-                let mut share = self.share(mapping, &pools, &uses);
-                share.numpy = bytes_within(&arrays, mapping);
-                split(&mut account, mapping, part, share);
-            } else {
-                account.add(part, mapping.rss);
+            let parts = account.parts;
+            match part {
+                Part::LargeBlocks | Part::MainHeap | Part::ThreadHeaps => {
+                    let share = self.share(mapping, &pools, &uses, &found);
+                    split(&mut account, mapping, part, share);
+                }
+                Part::ProgramData | Part::Files if mapping.permissions.ends_with('p') => {
+                    let copied = mapping.anonymous.min(mapping.rss);
+                    account.add(Part::ProgramData, copied);
+                    account.add(Part::Files, mapping.rss - copied);
+                    if let Some(pages) = &mut account.sharing {
+                        pages.copied = pages.copied.saturating_add(copied);
+                    }
+                }
+                _ => account.add(part, mapping.rss),
+            }
+            let shares = sharing.get(index);
+            if let Some(shares) = shares.filter(|shares| shares.start == mapping.start) {
+                account.count_sharing(shares, &parts, mapping.rss);
             }
             before = Some(mapping);
         }
         Ok(account)
     }
 
-    /// Address and bytes of the data of each numpy array that owns some, by address.
-    fn arrays(&self, graph: &Graph) -> Vec<(u64, u64)> {
+    /// The data of each numpy array that owns some, by address.
+    fn arrays(&self, graph: &Graph) -> Vec<malloc::Range> {
         let is_array: Vec<bool> = graph
             .types
             .iter()
@@ -252,11 +435,8 @@ impl Heap<'_> {
         {
             if is_array.get(*type_id as usize).copied().unwrap_or(false) {
                 let place = self.memory.place(*address);
-                found.extend(
-                    place
-                        .and_then(|place| place.word(NUMPY_DATA))
-                        .zip(Some(*size)),
-                );
+                let data = place.and_then(|place| place.word(NUMPY_DATA));
+                found.extend(data.map(|data| (data, data.saturating_add(*size))));
             }
         }
         found.sort_unstable();
@@ -264,17 +444,33 @@ impl Heap<'_> {
     }
 
     /// What of a mapping is pymalloc's.
-    fn share(&self, mapping: &Mapping, pools: &[Pool], uses: &Uses<'_>) -> Share {
+    fn share(
+        &self,
+        mapping: &Mapping,
+        pools: &[Pool],
+        uses: &Uses<'_>,
+        found: &Found<'_>,
+    ) -> Share {
         let from = pools.partition_point(|pool| pool.start < mapping.start);
         let to = pools.partition_point(|pool| pool.start < mapping.end);
-        let mut share = Share::default();
+        let places = &found.places;
+        let mut share = Share {
+            numpy: found.resident(&found.arrays, mapping),
+            heaps: found.resident(&places.heaps, mapping),
+            free: found.resident(&places.free, mapping),
+            top: found.resident(&places.top, mapping),
+            mapped: found
+                .is_split
+                .then(|| found.resident(&places.mapped, mapping)),
+            ..Share::default()
+        };
         let mut arena_end = 0;
         for (index, pool) in pools.iter().enumerate().take(to).skip(from) {
             share.used_pools += self.layout.pool_size;
             if pool.start >= arena_end {
                 // The first pool in use of an arena, or of what is left of one.
                 arena_end = (pool.start + self.layout.arena_size).min(mapping.end);
-                share.arenas += arena_end - pool.start;
+                share.arenas += found.resident(&[(pool.start, arena_end)], mapping);
             }
             let block = u64::from(pool.block);
             for known in uses
@@ -293,15 +489,31 @@ impl Heap<'_> {
     }
 }
 
-/// Bytes of the arrays within `mapping`: large ones lie in several, as numpy asks for huge pages from the first full one on.
-fn bytes_within(arrays: &[(u64, u64)], mapping: &Mapping) -> u64 {
-    let end = |(data, size): &(u64, u64)| data.saturating_add(*size);
-    let from = arrays.partition_point(|array| end(array) <= mapping.start);
-    let within = arrays.get(from..).unwrap_or_default().iter();
-    within
-        .take_while(|(data, _)| *data < mapping.end)
-        .map(|array| end(array).min(mapping.end) - array.0.max(mapping.start))
-        .sum()
+/// Ends each range where the next one begins: the sizes of arrays have their heads in them, which lie elsewhere.
+fn clip(ranges: &mut [malloc::Range]) {
+    let mut next = u64::MAX;
+    for range in ranges.iter_mut().rev() {
+        range.1 = range.1.min(next);
+        next = range.0;
+    }
+}
+
+/// Where what was found.
+struct Found<'a> {
+    /// Runs of resident pages.
+    present: &'a [malloc::Range],
+    /// Whether malloc's state is known.
+    is_split: bool,
+    places: Places,
+    /// Data of numpy arrays. Large ones lie in several mappings, as numpy asks for huge pages from the first full one on.
+    arrays: Vec<malloc::Range>,
+}
+
+impl Found<'_> {
+    /// Resident bytes of `ranges` in `mapping`.
+    fn resident(&self, ranges: &[malloc::Range], mapping: &Mapping) -> u64 {
+        common(ranges, self.present, (mapping.start, mapping.end))
+    }
 }
 
 fn may_have_pools(mapping: &Mapping) -> bool {
@@ -310,9 +522,6 @@ fn may_have_pools(mapping: &Mapping) -> bool {
             || mapping.name == "[heap]"
             || mapping.name.starts_with("[anon"))
 }
-
-/// malloc gives other threads heaps that begin at a multiple of this (glibc, malloc/arena.c, HEAP_MAX_SIZE).
-const THREAD_HEAP: u64 = 64 << 20;
 
 fn kind(mapping: &Mapping, guard: bool, idents: &[u64]) -> Part {
     let name = mapping.name.as_str();
@@ -341,9 +550,7 @@ fn kind(mapping: &Mapping, guard: bool, idents: &[u64]) -> Part {
             }
         }
         _ if guard && has_thread => Part::Stacks,
-        _ if mapping.start.is_multiple_of(THREAD_HEAP)
-            && mapping.end - mapping.start <= THREAD_HEAP =>
-        {
+        _ if mapping.start.is_multiple_of(HEAP_MAX) && mapping.end - mapping.start <= HEAP_MAX => {
             Part::ThreadHeaps
         }
         _ => Part::LargeBlocks,
@@ -358,6 +565,8 @@ fn split(account: &mut Account, mapping: &Mapping, part: Part, share: Share) {
         left -= bytes;
         account.add(part, bytes);
     };
+    give(Part::MallocTop, share.top);
+    give(Part::MallocFree, share.free);
     for ((_, part), bytes) in IN_USE.iter().zip(share.uses) {
         give(*part, bytes);
     }
@@ -369,11 +578,20 @@ fn split(account: &mut Account, mapping: &Mapping, part: Part, share: Share) {
         Part::FreeBlocks,
         share.used_pools.saturating_sub(share.blocks),
     );
+    give(
+        Part::FreePools,
+        share.arenas.saturating_sub(share.used_pools),
+    );
     give(Part::Numpy, share.numpy);
-    let size = mapping.end.saturating_sub(mapping.start);
-    let rest = size.saturating_sub(share.arenas);
-    give(part, rest.saturating_sub(share.numpy));
-    give(Part::FreePools, u64::MAX);
+    match (part, share.mapped) {
+        (Part::LargeBlocks, Some(mapped)) => {
+            let used = share.heaps.saturating_sub(share.free + share.top);
+            give(Part::ThreadHeaps, used);
+            give(Part::LargeBlocks, mapped.saturating_sub(share.numpy));
+            give(Part::Anonymous, u64::MAX);
+        }
+        (part, _) => give(part, u64::MAX),
+    }
 }
 
 #[cfg(test)]
@@ -412,7 +630,7 @@ mod tests {
         assert_eq!(part("rw-s", "/dev/shm/x", false), Part::Shared);
         assert_eq!(part("rw-s", "/tmp/data", false), Part::Files);
         assert_eq!(part("r-xp", "[vdso]", false), Part::Kernel);
-        let heap = mapping(THREAD_HEAP, THREAD_HEAP + 0x21000, "rw-p", "", 1);
+        let heap = mapping(HEAP_MAX, HEAP_MAX + 0x21000, "rw-p", "", 1);
         assert_eq!(kind(&heap, false, &[]), Part::ThreadHeaps);
     }
 
@@ -425,6 +643,8 @@ mod tests {
             uses: [100_000, 0, 50_000, 0],
             blocks: 300_000,
             numpy: 5000,
+            mapped: Some(100_000),
+            ..Share::default()
         };
         let whole = mapping(0, 2 << 20, "rw-p", "", 2 << 20);
         split(&mut account, &whole, Part::LargeBlocks, share);
@@ -434,7 +654,8 @@ mod tests {
         assert_eq!(account.of(Part::OtherBlocks), 150_000);
         assert_eq!(account.of(Part::Numpy), 5000);
         assert_eq!(account.of(Part::FreeBlocks), 100_000);
-        assert_eq!(account.of(Part::LargeBlocks), (1 << 20) - 5000);
+        assert_eq!(account.of(Part::LargeBlocks), 95_000);
+        assert_eq!(account.of(Part::Anonymous), (1 << 20) - 100_000);
         assert_eq!(account.of(Part::FreePools), (1 << 20) - 400_000);
         // Hardly anything of it was ever touched.
         let mut account = Account::default();

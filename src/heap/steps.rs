@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::fold::Fold;
 use super::graph::{Graph, Label, NameId, ObjectId, Rest, Root};
+use super::values::HIDDEN;
 
 /// One reference, by what it is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -100,6 +101,7 @@ impl Step {
     pub fn write(self, graph: &Graph, path: &mut String) {
         // Writing to a String does not fail.
         let _ = match self {
+            Step::Attribute(name) if graph.name(name) == HIDDEN => write!(path, "[{HIDDEN}]"),
             Step::Attribute(name) | Step::Field(name) => {
                 write!(path, ".{}", graph.name(name))
             }

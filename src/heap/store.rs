@@ -141,7 +141,7 @@ pub struct SnapshotHead {
     /// When it started, in clock ticks since the machine did (`/proc/PID/stat`): with the PID it says whether
     /// two snapshots are of one process. `None` when not known.
     pub started: Option<u64>,
-    /// Its command line.
+    /// Its command line without arguments.
     pub command: String,
     /// When the snapshot was taken.
     pub taken_at: SystemTime,

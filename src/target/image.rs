@@ -51,10 +51,37 @@ pub trait Constants: Send + Sync {
     fn read(&self, address: u64, into: &mut [u8]) -> bool;
 }
 
+/// Who shares the resident pages of a mapping, from `/proc/PID/smaps` (proc_pid_smaps(5)). All in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sharing {
+    /// First address of the mapping.
+    pub start: u64,
+    /// Each page divided by the number of processes that map it (`Pss`).
+    pub pss: u64,
+    /// Mapped by this process alone.
+    pub private: u64,
+    /// Mapped by others too.
+    pub shared: u64,
+    /// In huge pages: transparent ones of anonymous memory, shared memory and files.
+    pub huge: u64,
+    /// In pages of hugetlbfs, which are not counted as resident.
+    pub hugetlb: u64,
+}
+
+/// What of a process was resident.
+#[derive(Debug, Default)]
+pub struct Residence {
+    /// Start and end of the runs of private pages that were resident or swapped out, by address.
+    pub present: Vec<(u64, u64)>,
+    /// Who shares them, by mapping.
+    pub sharing: Vec<Sharing>,
+}
+
 /// The memory.
 pub struct Image {
     spans: Vec<Span>,
     constants: Option<Box<dyn Constants>>,
+    residence: Option<Residence>,
 }
 
 impl std::fmt::Debug for Image {
@@ -75,7 +102,24 @@ impl Image {
             }
             fits
         });
-        Image { spans, constants }
+        Image {
+            spans,
+            constants,
+            residence: None,
+        }
+    }
+
+    /// The same with what was resident.
+    pub fn with_residence(self, residence: Residence) -> Image {
+        Image {
+            residence: Some(residence),
+            ..self
+        }
+    }
+
+    /// What was resident, where that is known.
+    pub fn residence(&self) -> Option<&Residence> {
+        self.residence.as_ref()
     }
 
     /// The same with `constants` for what is not in it.
@@ -171,7 +215,7 @@ pub struct Captured {
     pub runtime: Runtime,
     /// The process, when it is one; a core file says which it was, where it does.
     pub pid: Option<Pid>,
-    /// Its command line.
+    /// Its command line without arguments, which may be secrets.
     pub command: String,
     /// When.
     pub taken_at: SystemTime,

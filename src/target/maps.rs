@@ -10,7 +10,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 
-use super::image::Mapping;
+use super::image::{Mapping, Sharing};
 use crate::units::Pid;
 
 /// More mappings than that are not read; the kernel's own limit, vm.max_map_count, is 65,530 unless raised.
@@ -92,34 +92,48 @@ pub fn regions(pid: Pid) -> io::Result<Vec<Region>> {
     Ok(found)
 }
 
-/// The mappings of `pid` with what of them is resident, by address. Slow for big processes: the kernel looks at
-/// every page.
-pub fn mappings(pid: Pid) -> io::Result<Vec<Mapping>> {
+/// The mappings of `pid` with what of them is resident and who shares it, both by address. Slow for big processes: the
+/// kernel looks at every page.
+pub fn mappings(pid: Pid) -> io::Result<(Vec<Mapping>, Vec<Sharing>)> {
     let file = File::open(format!("/proc/{pid}/smaps"))?;
-    let mut found: Vec<Mapping> = Vec::new();
+    let mut found: Vec<(Mapping, Sharing)> = Vec::new();
     each_line(file, |line| {
         if let Some(region) = region(line) {
-            found.push(Mapping {
+            let sharing = Sharing {
+                start: region.start,
+                ..Sharing::default()
+            };
+            let mapping = Mapping {
                 start: region.start,
                 end: region.end,
                 permissions: String::from_utf8_lossy(&region.permissions).into_owned(),
                 name: region.name,
                 ..Mapping::default()
-            });
-        } else if let (Some(mapping), Some((field, bytes))) = (found.last_mut(), amount(line)) {
+            };
+            found.push((mapping, sharing));
+        } else if let (Some((mapping, sharing)), Some((field, bytes))) =
+            (found.last_mut(), amount(line))
+        {
             let slot = match field {
                 b"Rss" => &mut mapping.rss,
-                b"Private_Clean" | b"Private_Dirty" => &mut mapping.private,
+                b"Private_Clean" | b"Private_Dirty" => {
+                    sharing.private = sharing.private.saturating_add(bytes);
+                    &mut mapping.private
+                }
                 b"Anonymous" => &mut mapping.anonymous,
                 b"Swap" => &mut mapping.swap,
+                b"Pss" => &mut sharing.pss,
+                b"Shared_Clean" | b"Shared_Dirty" => &mut sharing.shared,
+                b"AnonHugePages" | b"ShmemPmdMapped" | b"FilePmdMapped" => &mut sharing.huge,
+                b"Private_Hugetlb" | b"Shared_Hugetlb" => &mut sharing.hugetlb,
                 _ => return true,
             };
             *slot = slot.saturating_add(bytes);
         }
         found.len() < MOST_MAPPINGS
     })?;
-    found.sort_by_key(|mapping| mapping.start);
-    Ok(found)
+    found.sort_by_key(|(mapping, _)| mapping.start);
+    Ok(found.into_iter().unzip())
 }
 
 /// Gives `take` each line without its newline, until it says false.
@@ -208,8 +222,12 @@ mod tests {
         let regions = regions(me).expect("readable");
         let region = regions.iter().find(|region| region.holds(here));
         assert!(region.is_some_and(|region| region.writable() && region.private()));
-        let mappings = mappings(me).expect("readable");
+        let (mappings, sharing) = mappings(me).expect("readable");
         let mapping = mappings.iter().find(|m| (m.start..m.end).contains(&here));
         assert!(mapping.is_some_and(|m| m.rss >= 4096 && m.private >= 4096 && m.anonymous >= 4096));
+        let shared = sharing
+            .iter()
+            .find(|shared| Some(shared.start) == mapping.map(|m| m.start));
+        assert!(shared.is_some_and(|shared| shared.pss >= 4096 && shared.private >= 4096));
     }
 }

@@ -17,6 +17,7 @@ pub mod memory;
 pub mod open;
 pub mod process;
 pub mod runtime;
+pub mod sharing;
 pub mod signals;
 pub mod syscalls;
 pub mod threads;

@@ -119,7 +119,57 @@ pub fn command_line(pid: Pid) -> String {
     command_text(words[..end].iter().map(String::as_str))
 }
 
-/// The same cut to what fits into a sentence.
+/// The program of a command line as [`command_line`] gives it, and its script or module where it is Python; what else there
+/// was is ` ...`, as arguments may be secrets. A title that the program has given itself counts as one.
+pub fn without_arguments(command: &str) -> String {
+    const MORE: &str = " ...";
+    let whole = command.strip_suffix(MORE);
+    let is_cut = whole.is_some();
+    let command = whole.unwrap_or(command);
+    let words = shell_words::split(command).unwrap_or_else(|_| {
+        // It was cut inside a quoted word.
+        command.split_whitespace().map(str::to_string).collect()
+    });
+    let Some((program, arguments)) = words.split_first() else {
+        return String::new();
+    };
+    let name = program.rsplit('/').next().unwrap_or_default();
+    let mut kept = vec![program.as_str()];
+    // All in one word: a title, or a path with blanks.
+    if let Some((first, _)) = program.split_once(char::is_whitespace)
+        && !program.starts_with('/')
+    {
+        return format!("{}{MORE}", command_text([first]));
+    }
+    let mut left = arguments.iter();
+    if name.starts_with("python") {
+        while let Some(word) = left.next() {
+            match word.as_str() {
+                "-m" => kept.extend(
+                    [word.as_str()]
+                        .into_iter()
+                        .chain(left.next().map(String::as_str)),
+                ),
+                "-c" => kept.push(word),
+                "-X" | "-W" | "--check-hash-based-pycs" => {
+                    left.next();
+                    continue;
+                }
+                option if option.starts_with('-') && option != "-" => continue,
+                script => kept.push(script),
+            }
+            break;
+        }
+    }
+    let text = command_text(kept.iter().copied());
+    if is_cut || kept.len() <= arguments.len() {
+        format!("{text}{MORE}")
+    } else {
+        text
+    }
+}
+
+/// A command line cut to what fits into a sentence.
 pub fn short_command_line(pid: Pid) -> String {
     let mut text = command_line(pid);
     if let Some((cut, _)) = text.char_indices().nth(SHORT_COMMAND) {
@@ -254,6 +304,28 @@ mod tests {
         assert!(is_alive(me));
         assert!(!command_line(me).is_empty());
         assert!(executable(me).is_some());
+    }
+
+    #[test]
+    fn arguments_are_left_out() {
+        for (whole, kept) in [
+            ("python3 app.py --password x", "python3 app.py ..."),
+            ("python3 app.py", "python3 app.py"),
+            (
+                "/usr/bin/python3.12 -u -X dev '/srv/my app.py' a",
+                "/usr/bin/python3.12 '/srv/my app.py' ...",
+            ),
+            ("python -m gunicorn app:app", "python -m gunicorn ..."),
+            ("python -c 'token = 1'", "python -c ..."),
+            ("uwsgi --http :80", "uwsgi ..."),
+            ("'celery worker --broker=redis://:pw@h'", "celery ..."),
+            ("python -c 'cut inside a ...", "python -c ..."),
+            ("-c x", "-c ..."),
+            ("", ""),
+        ] {
+            assert_eq!(without_arguments(whole), kept, "{whole}");
+            assert_eq!(without_arguments(kept), kept, "{kept}");
+        }
     }
 
     #[test]

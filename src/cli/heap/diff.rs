@@ -7,9 +7,11 @@ use clap::Args;
 use super::args::{CountingArgs, Form, FormArgs, ReportArgs, RowArgs};
 use super::input::{PauseArgs, Subject};
 use super::{json, put};
+use crate::cli::output;
 use crate::error::{Error, Result};
 use crate::heap::census::{Census, Counting};
 use crate::heap::diff::{self, CensusDiff, Fates, Rule};
+use crate::heap::graph::Graph;
 use crate::heap::why::{self, TypeReason};
 use crate::view::heap::diff as view;
 use crate::view::heap::diff::Comparison;
@@ -108,6 +110,7 @@ pub fn run(args: &DiffArgs, out: &mut dyn Write) -> Result<u8> {
 #[derive(Debug)]
 pub struct Verdict {
     types: CensusDiff,
+    pythons: (String, String),
     fates: Option<Vec<Fates>>,
     rules: Vec<String>,
     broken: Vec<diff::Broken>,
@@ -120,8 +123,13 @@ impl Verdict {
         let types = diff::censuses(old, new)
             .map_err(|error| error.hint("count both with --muppy, or neither"))?;
         let broken = diff::evaluate(&rules.rules, &types);
+        let pythons = (old.python.clone(), new.python.clone());
+        if let Some(note) = view::versions_note((&pythons.0, &pythons.1)) {
+            output::note(&note);
+        }
         Ok(Verdict {
             types,
+            pythons,
             fates: None,
             rules: rules.rules.iter().map(Rule::to_string).collect(),
             broken,
@@ -143,11 +151,18 @@ impl Verdict {
         names.map(str::to_string).collect()
     }
 
+    /// Adds why the types grew that the rows want; what was there before is not known without `old`.
+    pub fn explain(&mut self, old: Option<&Graph>, new: &Graph, rows: &RowArgs) {
+        let grown = self.grown(rows);
+        self.reasons = why::reasons(old, new, grown.iter().map(String::as_str));
+    }
+
     /// The text in a form; `names` are those of the old and the new heap.
     pub fn in_form(&self, form: Form, names: (&str, &str), rows: &RowArgs) -> Result<String> {
         let comparison = Comparison {
             old: names.0,
             new: names.1,
+            pythons: (&self.pythons.0, &self.pythons.1),
             types: &self.types,
             fates: self.fates.as_deref(),
             rules: &self.rules,

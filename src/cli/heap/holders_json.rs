@@ -10,7 +10,7 @@ use crate::heap::graph::{Graph, ObjectId};
 use crate::heap::paths::{Form, Paths};
 use crate::heap::referrers::{Group, Referrer};
 use crate::heap::retained::{GroupRetained, Holder};
-use crate::heap::rss::{Account, Part};
+use crate::heap::rss::{Account, Family, Part};
 use crate::heap::steps::{self, Step};
 use crate::view::heap::holders::STEPS;
 
@@ -212,25 +212,96 @@ pub fn caches(graph: &Graph, rows: &[CacheRow], grown: Option<&[Grown]>) -> Resu
     }))
 }
 
-/// `biopsy.heap-rss/1`. Resident bytes by part; the parts add up to the total.
+/// `biopsy.heap-rss/1`. Resident bytes by part; the parts add up to the total. What is not known is null.
 pub fn account(account: &Account) -> Result<String> {
-    let parts: Vec<Value> = Part::ALL
+    text(&account_value(account))
+}
+
+fn account_value(account: &Account) -> Value {
+    let is_split = account.is_split();
+    let parts: Vec<Value> = Part::SHOWN
         .into_iter()
         .map(|part| {
             json!({
                 "part": part.name(),
-                "what": part.description(),
+                "what": part.description(is_split),
                 "resident_bytes": account.of(part),
+                "pss_bytes": account.pss_of(part),
             })
         })
         .collect();
-    text(&json!({
+    let malloc = account.malloc.as_ref().map(|malloc| {
+        let known = |bytes: u64| malloc.why.is_none().then_some(bytes);
+        json!({
+            "allocator": Some(&malloc.allocator).filter(|name| !name.is_empty()),
+            "why_not_split": malloc.why,
+            "arenas": known(malloc.arenas),
+            "system_bytes": known(malloc.system),
+            "used_bytes": known(malloc.used()),
+            "free_bytes": known(malloc.free),
+            "top_bytes": known(malloc.top),
+            "cached_bytes": known(malloc.cached),
+            "mapped_blocks": known(malloc.mapped_blocks),
+            "mapped_bytes": known(malloc.mapped),
+            "torn_lists": known(malloc.torn),
+        })
+    });
+    let sharing = account.sharing.as_ref().map(|pages| {
+        json!({
+            "pss_bytes": pages.pss,
+            "private_bytes": pages.private,
+            "shared_bytes": pages.shared,
+            "copied_on_write_bytes": pages.copied,
+            "huge_pages_bytes": pages.huge,
+            "hugetlb_bytes": pages.hugetlb,
+        })
+    });
+    json!({
         "schema": "biopsy.heap-rss/1",
         "total_bytes": account.total(),
         "rss_bytes": account.rss,
         "swap_bytes": account.swap,
         "objects_bytes": account.objects_bytes,
         "numpy_bytes": account.numpy_bytes,
+        "sharing": sharing,
+        "malloc": malloc,
+        "parts": parts,
+    })
+}
+
+/// `biopsy.heap-rss-family/1`: each process as `biopsy.heap-rss/1`, and all together.
+pub fn family(family: &Family) -> Result<String> {
+    let processes: Vec<Value> = family
+        .members
+        .iter()
+        .map(|member| {
+            let mut value = account_value(&member.account);
+            if let Some(fields) = value.as_object_mut() {
+                fields.remove("schema");
+                fields.insert("target".to_string(), json!(member.name));
+            }
+            value
+        })
+        .collect();
+    let parts: Vec<Value> = Part::SHOWN
+        .into_iter()
+        .map(|part| {
+            json!({
+                "part": part.name(),
+                "what": part.description(family.is_split()),
+                "resident_bytes": family.sum(|account| account.of(part)),
+                "pss_bytes": family.sum(|account| account.pss_of(part).unwrap_or(0)),
+            })
+        })
+        .collect();
+    text(&json!({
+        "schema": "biopsy.heap-rss-family/1",
+        "sum_bytes": family.sum(Account::total),
+        "once_bytes": family.once.unwrap_or(family.pss()),
+        "counted_by": if family.once.is_some() { "pagemap" } else { "pss" },
+        "pss_bytes": family.pss(),
+        "private_bytes": family.sum(|account| account.sharing.map_or(0, |pages| pages.private)),
+        "processes": processes,
         "parts": parts,
     }))
 }

@@ -13,7 +13,7 @@ use crate::heap::census::{Census, Counting, TypeCount};
 use crate::heap::graph::{Graph, flags};
 use crate::heap::rss::Account;
 use crate::heap::store::Reader;
-use crate::heap::{Heap, Object};
+use crate::heap::{Heap, Object, values};
 use crate::target::image::{Captured, Held};
 use crate::target::list;
 use crate::target::memory::copy::{self, CaptureOptions, Pause};
@@ -59,6 +59,14 @@ impl PauseArgs {
         }
     }
 
+    /// The same, with the sizes of the mappings noted too, which takes longer.
+    pub fn with_mappings(&self) -> PauseArgs {
+        PauseArgs {
+            mappings: true,
+            ..self.clone()
+        }
+    }
+
     /// What is told of a summary of a process.
     pub fn source(&self) -> Source {
         match self.pause {
@@ -96,28 +104,21 @@ pub struct HeapTargetArgs {
 impl HeapTargetArgs {
     /// Opens it; a process is copied.
     pub fn open(&self) -> Result<Subject> {
-        self.open_as(&self.pause)
-    }
-
-    /// Opens it; of a process the sizes of its mappings are noted too, which takes longer.
-    pub fn open_with_mappings(&self) -> Result<Subject> {
-        self.open_as(&PauseArgs {
-            mappings: true,
-            ..self.pause.clone()
-        })
-    }
-
-    fn open_as(&self, pause: &PauseArgs) -> Result<Subject> {
         match (&self.target, &self.name) {
-            (Some(target), _) => Subject::open(target, pause),
-            (None, Some(pattern)) => Subject::of_process(list::find_by_name(pattern)?, pause),
-            (None, None) => Err(Error::usage(
-                "no heap",
-                "give a PID, a snapshot, a core file, or --name PATTERN",
-            )
-            .hint("biopsy ps lists the Python processes of this machine")),
+            (Some(target), _) => Subject::open(target, &self.pause),
+            (None, Some(pattern)) => Subject::of_process(list::find_by_name(pattern)?, &self.pause),
+            (None, None) => Err(no_heap()),
         }
     }
+}
+
+/// The error when nothing was named.
+pub fn no_heap() -> Error {
+    Error::usage(
+        "no heap",
+        "give a PID, a snapshot, a core file, or --name PATTERN",
+    )
+    .hint("biopsy ps lists the Python processes of this machine")
 }
 
 /// Whose object graph.
@@ -229,7 +230,12 @@ impl Subject {
     pub fn census(&mut self, counting: Counting) -> Result<Census> {
         match self {
             Subject::Image(captured) => Ok(open_heap(captured)?.census(counting)),
-            Subject::Snapshot(reader) => reader.census(counting),
+            Subject::Snapshot(reader) => {
+                let mut census = reader.census(counting)?;
+                // Snapshots of older versions have all of it.
+                census.command = process::without_arguments(&census.command);
+                Ok(census)
+            }
             Subject::Summary(census) if census.counting == counting => Ok((**census).clone()),
             Subject::Summary(_) => Err(Error::new(
                 ErrorKind::NotAvailable,
@@ -343,17 +349,32 @@ impl Subject {
         }
     }
 
-    /// Its object graph, with the texts of values if these are wanted; the copy of a process is let go.
-    pub fn graph(self, values: bool) -> Result<Graph> {
+    /// Its object graph, of a process with the texts of values if `shown`; the copy of a process is let go.
+    pub fn graph(self, shown: bool) -> Result<Graph> {
         match self {
-            Subject::Image(captured) => open_heap(&captured)?.graph(values),
-            Subject::Snapshot(mut reader) => reader.graph(),
+            Subject::Image(captured) => open_heap(&captured)?.graph(shown),
+            Subject::Snapshot(mut reader) => {
+                let mut graph = reader.graph()?;
+                // One that was taken with values shows them; older versions kept keys that are no names in the others too.
+                if !reader.head().values {
+                    values::hide(&mut graph);
+                }
+                Ok(graph)
+            }
             Subject::Summary(_) => Err(Error::new(
                 ErrorKind::NotAvailable,
                 "cannot tell who holds what",
                 "a summary has counts and no objects",
             )
             .hint("take a snapshot instead: biopsy heap snapshot PID -o FILE.heap")),
+        }
+    }
+
+    /// The process that it is a copy of.
+    pub fn process(&self) -> Option<Pid> {
+        match self {
+            Subject::Image(captured) => captured.pid,
+            Subject::Snapshot(_) | Subject::Summary(_) => None,
         }
     }
 

@@ -12,6 +12,7 @@ use crate::heap::census::{Census, Counting, Doubts, TypeCount};
 use crate::heap::diff::{Actual, Amount, Broken, CensusDiff, DiffRow, Fates};
 use crate::heap::growth::Growing;
 use crate::heap::why::{Change, TypeReason};
+use crate::target::process;
 use crate::view::heap::Rows;
 use crate::view::heap::diff::Comparison;
 use crate::view::heap::watch::Step;
@@ -169,7 +170,7 @@ pub fn read_summary(name: &str, data: &[u8]) -> Result<Census> {
         counting,
         python: document.python,
         pid: document.pid,
-        command: document.command,
+        command: process::without_arguments(&document.command),
         taken_at: taken_at.into(),
         pause_ms: document.pause_ms,
         rss_bytes: document.rss_bytes,
@@ -203,7 +204,7 @@ fn offset_of(data: &[u8], line: usize, column: usize) -> usize {
 
 #[derive(Serialize)]
 struct ObjectDocument<'a> {
-    address: u64,
+    address: String,
     #[serde(rename = "type")]
     name: &'a str,
     bytes: u64,
@@ -213,7 +214,7 @@ struct ObjectDocument<'a> {
 /// One object in one line.
 pub fn object(object: &Object) -> Result<String> {
     line(&ObjectDocument {
-        address: object.address,
+        address: format!("{:#x}", object.address),
         name: object.kind,
         bytes: object.bytes,
         refcount: object.refcount,
@@ -264,6 +265,9 @@ struct DiffDocument<'a> {
     schema: &'static str,
     old: &'a str,
     new: &'a str,
+    /// Versions of Python, with which the sizes of objects change.
+    old_python: &'a str,
+    new_python: &'a str,
     total: ChangeDocument,
     types: Vec<DiffTypeDocument<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -389,6 +393,8 @@ pub fn diff(comparison: &Comparison, rows: &Rows) -> Result<String> {
         schema: "biopsy.heap-diff/1",
         old: comparison.old,
         new: comparison.new,
+        old_python: comparison.pythons.0,
+        new_python: comparison.pythons.1,
         total: ChangeDocument {
             objects: comparison.types.objects(),
             bytes: comparison.types.bytes(),

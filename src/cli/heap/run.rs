@@ -16,6 +16,7 @@ use super::{put, snapshot, summary};
 use crate::cli::output;
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::census::{Census, Counting};
+use crate::heap::graph::Graph;
 use crate::heap::run::{Moment, Prepared, Told};
 use crate::target::launch::{self, Launched};
 use crate::target::process;
@@ -60,6 +61,10 @@ pub struct RunArgs {
     baseline: Option<PathBuf>,
     #[command(flatten)]
     rules: RuleArgs,
+    /// Tell for the types that grew since the baseline, or since the first snapshot, which paths hold their new instances and
+    /// what these keep alive; in the reports too
+    #[arg(long, conflicts_with = "muppy")]
+    why: bool,
     #[command(flatten)]
     pause: PauseArgs,
     /// Keep short reprs of values in the snapshots too: they may be secrets
@@ -105,12 +110,26 @@ pub fn run(args: RunArgs, out: &mut dyn Write) -> Result<u8> {
     let baseline = baseline.transpose()?;
     let counting = baseline
         .as_ref()
-        .map_or(args.counting.counting(), |census| census.counting);
+        .map_or(args.counting.counting(), |(census, _)| census.counting);
+    if args.why && counting != Counting::Reachable {
+        let what = "the baseline was counted with --muppy, which does not tell who holds what";
+        return Err(Error::usage("cannot tell why types grew", what));
+    }
     let is_one = moments == [Moment::Exit] && args.every.is_none();
-    if !args.rules.is_empty() && baseline.is_none() && is_one {
-        return Err(rules_need("there is only one snapshot").hint(
-            "name what to compare with: --baseline FILE; or take several: --at call:MODULE:FUNCTION",
-        ));
+    if baseline.is_none() && is_one {
+        let error = match (args.rules.is_empty(), args.why) {
+            (false, _) => Some(rules_need("there is only one snapshot")),
+            (true, true) => {
+                let what = "there is only one snapshot";
+                Some(Error::usage("cannot tell why types grew", what))
+            }
+            (true, false) => None,
+        };
+        if let Some(error) = error {
+            return Err(error.hint(
+                "name what to compare with: --baseline FILE; or take several: --at call:MODULE:FUNCTION",
+            ));
+        }
     }
     let words = launch::words(&args.command, &args.python);
     let mut watched = Watched::start(&args, moments, counting, &words, is_one)?;
@@ -123,8 +142,12 @@ pub fn run(args: RunArgs, out: &mut dyn Write) -> Result<u8> {
             eprintln!("biopsy: note: {failure}");
         }
     }
-    let old = baseline.or(watched.first.take());
-    let Some(old) = old.filter(|_| args.baseline.is_some() || !args.rules.is_empty()) else {
+    // Of a single one there is nothing before it but itself.
+    let is_alone = baseline.is_none() && watched.first.is_none();
+    let alone = || Some((last.census.clone(), None));
+    let old = baseline.or(watched.first.take()).or_else(alone);
+    let compares = args.baseline.is_some() || !args.rules.is_empty() || args.why;
+    let Some((old, old_graph)) = old.filter(|_| compares) else {
         let form = args.form.form();
         let rows = args.rows.rows(form);
         if args.output.is_none() || !args.reports.is_empty() {
@@ -138,7 +161,10 @@ pub fn run(args: RunArgs, out: &mut dyn Write) -> Result<u8> {
         }
         return Ok(code);
     };
-    let verdict = Verdict::of(&old, &last.census, &args.rules)?;
+    let mut verdict = Verdict::of(&old, &last.census, &args.rules)?;
+    if let Some(graph) = last.graph.as_ref().filter(|_| !is_alone) {
+        verdict.explain(old_graph.as_ref(), graph, &args.rows);
+    }
     let old_name = match &args.baseline {
         Some(path) => path.display().to_string(),
         None => "the first snapshot".to_string(),
@@ -155,10 +181,15 @@ pub fn run(args: RunArgs, out: &mut dyn Write) -> Result<u8> {
 }
 
 /// What to compare with: read before the program starts.
-fn read_baseline(path: &Path, args: &RunArgs) -> Result<Census> {
+fn read_baseline(path: &Path, args: &RunArgs) -> Result<(Census, Option<Graph>)> {
     let mut subject = Subject::of_file(path)?;
     let counting = subject.counting().unwrap_or(args.counting.counting());
-    subject.census(counting)
+    let census = subject.census(counting)?;
+    let graph = match subject {
+        Subject::Summary(_) => None,
+        subject => args.why.then(|| subject.graph(false)).transpose()?,
+    };
+    Ok((census, graph))
 }
 
 /// No moment came: the program's own failure says more than ours.
@@ -192,6 +223,8 @@ enum Event {
 struct Taken {
     name: String,
     census: Census,
+    /// With --why.
+    graph: Option<Graph>,
 }
 
 /// A program under way.
@@ -208,7 +241,7 @@ struct Watched<'a> {
     /// Whether it told anything.
     told: bool,
     taken: u64,
-    first: Option<Census>,
+    first: Option<(Census, Option<Graph>)>,
     last: Option<Taken>,
     failures: Vec<Error>,
     /// The latest failure by the clock.
@@ -323,10 +356,11 @@ impl<'a> Watched<'a> {
         match self.snapshot(moment) {
             Ok(taken) => {
                 self.taken += 1;
-                if self.first.is_none() {
-                    self.first = Some(taken.census.clone());
+                // What the last one is compared with, where there is no baseline.
+                let last = self.last.replace(taken);
+                if let (None, Some(last)) = (&self.first, last) {
+                    self.first = Some((last.census, last.graph));
                 }
-                self.last = Some(taken);
             }
             // Before the program is a Python and when it is ending, that is no news.
             Err(error) if moment == BY_THE_CLOCK => self.missed = Some(error),
@@ -365,7 +399,12 @@ impl<'a> Watched<'a> {
         if let (Some(path), false) = (&path, self.args.quiet) {
             eprintln!("biopsy: wrote {} ({})", path.display(), printable(moment));
         }
-        Ok(Taken { name, census })
+        let why = self.args.why.then(|| open_heap(&captured)?.graph(false));
+        Ok(Taken {
+            name,
+            census,
+            graph: why.transpose()?,
+        })
     }
 
     /// The file of the next snapshot: `NAME.2.heap` when there may be several.

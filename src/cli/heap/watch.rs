@@ -88,6 +88,8 @@ pub fn run(args: &WatchArgs, out: &mut dyn Write) -> Result<()> {
     let mut growing = Growing::from(&first);
     let mut before = first;
     let mut latest_graph = None;
+    // How many objects there were, and what grew, before a step at which most of them went and did not come again.
+    let mut whole: Option<(u64, Growing, Option<Graph>)> = None;
     let mut ended = None;
     let (mut taken, mut failed) = (0u32, false);
     while !stop.load(Ordering::SeqCst) && args.count.is_none_or(|count| u64::from(taken) < count) {
@@ -120,11 +122,12 @@ pub fn run(args: &WatchArgs, out: &mut dyn Write) -> Result<()> {
             }
         };
         if now != program {
-            let command = process::short_command_line(pid);
+            let command = process::without_arguments(&process::command_line(pid));
             note(&format!(
                 "process {pid} has called exec and runs another program now ({command}): what follows is its own growth"
             ));
-            (program, failed, first_graph) = (now, false, None);
+            (program, failed, first_graph) = (now, false, graph);
+            (latest_graph, whole) = (None, None);
             screen.note = summary::note(&census, source);
             screen.first(&census, source)?;
             growing = Growing::from(&census);
@@ -132,14 +135,29 @@ pub fn run(args: &WatchArgs, out: &mut dyn Write) -> Result<()> {
             continue;
         }
         let diff = diff::censuses(&before, &census)?;
+        let most = whole.as_ref().map_or(before.total().0, |(most, ..)| *most);
+        if census.total().0 >= most / 2 {
+            whole = None;
+        } else if whole.is_none() {
+            whole = Some((most, growing.clone(), latest_graph.take()));
+        }
         growing.step(&census);
-        screen.step(&growing, &census, &diff)?;
+        screen.step(&growing, &census, &diff, before.rss_bytes)?;
         before = census;
         latest_graph = graph;
     }
+    // The interpreter lets go of everything when it ends, which says nothing of what grew.
+    if let (Some((_, earlier, graph)), false) = (whole, process::is_alive(pid)) {
+        note(&format!(
+            "process {pid} let go of most objects at its end, which is left out of what grew"
+        ));
+        (growing, latest_graph) = (earlier, graph);
+    }
     screen.end(&growing)?;
-    if let (Some(old), Some(new)) = (&first_graph, &latest_graph) {
-        screen.why(&growing, old, new)?;
+    match (&first_graph, &latest_graph) {
+        (Some(old), Some(new)) => screen.why(&growing, old, new)?,
+        (Some(_), None) => note("nothing can be said of why: there was no second summary"),
+        (None, _) => {}
     }
     match ended {
         None => Ok(()),
@@ -189,6 +207,7 @@ impl Screen<'_> {
             since: Duration::ZERO,
             census,
             diff: None,
+            rss_before: None,
         };
         let text = if self.args.json {
             json::step(0, &step, &self.rows)?
@@ -201,12 +220,19 @@ impl Screen<'_> {
         put(self.out, &format!("{clear}{text}"))
     }
 
-    fn step(&mut self, growing: &Growing, census: &Census, diff: &CensusDiff) -> Result<()> {
+    fn step(
+        &mut self,
+        growing: &Growing,
+        census: &Census,
+        diff: &CensusDiff,
+        rss_before: Option<u64>,
+    ) -> Result<()> {
         self.steps = growing.steps();
         let step = Step {
             since: Duration::from_secs_f64(growing.seconds()),
             census,
             diff: Some(diff),
+            rss_before,
         };
         if self.args.json {
             return put(self.out, &json::step(self.steps, &step, &self.rows)?);

@@ -5,6 +5,7 @@ use rustc_hash::FxHashMap;
 use crate::heap::Heap;
 use crate::heap::decode::Name;
 use crate::heap::graph::{Label, NameId, Rest, Shape};
+use crate::heap::values::{HIDDEN, is_identifier};
 
 /// Longest C string that names a slot.
 const SLOT_NAME: usize = 1000;
@@ -16,9 +17,19 @@ pub struct Names {
     by_text: FxHashMap<String, NameId>,
     by_address: FxHashMap<u64, NameId>,
     by_field: FxHashMap<usize, NameId>,
+    /// Whether attributes whose name is no identifier are called by it.
+    values: bool,
 }
 
 impl Names {
+    /// None yet; with `values` attributes are called by their names whatever these are.
+    pub fn new(values: bool) -> Names {
+        Names {
+            values,
+            ..Names::default()
+        }
+    }
+
     /// The id of `text`.
     pub fn intern(&mut self, text: &str) -> NameId {
         if let Some(id) = self.by_text.get(text) {
@@ -33,7 +44,14 @@ impl Names {
     /// The label for a name of the target.
     pub fn label(&mut self, heap: &Heap, name: Name) -> Label {
         match name {
-            Name::Attribute(address) => Label::Attribute(self.read(address, || heap.text(address))),
+            Name::Attribute(address) => {
+                let values = self.values;
+                let text = || match heap.text(address) {
+                    Some(text) if !values && !is_identifier(&text) => Some(HIDDEN.to_string()),
+                    text => text,
+                };
+                Label::Attribute(self.read(address, text))
+            }
             Name::Local(address) => Label::Local(self.read(address, || heap.text(address))),
             Name::Slot(address) => {
                 Label::Attribute(self.read(address, || heap.memory.c_string(address, SLOT_NAME)))

@@ -68,9 +68,9 @@ impl Heap<'_> {
             })
             .collect();
         // What names something is kept whole; it goes before what `values` cut.
-        let values = std::mem::take(&mut graph.texts);
-        texts::add_keys(self, &types, &mut graph, &mut names);
-        graph.texts.extend(values);
+        let cut = std::mem::take(&mut graph.texts);
+        texts::add_keys(self, &types, &mut graph, &mut names, values);
+        graph.texts.extend(cut);
         caches::add(self, &types, &mut graph, &mut names);
         graph.roots = self.roots(&ids, &types, &mut names);
         reach::add_tracked(&mut graph);

@@ -54,7 +54,10 @@ pub fn build(heap: &Heap, ids: &Ids, types: Types, range: Range<usize>, values: 
         ids,
         last_shapes: vec![u32::MAX; types.all().len()],
         types,
-        part: Part::default(),
+        part: Part {
+            names: Names::new(values),
+            ..Part::default()
+        },
         sink: Named::new(heap),
         visited: Targets::new(heap),
         shape: labels::empty(),

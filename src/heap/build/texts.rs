@@ -5,10 +5,11 @@ use std::fmt::Write as _;
 use super::labels::Names;
 use crate::heap::Heap;
 use crate::heap::decode::size;
-use crate::heap::graph::{Graph, Label, ObjectId, Rest};
+use crate::heap::graph::Graph;
 use crate::heap::memory::Place;
 use crate::heap::muppy;
 use crate::heap::types::{Holding, Sizing, TypeInfo, Types};
+use crate::heap::values::{attribute_keys, is_identifier};
 use crate::layout::heap::IntSize;
 use crate::layout::object;
 
@@ -74,36 +75,11 @@ fn int(heap: &Heap, place: &Place) -> Option<String> {
     Some(text)
 }
 
-/// Strings that are keys of the dict of a module, class or instance.
-pub fn add_keys(heap: &Heap, types: &Types, graph: &mut Graph, names: &mut Names) {
+/// Strings that are keys of the dict of a module, class or instance; without `values` those that are identifiers.
+pub fn add_keys(heap: &Heap, types: &Types, graph: &mut Graph, names: &mut Names, values: bool) {
     let dict = names.intern("__dict__");
     let cached = names.intern("ht_cached_keys");
-    let mut keys: Vec<ObjectId> = Vec::new();
-    for id in 0..graph.len() as ObjectId {
-        let Some(shape) = graph
-            .shape_ids
-            .get(id as usize)
-            .and_then(|shape| graph.shapes.get(*shape as usize))
-        else {
-            continue;
-        };
-        for (label, target) in shape.labels.iter().zip(graph.references(id)) {
-            if *label == Label::Field(cached) {
-                keys.push(*target);
-            }
-            let is_dict = *label == Label::Field(dict);
-            let pairs = graph
-                .shape_ids
-                .get(*target as usize)
-                .and_then(|shape| graph.shapes.get(*shape as usize));
-            if let Some(pairs) = pairs.filter(|pairs| is_dict && pairs.rest == Rest::Pairs) {
-                let references = graph.references(*target).iter().skip(pairs.labels.len());
-                keys.extend(references.step_by(2));
-            }
-        }
-    }
-    keys.sort_unstable();
-    keys.dedup();
+    let keys = attribute_keys(graph, dict, cached);
     for key in keys {
         let address = graph.addresses.get(key as usize).copied().unwrap_or(0);
         let info = graph
@@ -115,7 +91,8 @@ pub fn add_keys(heap: &Heap, types: &Types, graph: &mut Graph, names: &mut Names
             info.sizing == Sizing::Text
                 && place.is_some_and(|place| size::size(heap, info, &place).is_some())
         });
-        if let Some(text) = heap.text(address).filter(|_| is_text) {
+        let text = heap.text(address).filter(|_| is_text);
+        if let Some(text) = text.filter(|text| values || is_identifier(text)) {
             graph.texts.push((key, names.intern(&text)));
         }
     }

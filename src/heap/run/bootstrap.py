@@ -13,7 +13,7 @@ What the program sees of it
   decorator, a table of routes) calls the same object.  `__wrapped__` leads inspect.signature() to the copy.
   Functions of `__main__` cannot be met at an import; a profile function of the main thread waits until they exist.
 
-What it adds to the heap: about 30 objects, all made before the program's first line and alike in every snapshot,
+What it adds to the heap: about 40 objects, all made before the program's first line and alike in every snapshot,
 and for each function that is watched the copy, its new code and one more.  Nothing is imported that `site` has not
 imported, but for C modules inside the interpreter.
 """
@@ -109,19 +109,45 @@ def _start(moments):
 
     function_type = type(tell)
 
+    def meant(wrong, place):
+        """'; did you mean ...' for the name in a module, class or dict that is most like a wrong one, if one is."""
+        best, least = '', (len(wrong) // 3 + 2,)
+        # Not by getattr(): that may run code of the program.
+        known = place if type(place) is dict else getattr(place, '__dict__', {})
+        for name in list(known)[:5000]:
+            if type(name) is not str or not 0 < len(name) <= 100:
+                continue
+            if known is not sys.modules and not (
+                    callable(known[name]) or isinstance(known[name], (staticmethod, classmethod))):
+                continue
+            row = list(range(len(wrong) + 1))
+            for at, letter in enumerate(name, 1):
+                before, row[0] = row[0], at
+                for column, other in enumerate(wrong, 1):
+                    before, row[column] = row[column], min(row[column] + 1, row[column - 1] + 1,
+                                                           before + (letter.lower() != other.lower()))
+            # One that was typed in part is near too; of two the one that begins alike.
+            apart = 1 if len(wrong) > 2 and name.startswith(wrong) else row[-1]
+            score = apart, name[0] != wrong[0], abs(len(name) - len(wrong))
+            if score < least:
+                best, least = name, score
+        return '; did you mean ' + best + '?' if best else ''
+
     def attach(module, moment):
         """Gives the function other code; None when it cannot be watched."""
         _, number, module_name, path, before, after, every = moment
         name = module_name + ':' + path
         function = module
+        missing.discard(moment)
         try:
             for part in path.split('.'):
+                place = function
                 function = getattr(function, part)
             function = getattr(function, '__func__', function)
             for _ in range(100):
                 function = getattr(function, '__wrapped__', function)
         except AttributeError:
-            return tell('problem', name + ': there is no such function in the module')
+            return tell('problem', name + ': there is no such function in the module' + meant(part, place))
         if type(function) is not function_type:
             return tell('problem', name + ': it is no Python function')
         code = function.__code__
@@ -146,6 +172,20 @@ def _start(moments):
         return watched
 
     calls = [moment for moment in moments if moment[0] == 'call']
+    missing = set(calls)
+
+    def tell_missing():
+        for moment in calls:
+            if moment not in missing:
+                continue
+            _, _, module, path, *_ = moment
+            main = sys.modules.get('__main__')
+            if module == '__main__':
+                tell('problem', module + ':' + path + ': the program has made no such function'
+                     + meant(path.partition('.')[0], main))
+            else:
+                tell('problem', module + ':' + path + ': the module was never imported'
+                     + meant(module, sys.modules))
 
     class Finder:
         """Meets the modules when they are imported."""
@@ -209,6 +249,8 @@ def _start(moments):
     tell('hello', own)
     if ('exit',) in moments:
         atexit.register(tell, 'exit')
+    if calls:
+        atexit.register(tell_missing)
     in_main = []
     for moment in calls:
         if moment[2] == '__main__':

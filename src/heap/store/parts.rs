@@ -7,7 +7,8 @@ use crate::blocks::bytes::{self, Cursor, put_varint, unzigzag, zigzag};
 use crate::error::Result;
 use crate::heap::census::{Counting, Doubts, TypeCount};
 use crate::heap::graph::{Cache, Label, NameId, Rest, Root, Shape};
-use crate::heap::rss::Account;
+use crate::heap::malloc::Malloc;
+use crate::heap::rss::{Account, Pages, Part};
 use crate::target::image::{Held, Mapping, ThreadName};
 
 /// Appends a text, of which at most [`MOST_TEXT`] bytes are kept.
@@ -173,22 +174,91 @@ pub(super) fn put_account(out: &mut Vec<u8>, account: &Account) {
     put_varint(out, account.swap);
     put_option(out, account.rss, put_varint);
     put_varints(out, [account.objects_bytes, account.numpy_bytes]);
+    put_option(out, account.malloc.as_ref(), |out, malloc| {
+        put_text(out, &malloc.allocator);
+        put_option(out, malloc.why.as_deref(), put_text);
+        put_varints(
+            out,
+            [
+                malloc.arenas,
+                malloc.system,
+                malloc.free,
+                malloc.top,
+                malloc.cached,
+                malloc.mapped,
+                malloc.mapped_blocks,
+                malloc.torn,
+            ],
+        );
+    });
+    put_option(out, account.sharing, |out, pages| {
+        put_varints(
+            out,
+            [
+                pages.pss,
+                pages.private,
+                pages.shared,
+                pages.copied,
+                pages.huge,
+                pages.hugetlb,
+            ],
+        );
+        put_varint(out, pages.parts.len() as u64);
+        put_varints(out, pages.parts);
+    });
 }
 
-/// Parts that this version does not know are left out.
-pub(super) fn account(cursor: &mut Cursor<'_>) -> Result<Account> {
-    let mut account = Account::default();
+/// As many numbers as the block says that there are parts; those that this version does not know are left out.
+fn part_bytes(cursor: &mut Cursor<'_>) -> Result<[u64; Part::ALL.len()]> {
+    let mut parts = [0; Part::ALL.len()];
     for at in 0..cursor.varint()? {
         let bytes = cursor.varint()?;
         let place = usize::try_from(at).ok();
-        if let Some(part) = place.and_then(|at| account.parts.get_mut(at)) {
+        if let Some(part) = place.and_then(|at| parts.get_mut(at)) {
             *part = bytes;
         }
     }
-    account.swap = cursor.varint()?;
-    account.rss = option(cursor, Cursor::varint)?;
-    account.objects_bytes = cursor.varint()?;
-    account.numpy_bytes = cursor.varint()?;
+    Ok(parts)
+}
+
+/// Older versions end after the data of numpy arrays.
+pub(super) fn account(cursor: &mut Cursor<'_>) -> Result<Account> {
+    let mut account = Account {
+        parts: part_bytes(cursor)?,
+        swap: cursor.varint()?,
+        rss: option(cursor, Cursor::varint)?,
+        objects_bytes: cursor.varint()?,
+        numpy_bytes: cursor.varint()?,
+        ..Account::default()
+    };
+    if cursor.end().is_ok() {
+        return Ok(account);
+    }
+    account.malloc = option(cursor, |cursor| {
+        Ok(Malloc {
+            allocator: cursor.text()?.to_string(),
+            why: option(cursor, |cursor| cursor.text().map(str::to_string))?,
+            arenas: cursor.varint()?,
+            system: cursor.varint()?,
+            free: cursor.varint()?,
+            top: cursor.varint()?,
+            cached: cursor.varint()?,
+            mapped: cursor.varint()?,
+            mapped_blocks: cursor.varint()?,
+            torn: cursor.varint()?,
+        })
+    })?;
+    account.sharing = option(cursor, |cursor| {
+        Ok(Pages {
+            pss: cursor.varint()?,
+            private: cursor.varint()?,
+            shared: cursor.varint()?,
+            copied: cursor.varint()?,
+            huge: cursor.varint()?,
+            hugetlb: cursor.varint()?,
+            parts: part_bytes(cursor)?,
+        })
+    })?;
     Ok(account)
 }
 

@@ -22,7 +22,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::layout::{int, word};
 use crate::target::image::{Captured, Held, Image, Mapping, ThreadName};
 use crate::target::maps::Region;
-use crate::target::runtime;
+use crate::target::{process, runtime};
 use crate::units::{Pid, format_bytes, printable};
 
 /// Machine of the ELF header: x86-64 or AArch64.
@@ -129,7 +129,7 @@ pub fn read(path: &Path) -> Result<(Captured, Report)> {
     let captured = Captured {
         runtime,
         pid: notes.pid.map(Pid),
-        command: printable(&notes.command).into_owned(),
+        command: process::without_arguments(&printable(&notes.command)),
         taken_at: core.taken_at(),
         held: Held::Core,
         rss: None,

@@ -82,6 +82,8 @@ const READ_PAGES: u64 = 8192;
 const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;
 const OF_FILE: u64 = 1 << 61;
+const EXCLUSIVE: u64 = 1 << 56;
+const FRAME: u64 = (1 << 55) - 1;
 
 /// The pages of one process.
 #[derive(Debug)]
@@ -106,7 +108,7 @@ impl Pages {
     pub fn present(&mut self, region: &Region, runs: &mut Vec<Run>) -> io::Result<()> {
         let own = !region.writable();
         if self.can_scan {
-            match self.scan(region, own, runs) {
+            match self.scan(region, own, PAGE_IS_PRESENT | PAGE_IS_SWAPPED, runs) {
                 Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTTY | libc::EINVAL)) => {
                     self.can_scan = false;
                 }
@@ -116,7 +118,66 @@ impl Pages {
         self.look_up(region, own, runs)
     }
 
-    fn scan(&mut self, region: &Region, own: bool, runs: &mut Vec<Run>) -> io::Result<()> {
+    /// The pages of `runs` that are no file's and that other processes map too: what a fork left shared.
+    pub fn shared(&self, runs: &[Run]) -> io::Result<Vec<Run>> {
+        let mut found = Vec::new();
+        for run in runs {
+            self.each_word(*run, |at, word| {
+                if word & (PRESENT | OF_FILE | EXCLUSIVE) == PRESENT {
+                    append(
+                        &mut found,
+                        Run {
+                            start: at,
+                            end: at + PAGE,
+                        },
+                    );
+                }
+            })?;
+        }
+        Ok(found)
+    }
+
+    /// Gives `take` the number of the page frame of each resident page of `region`, all pages of zeros left out where the
+    /// kernel can tell them. False when it hides the numbers: that takes CAP_SYS_ADMIN.
+    pub fn frames(&mut self, region: &Region, take: &mut dyn FnMut(u64)) -> io::Result<bool> {
+        let mut runs = Vec::new();
+        let whole = Run {
+            start: region.start,
+            end: region.end,
+        };
+        let scanned = self
+            .can_scan
+            .then(|| self.scan(region, false, PAGE_IS_PRESENT, &mut runs));
+        match scanned {
+            Some(Err(error))
+                if matches!(error.raw_os_error(), Some(libc::ENOTTY | libc::EINVAL)) =>
+            {
+                self.can_scan = false;
+                runs = vec![whole];
+            }
+            Some(other) => other?,
+            None => runs.push(whole),
+        }
+        let mut are_known = true;
+        for run in runs {
+            self.each_word(run, |_, word| {
+                if word & PRESENT != 0 {
+                    let frame = word & FRAME;
+                    are_known &= frame != 0;
+                    take(frame);
+                }
+            })?;
+        }
+        Ok(are_known)
+    }
+
+    fn scan(
+        &mut self,
+        region: &Region,
+        own: bool,
+        anyof: u64,
+        runs: &mut Vec<Run>,
+    ) -> io::Result<()> {
         let file = if own { PAGE_IS_FILE } else { 0 };
         let mut start = region.start;
         while start < region.end {
@@ -129,7 +190,7 @@ impl Pages {
                 // The page of zeros needs no copy.
                 category_inverted: PAGE_IS_PFNZERO | file,
                 category_mask: PAGE_IS_PFNZERO | file,
-                category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+                category_anyof_mask: anyof,
                 return_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
                 ..ScanArguments::default()
             };
@@ -142,8 +203,10 @@ impl Pages {
             let Ok(count) = usize::try_from(count) else {
                 return Err(io::Error::last_os_error());
             };
+            let mut done = start;
             for found in self.found.get(..count).unwrap_or_default() {
-                let (from, to) = (found.start.max(start), found.end.min(region.end));
+                let (from, to) = (found.start.max(done), found.end.min(region.end));
+                done = done.max(to);
                 if from < to {
                     append(
                         runs,
@@ -154,45 +217,54 @@ impl Pages {
                     );
                 }
             }
-            if arguments.walk_end <= start {
+            // `walk_end` is where the kernel's own room for 512 runs was full for the last time, also after it went on
+            // from there to the end (fs/proc/task_mmu.c of 6.18, pagemap_scan_backout_range).
+            done = done.max(arguments.walk_end);
+            if count < self.found.len() || done <= start {
                 return Ok(());
             }
-            start = arguments.walk_end;
+            start = done;
         }
         Ok(())
     }
 
     fn look_up(&mut self, region: &Region, own: bool, runs: &mut Vec<Run>) -> io::Result<()> {
-        let mut bytes = vec![0; READ_PAGES as usize * 8];
-        let mut start = region.start;
-        while start < region.end {
-            let pages = ((region.end - start) / PAGE).min(READ_PAGES);
+        let whole = Run {
+            start: region.start,
+            end: region.end,
+        };
+        self.each_word(whole, |at, word| {
+            let wanted = if own {
+                word & SWAPPED != 0 || word & (PRESENT | OF_FILE) == PRESENT
+            } else {
+                word & (PRESENT | SWAPPED) != 0
+            };
+            if wanted {
+                append(
+                    runs,
+                    Run {
+                        start: at,
+                        end: at + PAGE,
+                    },
+                );
+            }
+        })
+    }
+
+    /// Gives `each` the address of every page of `run` and its word in the file.
+    fn each_word(&self, run: Run, mut each: impl FnMut(u64, u64)) -> io::Result<()> {
+        let mut bytes = vec![0; (run.size() / PAGE).min(READ_PAGES) as usize * 8];
+        let mut start = run.start;
+        while start < run.end {
+            let pages = ((run.end - start) / PAGE).min(READ_PAGES);
             let Some(room) = bytes.get_mut(..pages as usize * 8).filter(|_| pages > 0) else {
                 return Ok(());
             };
             let read = self.file.read_at(room, start / PAGE * 8)?;
-            for (index, word) in room
-                .get(..read)
-                .unwrap_or_default()
-                .chunks_exact(8)
-                .enumerate()
-            {
+            let words = room.get(..read).unwrap_or_default().chunks_exact(8);
+            for (index, word) in words.enumerate() {
                 let word = word.try_into().map_or(0, u64::from_ne_bytes);
-                let wanted = if own {
-                    word & SWAPPED != 0 || word & (PRESENT | OF_FILE) == PRESENT
-                } else {
-                    word & (PRESENT | SWAPPED) != 0
-                };
-                if wanted {
-                    let at = start + index as u64 * PAGE;
-                    append(
-                        runs,
-                        Run {
-                            start: at,
-                            end: at + PAGE,
-                        },
-                    );
-                }
+                each(start + index as u64 * PAGE, word);
             }
             if read < 8 {
                 return Ok(());
@@ -233,29 +305,71 @@ mod tests {
                     .write_volatile(1)
             };
         }
-        let me = Pid(std::process::id() as i32);
         let start = base as u64;
         let mut region = maps::Region {
             start,
             end: start + length as u64,
-            permissions: *b"rw-p",
             ..maps::Region::default()
         };
         let run = |from: u64, to: u64| Run {
             start: start + from * PAGE,
             end: start + to * PAGE,
         };
+        both_find(&mut region, &[run(3, 5), run(9, 10)]);
+        // SAFETY: mapped above, not used any more.
+        unsafe { libc::munmap(base, length) };
+    }
+
+    /// More runs than the kernel keeps at a time (512), and than one call gives.
+    #[test]
+    fn a_mapping_of_many_runs_is_listed_once() {
+        for count in [600, 5000] {
+            let length = 2 * count * PAGE as usize;
+            let nothing = std::ptr::null_mut();
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            let writable = libc::PROT_READ | libc::PROT_WRITE;
+            // SAFETY: a new mapping at an address of the kernel's choice.
+            let base = unsafe { libc::mmap(nothing, length, writable, flags, -1, 0) };
+            assert_ne!(base, libc::MAP_FAILED);
+            // SAFETY: the mapping that was just made.
+            unsafe { libc::madvise(base, length, libc::MADV_NOHUGEPAGE) };
+            let start = base as u64;
+            let mut expected = Vec::new();
+            for page in (0..2 * count).step_by(2) {
+                // SAFETY: within the mapping.
+                unsafe {
+                    base.cast::<u8>()
+                        .add(page * PAGE as usize)
+                        .write_volatile(1)
+                };
+                let at = start + page as u64 * PAGE;
+                expected.push(Run {
+                    start: at,
+                    end: at + PAGE,
+                });
+            }
+            let mut region = maps::Region {
+                start,
+                end: start + length as u64,
+                ..maps::Region::default()
+            };
+            both_find(&mut region, &expected);
+            // SAFETY: mapped above, not used any more.
+            unsafe { libc::munmap(base, length) };
+        }
+    }
+
+    fn both_find(region: &mut maps::Region, expected: &[Run]) {
+        let me = Pid(std::process::id() as i32);
         for permissions in [*b"rw-p", *b"r--p"] {
             region.permissions = permissions;
             for can_scan in [true, false] {
                 let mut pages = Pages::open(me).expect("our own");
                 pages.can_scan = can_scan;
                 let mut runs = Vec::new();
-                pages.present(&region, &mut runs).expect("read");
-                assert_eq!(runs, [run(3, 5), run(9, 10)], "{can_scan}");
+                pages.present(region, &mut runs).expect("read");
+                assert_eq!(runs, expected, "{can_scan}");
             }
         }
-        // SAFETY: mapped above, not used any more.
-        unsafe { libc::munmap(base, length) };
     }
 }

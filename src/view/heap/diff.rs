@@ -3,7 +3,7 @@
 use super::holders::shown;
 use super::{Rows, changes, changes_table, counted, markup, signed, signed_bytes, type_text};
 use crate::heap::diff::{Amount, Broken, CensusDiff, Fates};
-use crate::heap::why::{Change, Reason, TypeReason};
+use crate::heap::why::{ALL_TYPES, Change, Reason, TypeReason};
 use crate::units::{format_bytes, printable};
 use crate::view::table;
 
@@ -14,6 +14,8 @@ pub struct Comparison<'a> {
     pub old: &'a str,
     /// What the new one is called.
     pub new: &'a str,
+    /// The versions of Python of both.
+    pub pythons: (&'a str, &'a str),
     /// By type.
     pub types: &'a CensusDiff,
     /// Object by object, for two snapshots of one process.
@@ -46,6 +48,31 @@ impl Comparison<'_> {
         )
     }
 }
+
+/// What must be known of two heaps of different Pythons; nothing when they are alike.
+pub fn versions_note((old, new): (&str, &str)) -> Option<String> {
+    let minor = |version: &str| {
+        let mut parts = version.split('.').map(str::to_string);
+        (parts.next(), parts.next())
+    };
+    (minor(old) != minor(new)).then(|| {
+        format!(
+            "the old heap is of Python {}, the new one of {}: numbers and sizes of objects change with the version, not only with the program",
+            printable(old),
+            printable(new)
+        )
+    })
+}
+
+/// Whether types changed and none of them grew.
+fn all_shrank(types: &CensusDiff) -> bool {
+    let mut rows = types.rows.iter();
+    let changed = types.rows.iter();
+    let mut changed = changed.filter(|row| row.objects() != 0 || row.bytes() != 0);
+    changed.next().is_some() && !rows.any(|row| row.objects() > 0 || row.bytes() > 0)
+}
+
+const ALL_SHRANK: &str = "nothing grew: every type that changed shrank";
 
 /// One broken rule in words: `myapp.*:+100 is broken by myapp.Session: +500 objects`.
 pub fn broken_text(broken: &Broken) -> String {
@@ -194,6 +221,9 @@ pub fn text(comparison: &Comparison, rows: &Rows) -> String {
         text.push_str(&changed);
         text.push_str(&left_out(all.min(rows.limit.unwrap_or(all)), all));
     }
+    if all_shrank(comparison.types) {
+        text.push_str(&format!("\n{ALL_SHRANK}\n"));
+    }
     if let Some(fates) = comparison.fates {
         let (chosen, all) = moved(fates, rows);
         if !chosen.is_empty() {
@@ -274,6 +304,9 @@ pub fn markdown(comparison: &Comparison, rows: &Rows) -> String {
             }
         }
     }
+    if let Some(note) = versions_note(comparison.pythons) {
+        text.push_str(&format!("\n:warning: {}\n", markup::plain(&note)));
+    }
     let (chosen, all) = changes(types, rows);
     if chosen.is_empty() {
         text.push_str("\nNo type changed.\n");
@@ -300,6 +333,9 @@ pub fn markdown(comparison: &Comparison, rows: &Rows) -> String {
         }),
     ));
     text.push_str(&left_out(chosen.len(), all));
+    if all_shrank(types) {
+        text.push_str(&format!("\n{}\n", ALL_SHRANK.replacen('n', "N", 1)));
+    }
     if let Some(fates) = comparison.fates {
         let (chosen, all) = moved(fates, rows);
         if !chosen.is_empty() {
@@ -333,6 +369,16 @@ pub fn markdown(comparison: &Comparison, rows: &Rows) -> String {
     text
 }
 
+/// The reasons that have to do with the types that broke a rule; of a rule for all types those for all.
+fn causes(rows: &[TypeReason], broken: &[&Broken]) -> String {
+    let of_rule = |row: &TypeReason| {
+        let mut names = broken.iter().map(|broken| broken.name.as_deref());
+        names.any(|name| name.unwrap_or(ALL_TYPES) == row.name)
+    };
+    let rows: Vec<TypeReason> = rows.iter().filter(|row| of_rule(row)).cloned().collect();
+    reasons(&rows)
+}
+
 /// JUnit XML: a test for each rule, or one that passes when there is none.
 pub fn junit(comparison: &Comparison, rows: &Rows) -> String {
     let types = comparison.types;
@@ -346,12 +392,11 @@ pub fn junit(comparison: &Comparison, rows: &Rows) -> String {
         .rules
         .iter()
         .map(|rule| {
-            let lines: Vec<String> = comparison
-                .broken
-                .iter()
-                .filter(|broken| broken.rule == *rule)
-                .map(broken_text)
-                .collect();
+            let broken = comparison.broken.iter();
+            let broken: Vec<&Broken> = broken.filter(|broken| broken.rule == *rule).collect();
+            let mut lines: Vec<String> = Vec::new();
+            lines.extend(broken.iter().map(|broken| broken_text(broken)));
+            let causes = causes(comparison.reasons, &broken);
             markup::TestCase {
                 name: rule.clone(),
                 failure: lines.first().map(|first| {
@@ -359,7 +404,8 @@ pub fn junit(comparison: &Comparison, rows: &Rows) -> String {
                         1 => String::new(),
                         number => format!(", and {} more", number - 1),
                     };
-                    (format!("{first}{more}"), lines.join("\n"))
+                    let whole = format!("{}\n{causes}", lines.join("\n"));
+                    (format!("{first}{more}"), whole.trim_end().to_string())
                 }),
             }
         })
@@ -370,12 +416,9 @@ pub fn junit(comparison: &Comparison, rows: &Rows) -> String {
             failure: None,
         });
     }
-    markup::suite(
-        "biopsy heap diff",
-        &properties,
-        &cases,
-        &text(comparison, rows),
-    )
+    let note = versions_note(comparison.pythons).map_or(String::new(), |note| note + "\n\n");
+    let whole = format!("{note}{}", text(comparison, rows));
+    markup::suite("biopsy heap diff", &properties, &cases, &whole)
 }
 
 #[cfg(test)]
@@ -413,6 +456,7 @@ mod tests {
         Comparison {
             old: "main.heap",
             new: "4711",
+            pythons: ("3.12.1", "3.12.4"),
             types,
             fates,
             rules,
@@ -568,5 +612,25 @@ total:+1GiB holds
                 (Some("total:+1GiB"), None)
             ]
         );
+    }
+
+    #[test]
+    fn it_is_said_when_nothing_grew() {
+        let mut types = types();
+        let rows = Rows::default();
+        assert!(!text(&comparison(&types, &[], &[], None), &rows).contains(ALL_SHRANK));
+        types.rows.remove(0);
+        let shown = text(&comparison(&types, &[], &[], None), &rows);
+        assert!(shown.contains(&format!("\n\n{ALL_SHRANK}\n")), "{shown}");
+        let shown = markdown(&comparison(&types, &[], &[], None), &rows);
+        assert!(shown.contains("\nNothing grew: every type"), "{shown}");
+        types.rows.remove(1);
+        assert!(!text(&comparison(&types, &[], &[], None), &rows).contains(ALL_SHRANK));
+    }
+
+    #[test]
+    fn versions_that_lay_objects_out_alike_are_not_told() {
+        assert_eq!(versions_note(("3.12.1", "3.12.7")), None);
+        assert!(versions_note(("3.11.7", "3.12.1")).is_some_and(|note| note.contains("3.11.7")));
     }
 }

@@ -18,6 +18,8 @@ pub struct Step<'a> {
     pub census: &'a Census,
     /// The difference; `None` at the start.
     pub diff: Option<&'a CensusDiff>,
+    /// Resident memory at the step before; `None` at the start, and where it is not known.
+    pub rss_before: Option<u64>,
 }
 
 /// The line above a step: time since the first summary, totals and their change.
@@ -34,6 +36,13 @@ fn step_line(step: &Step) -> String {
     line.push_str(&format!(", {}", format_bytes(bytes)));
     if let Some(diff) = step.diff {
         line.push_str(&format!(" ({})", signed_bytes(diff.bytes())));
+    }
+    if let Some(rss) = step.census.rss_bytes {
+        line.push_str(&format!("; RSS {}", format_bytes(rss)));
+        if let Some(before) = step.rss_before {
+            let change = i64::try_from(i128::from(rss) - i128::from(before));
+            line.push_str(&format!(" ({})", signed_bytes(change.unwrap_or(0))));
+        }
     }
     if let Some(pause) = step.census.pause_ms {
         line.push_str(&format!(", stopped for {pause:.1} ms"));
