@@ -329,7 +329,7 @@ fn the_largest_holder_of_random_growth_is_named_first_with_its_bytes() {
         let stage = python.stage();
         let script = stage.fixture("heap_growth.py");
         let mut target = python.start(&[&script, &seed.to_string()]);
-        let (document, line) = grown(&mut target, &[]);
+        let (document, line) = grown(&mut target, &["--sizes", "getsizeof"]);
         let truth = line.strip_prefix("grown ").expect("what grew");
         let truth: BTreeMap<String, i64> = serde_json::from_str(truth).expect("JSON");
         let (name, size) = truth

@@ -249,16 +249,22 @@ fn retained_sizes_add_up_and_a_snapshot_says_the_same() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("a.heap").display().to_string();
     biopsy(&["heap", "snapshot", &pid, "-q", "-o", &file]).ok();
-    let modules = [
-        "heap", "retained", &file, "--by", "module", "--json", "--limit", "100000",
-    ];
-    let modules = biopsy(&modules).ok().json();
-    let rows = modules["holders"].as_array().expect("rows");
-    let sum: u64 = rows
-        .iter()
-        .filter_map(|row| row["retained_bytes"].as_u64())
-        .sum();
-    assert_eq!(Some(sum), modules["total_bytes"].as_u64());
+    let by_module = |sizes: &str| {
+        let modules = [
+            "heap", "retained", &file, "--by", "module", "--json", "--limit", "100000", "--sizes",
+            sizes,
+        ];
+        let modules = biopsy(&modules).ok().json();
+        let rows = modules["holders"].as_array().expect("rows");
+        let sum: u64 = rows
+            .iter()
+            .filter_map(|row| row["retained_bytes"].as_u64())
+            .sum();
+        assert_eq!(Some(sum), modules["total_bytes"].as_u64());
+        sum
+    };
+    by_module("blocks");
+    let sum = by_module("getsizeof");
     let summary = biopsy(&["heap", "summary", &file, "--json"]).ok().json();
     // What only C code holds is no module's, but it is somebody's.
     assert_eq!(Some(sum), summary["total"]["bytes"].as_u64());

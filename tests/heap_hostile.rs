@@ -112,6 +112,7 @@ fn corrupted(captured: &Arc<Captured>, random: &mut StdRng) -> Captured {
         rss: captured.rss,
         mappings: captured.mappings.clone(),
         threads: Vec::new(),
+        static_data: captured.static_data.clone(),
     }
 }
 

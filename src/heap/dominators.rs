@@ -141,7 +141,7 @@ impl Dominators {
             counts: vec![0; count],
             reached: vec![false; count],
         };
-        for (object, size) in graph.sizes.iter().enumerate() {
+        for (object, size) in graph.bytes().iter().enumerate() {
             let owner = fold.owner(object as ObjectId) as usize;
             if found.numbers.get(owner).copied().unwrap_or(0) != 0 {
                 tree.retained[owner] = tree.retained[owner].saturating_add(*size);

@@ -110,6 +110,40 @@ impl Root {
     }
 }
 
+/// Which bytes of objects are added up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sizes {
+    /// Those of `sys.getsizeof`.
+    #[default]
+    GetSizeOf,
+    /// Those of the allocators' blocks.
+    Blocks,
+    /// The same, with what the allocators' debug hooks add.
+    DebugBlocks,
+}
+
+impl Sizes {
+    /// The word for it in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Sizes::GetSizeOf => "getsizeof",
+            Sizes::Blocks => "blocks",
+            Sizes::DebugBlocks => "debug-blocks",
+        }
+    }
+
+    /// What sizes are, in words.
+    pub fn description(self) -> &'static str {
+        match self {
+            Sizes::GetSizeOf => "sizes as sys.getsizeof counts",
+            Sizes::Blocks => "sizes in the allocators' blocks",
+            Sizes::DebugBlocks => {
+                "sizes in the allocators' blocks, with what their debug hooks add"
+            }
+        }
+    }
+}
+
 /// A `functools.lru_cache`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cache {
@@ -149,6 +183,12 @@ pub struct Graph {
     pub type_ids: Vec<u32>,
     /// `sys.getsizeof`, in bytes.
     pub sizes: Vec<u64>,
+    /// Bytes of all allocators' blocks that each takes (`heap/decode/blocks.rs`); empty where that is not known.
+    pub blocks: Vec<u64>,
+    /// Whether these have the bytes that debug hooks of the allocators add.
+    pub debug_blocks: bool,
+    /// What [`Graph::bytes`] gives; see [`Graph::count_in`].
+    pub counted: Sizes,
     /// Reference counts.
     pub refcounts: Vec<u32>,
     /// See [`flags`].
@@ -195,6 +235,32 @@ impl Graph {
                 self.targets.get(from..to)
             })
             .unwrap_or_default()
+    }
+
+    /// Counts in blocks from now on where that is wanted and their sizes are known, else as `sys.getsizeof` does; gives which
+    /// of them it is.
+    pub fn count_in(&mut self, wanted: Sizes) -> Sizes {
+        self.counted = match wanted {
+            Sizes::Blocks | Sizes::DebugBlocks if self.has_blocks() => match self.debug_blocks {
+                true => Sizes::DebugBlocks,
+                false => Sizes::Blocks,
+            },
+            _ => Sizes::GetSizeOf,
+        };
+        self.counted
+    }
+
+    /// Whether sizes of blocks are known.
+    pub fn has_blocks(&self) -> bool {
+        self.blocks.len() == self.len()
+    }
+
+    /// Bytes of each object, as [`Graph::count_in`] was told.
+    pub fn bytes(&self) -> &[u64] {
+        match self.counted {
+            Sizes::GetSizeOf => &self.sizes,
+            Sizes::Blocks | Sizes::DebugBlocks => &self.blocks,
+        }
     }
 
     /// A text.
@@ -255,6 +321,7 @@ pub mod testing {
             .push(0x1000 + 64 * graph.addresses.len() as u64);
         graph.type_ids.push(type_id as u32);
         graph.sizes.push(size);
+        graph.blocks.push(size.next_multiple_of(16));
         graph.refcounts.push(1);
         graph.flags.push(0);
         graph.shape_ids.push(shape);

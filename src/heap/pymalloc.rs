@@ -70,6 +70,14 @@ pub fn pools<'a>(spans: impl Iterator<Item = &'a Span>, pool_size: u64) -> Vec<P
     found
 }
 
+/// The pool in use that `address` lies in, by its head alone; `None` for memory of another allocator.
+pub fn pool_around(memory: &Memory<'_>, address: u64, pool_size: u64) -> Option<Pool> {
+    let start = address & !(pool_size - 1);
+    let place = memory.place(start)?;
+    let head = place.bytes(0, HEADER)?;
+    pool(start, head, pool_size).filter(|_| place.room() >= pool_size)
+}
+
 fn pool(start: u64, page: &[u8], pool_size: u64) -> Option<Pool> {
     let int = |at| layout::int(page, at).map(|value| value as u32);
     let (used, arena, class) = (int(0)?, int(32)?, int(36)?);

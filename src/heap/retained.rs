@@ -66,7 +66,7 @@ impl<'a> Retained<'a> {
             next[at] += 1;
         }
         let mut shallow = vec![0u64; count];
-        for (object, size) in graph.sizes.iter().enumerate() {
+        for (object, size) in graph.bytes().iter().enumerate() {
             let whole = &mut shallow[fold.owner(object as ObjectId) as usize];
             *whole = whole.saturating_add(*size);
         }

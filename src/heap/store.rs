@@ -8,7 +8,7 @@
 //! file    magic "BIOPSYHP" (8), version u32, blocks, of which INDEX is the last and HEAD the first; footer
 //! block   as `blocks/mod.rs` says: kind u32, stored u32, raw u32, crc u32, zstd frames; raw is at most
 //!         64 MiB, and rows (SHAPES: rows and labels) at most 1 a byte of the block with its head, in
-//!         OBJECTS 2, in REFERENCES 8 (a writer that packs better pads), and at most 2^18 where columns
+//!         OBJECTS 2, in REFERENCES and BLOCKS 8 (a writer that packs better pads), and at most 2^18 where columns
 //!         are; so that the size of the file bounds what a reader has to allocate
 //! footer  offset of INDEX u64, magic "BIOPSYHE" (8)
 //! ```
@@ -50,6 +50,9 @@
 //! 12 CACHES    varint n, n times: varints object, function, file, line, hits, misses, size; option varint limit
 //! 13 ACCOUNT    once: varint n, n varints: resident bytes of each part (heap/rss.rs, `Part::ALL`); varint swap; option
 //!              varint rss; varints bytes of objects, of numpy arrays
+//! 14 BLOCKS    flags u8 (1 with what debug hooks of the allocators add), varint n, column: bytes of all allocators'
+//!              blocks of each object, in 16 bytes (zigzag of the difference to the object of that type before, 0
+//!              before the first). None in files of biopsies that did not know them.
 //! ```
 //!
 //! A *column* of n values is laid out by bytes: the first varint byte of every value, then the second
@@ -120,13 +123,14 @@ mod kind {
     pub(super) const TEXTS: u32 = 11;
     pub(super) const CACHES: u32 = 12;
     pub(super) const ACCOUNT: u32 = 13;
+    pub(super) const BLOCKS: u32 = 14;
 }
 
 /// Rows that a block of `kind` may have for each of its bytes, the head included.
 fn rows_per_byte(kind: u32) -> u64 {
     match kind {
         kind::OBJECTS => 2,
-        kind::REFERENCES => 8,
+        kind::REFERENCES | kind::BLOCKS => 8,
         _ => 1,
     }
 }

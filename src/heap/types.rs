@@ -102,6 +102,8 @@ pub enum Sizing {
     Array,
     /// Its buffer, where it is its own.
     BytesIo,
+    /// Without its buffer, which counts where what is allocated does.
+    StringIo,
     /// Its ring of items.
     Queue,
     /// Its buffer.
@@ -555,6 +557,7 @@ fn known_kind(heap: &Heap, name: &str) -> Option<(Sizing, Holding)> {
         "array.array" => (Sizing::Array, nothing),
         "range" => (Sizing::Default, Holding::Unvisited(RANGE)),
         "_io.BytesIO" => (Sizing::BytesIo, Holding::BytesIo),
+        "_io.StringIO" => (Sizing::StringIo, Holding::Unknown),
         // Up to 3.12 it has a list, which is found.
         "_queue.SimpleQueue" if layout.minor >= 15 => (Sizing::Queue, Holding::Queue),
         "_queue.SimpleQueue" if layout.minor >= 13 => (Sizing::Default, Holding::Queue),

@@ -3,6 +3,7 @@
 //! Spans are sorted and do not overlap; neighbouring mappings are one span. Pages that were never touched are
 //! zero. What is in a span is as hostile as all that comes from a target.
 
+use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
 use super::runtime::Runtime;
@@ -227,4 +228,6 @@ pub struct Captured {
     pub mappings: Vec<Mapping>,
     /// Its threads.
     pub threads: Vec<ThreadName>,
+    /// Written data of the program and its libraries, by address: no allocator gave it out.
+    pub static_data: Vec<Range<u64>>,
 }

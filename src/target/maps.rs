@@ -9,6 +9,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
+use std::ops::Range;
 
 use super::image::{Mapping, Sharing};
 use crate::units::Pid;
@@ -78,6 +79,25 @@ impl Region {
     pub fn holds(&self, address: u64) -> bool {
         (self.start..self.end).contains(&address)
     }
+}
+
+/// Written data of the program and its libraries in `regions`, which are by address: private pages of files, and what
+/// follows them at once without a name, which is their zeroed data.
+pub fn static_data(regions: &[Region]) -> Vec<Range<u64>> {
+    let mut found: Vec<Range<u64>> = Vec::new();
+    for region in regions
+        .iter()
+        .filter(|region| region.writable() && region.private())
+    {
+        match found.last_mut() {
+            Some(last) if last.end == region.start && region.name.is_empty() => {
+                last.end = region.end
+            }
+            _ if region.of_file() => found.push(region.start..region.end),
+            _ => {}
+        }
+    }
+    found
 }
 
 /// The mappings of `pid`, by address.
@@ -229,5 +249,31 @@ mod tests {
             .iter()
             .find(|shared| Some(shared.start) == mapping.map(|m| m.start));
         assert!(shared.is_some_and(|shared| shared.pss >= 4096 && shared.private >= 4096));
+    }
+
+    #[test]
+    fn data_of_files_has_its_zeroed_rest_and_no_more() {
+        let region = |start, end, permissions: &[u8; 4], inode, name: &str| Region {
+            start,
+            end,
+            permissions: *permissions,
+            inode,
+            name: name.to_string(),
+            ..Region::default()
+        };
+        let regions = [
+            region(0x1000, 0x2000, b"r-xp", 7, "/lib/a.so"),
+            region(0x2000, 0x3000, b"rw-p", 7, "/lib/a.so"),
+            region(0x3000, 0x4000, b"rw-p", 0, ""),
+            region(0x4000, 0x5000, b"rw-p", 0, "[heap]"),
+            region(0x6000, 0x7000, b"rw-p", 0, ""),
+            region(0x7000, 0x8000, b"rw-s", 9, "/dev/shm/b"),
+        ];
+        let found = static_data(&regions);
+        assert!(
+            found.len() == 1 && found[0] == (0x2000..0x4000),
+            "{found:x?}"
+        );
+        assert!(static_data(&[]).is_empty());
     }
 }

@@ -229,6 +229,12 @@ fn assemble(
         graph.targets.extend(targets);
         graph.starts.push(graph.targets.len() as u64);
     }
+    // Every other graph is one of a biopsy that knew no blocks.
+    if address % 2 == 0 {
+        let blocks = graph.sizes.iter().map(|size| size / 2 / 16 * 16);
+        graph.blocks = blocks.collect();
+        graph.debug_blocks = address % 4 == 0 && total > 0;
+    }
     for &(id, kind, names, thread) in roots {
         let root = match kind {
             0 => Root::Module(name(names[0])),
@@ -318,6 +324,7 @@ impl Builder {
             graph.type_ids.push(*kind);
             graph.shape_ids.push(*kind);
             graph.sizes.push(*size);
+            graph.blocks.push(size.next_multiple_of(16));
             graph.flags.push(3);
             for &target in targets {
                 graph.targets.push(ids[target]);

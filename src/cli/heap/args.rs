@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use crate::cli::output;
 use crate::error::{Error, Result};
 use crate::heap::census::Counting;
+use crate::heap::graph::{Graph, Sizes};
 use crate::view::heap::{Rows, SortKey};
 
 /// Rows of a table without `--limit`, as `summary.print_` has it.
@@ -64,6 +65,43 @@ impl RowArgs {
     /// The rows where there is no limit unless one was asked for.
     pub fn all_rows(&self) -> Rows {
         self.rows(Form::Json)
+    }
+}
+
+/// Which bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SizesArg {
+    /// Blocks of the allocators: what is free when it goes
+    Blocks,
+    /// What sys.getsizeof says, which leaves out the attributes of instances from Python 3.11 on
+    Getsizeof,
+}
+
+/// Which bytes of objects are added up.
+#[derive(Debug, Clone, Args)]
+pub struct SizesArgs {
+    /// Which bytes are added up; a snapshot of an older biopsy has no blocks
+    #[arg(long, value_enum, value_name = "WHAT", default_value = "blocks")]
+    sizes: SizesArg,
+}
+
+impl SizesArgs {
+    /// Lets `graphs` count so, all of them in the same way; says when that can't be.
+    pub fn choose<'g>(&self, graphs: impl Iterator<Item = &'g mut Graph>) -> Sizes {
+        let mut graphs: Vec<&mut Graph> = graphs.collect();
+        let have_blocks = graphs.iter().all(|graph| graph.has_blocks());
+        let wanted = match self.sizes {
+            SizesArg::Getsizeof => Sizes::GetSizeOf,
+            SizesArg::Blocks if !have_blocks => {
+                output::note(
+                    "a snapshot of an older biopsy has no sizes of blocks: sizes are those of sys.getsizeof",
+                );
+                Sizes::GetSizeOf
+            }
+            SizesArg::Blocks => Sizes::Blocks,
+        };
+        let counted = graphs.iter_mut().map(|graph| graph.count_in(wanted));
+        counted.last().unwrap_or(wanted)
     }
 }
 

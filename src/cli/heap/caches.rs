@@ -4,6 +4,7 @@ use std::io::Write;
 
 use clap::Args;
 
+use super::args::SizesArgs;
 use super::holders_json as json;
 use super::input::{GraphArgs, Subject};
 use super::put;
@@ -30,6 +31,8 @@ pub struct CachesArgs {
     /// At most this many rows in each list
     #[arg(short, long, value_name = "N")]
     limit: Option<usize>,
+    #[command(flatten)]
+    sizes: SizesArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -43,7 +46,8 @@ pub fn run(args: &CachesArgs, out: &mut dyn Write) -> Result<()> {
     let new = args.target.open()?;
     let same_process = old.as_ref().is_some_and(|old| old.is_same_process(&new));
     let old = old.map(|old| old.graph(false)).transpose()?;
-    let graph = args.target.graph_of(new)?;
+    let mut graph = args.target.graph_of(new)?;
+    args.sizes.choose(std::iter::once(&mut graph));
     let fold = Fold::of(&graph);
     let retained = Retained::of(&graph, &fold);
     let limit = args.limit.unwrap_or(usize::MAX);

@@ -4,14 +4,14 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::args::{CountingArgs, Form, FormArgs, ReportArgs, RowArgs};
+use super::args::{CountingArgs, Form, FormArgs, ReportArgs, RowArgs, SizesArgs};
 use super::input::{PauseArgs, Subject};
 use super::{json, put};
 use crate::cli::output;
 use crate::error::{Error, Result};
 use crate::heap::census::{Census, Counting};
 use crate::heap::diff::{self, CensusDiff, Fates, Rule};
-use crate::heap::graph::Graph;
+use crate::heap::graph::{Graph, Sizes};
 use crate::heap::why::{self, TypeReason};
 use crate::view::heap::diff as view;
 use crate::view::heap::diff::Comparison;
@@ -38,6 +38,8 @@ pub struct DiffArgs {
     #[arg(long, conflicts_with = "muppy")]
     why: bool,
     #[command(flatten)]
+    sizes: SizesArgs,
+    #[command(flatten)]
     rules: RuleArgs,
     #[command(flatten)]
     rows: RowArgs,
@@ -51,7 +53,7 @@ pub struct DiffArgs {
 #[derive(Debug, Clone, Args)]
 pub struct RuleArgs {
     /// End with exit code 3 when more grows than this: total:+10%, total:+5MiB, objects:+1000, 'myapp.*:+100',
-    /// dict:+1MiB; repeatable
+    /// dict:+1MiB; repeatable. Bytes are those of sys.getsizeof, as in the table
     #[arg(long = "fail-on", value_name = "RULE", value_parser = parse_rule)]
     rules: Vec<Rule>,
 }
@@ -89,12 +91,17 @@ pub fn run(args: &DiffArgs, out: &mut dyn Write) -> Result<u8> {
     let snapshots = matches!((&old, &new), (Subject::Snapshot(_), Subject::Snapshot(_)));
     let one_process = snapshots && old.is_same_process(&new);
     if counting == Counting::Reachable && (one_process || args.why) {
-        let old = match old {
+        let mut old = match old {
             Subject::Summary(_) => None,
             old => Some(old.graph(false)?),
         };
+        let mut new = new.graph(false)?;
+        if args.why {
+            let graphs = old.iter_mut().chain([&mut new]);
+            verdict.sizes = args.sizes.choose(graphs);
+        }
         let types = grown.iter().map(String::as_str);
-        let compared = why::compare(old.as_ref(), &new.graph(false)?, types);
+        let compared = why::compare(old.as_ref(), &new, types);
         verdict.fates = compared.fates.filter(|_| one_process);
         verdict.reasons = compared.reasons;
     }
@@ -115,6 +122,8 @@ pub struct Verdict {
     rules: Vec<String>,
     broken: Vec<diff::Broken>,
     reasons: Vec<TypeReason>,
+    /// What bytes the reasons are in.
+    pub sizes: Sizes,
 }
 
 impl Verdict {
@@ -134,6 +143,7 @@ impl Verdict {
             rules: rules.rules.iter().map(Rule::to_string).collect(),
             broken,
             reasons: Vec::new(),
+            sizes: Sizes::default(),
         })
     }
 
@@ -168,6 +178,7 @@ impl Verdict {
             rules: &self.rules,
             broken: &self.broken,
             reasons: &self.reasons,
+            sizes: self.sizes,
         };
         let rows = rows.rows(form);
         match form {

@@ -35,7 +35,8 @@ fn step(graph: &Graph, step: Option<Step>) -> Value {
     })
 }
 
-/// `biopsy.heap-retained/1`, by object.
+/// `biopsy.heap-retained/1`, by object. All bytes are as `sizes` says: `blocks` of the allocators (`debug-blocks` with what
+/// their debug hooks add), or `getsizeof`.
 pub fn holders(graph: &Graph, paths: &Paths<'_>, rows: &[Holder], whole: u64) -> Result<String> {
     let rows: Vec<Value> = rows
         .iter()
@@ -53,13 +54,14 @@ pub fn holders(graph: &Graph, paths: &Paths<'_>, rows: &[Holder], whole: u64) ->
     text(&json!({
         "schema": "biopsy.heap-retained/1",
         "by": "object",
+        "sizes": graph.counted.name(),
         "total_bytes": whole,
         "holders": rows,
     }))
 }
 
 /// `biopsy.heap-retained/1`, by type or module.
-pub fn groups(rows: &[GroupRetained], by: &str, whole: u64) -> Result<String> {
+pub fn groups(graph: &Graph, rows: &[GroupRetained], by: &str, whole: u64) -> Result<String> {
     let rows: Vec<Value> = rows
         .iter()
         .map(|row| {
@@ -74,6 +76,7 @@ pub fn groups(rows: &[GroupRetained], by: &str, whole: u64) -> Result<String> {
     text(&json!({
         "schema": "biopsy.heap-retained/1",
         "by": by,
+        "sizes": graph.counted.name(),
         "total_bytes": whole,
         "holders": rows,
     }))
@@ -207,6 +210,7 @@ pub fn caches(graph: &Graph, rows: &[CacheRow], grown: Option<&[Grown]>) -> Resu
     });
     text(&json!({
         "schema": "biopsy.heap-caches/1",
+        "sizes": graph.counted.name(),
         "caches": rows,
         "containers": containers,
     }))

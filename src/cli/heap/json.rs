@@ -10,6 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::heap::Object;
 use crate::heap::census::{Census, Counting, Doubts, TypeCount};
 use crate::heap::diff::{Actual, Amount, Broken, CensusDiff, DiffRow, Fates};
+use crate::heap::graph::Sizes;
 use crate::heap::growth::Growing;
 use crate::heap::why::{Change, TypeReason};
 use crate::target::process;
@@ -274,6 +275,10 @@ struct DiffDocument<'a> {
     objects: Option<Vec<FatesDocument<'a>>>,
     rules: &'a [String],
     broken: Vec<BrokenDocument<'a>>,
+    /// What the bytes of `why` are: `blocks` of the allocators (`debug-blocks` with what their debug hooks add), or
+    /// `getsizeof`, as all others are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why_sizes: Option<&'static str>,
     /// Why types grew, where that was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     why: Vec<ReasonDocument<'a>>,
@@ -414,6 +419,7 @@ pub fn diff(comparison: &Comparison, rows: &Rows) -> Result<String> {
         }),
         rules: comparison.rules,
         broken: comparison.broken.iter().map(broken_document).collect(),
+        why_sizes: (!comparison.reasons.is_empty()).then(|| comparison.sizes.name()),
         why: reasons(comparison.reasons),
         why_rest: rests(comparison.reasons),
     })
@@ -435,15 +441,17 @@ struct StepDocument<'a> {
 }
 
 /// `biopsy.heap-why/1`: at the end of `heap watch --why`, in one line.
-pub fn why(rows: &[TypeReason]) -> Result<String> {
+pub fn why(rows: &[TypeReason], sizes: Sizes) -> Result<String> {
     #[derive(Serialize)]
     struct Document<'a> {
         schema: &'static str,
+        why_sizes: &'static str,
         why: Vec<ReasonDocument<'a>>,
         why_rest: Vec<RestDocument<'a>>,
     }
     line(&Document {
         schema: "biopsy.heap-why/1",
+        why_sizes: sizes.name(),
         why: reasons(rows),
         why_rest: rests(rows),
     })

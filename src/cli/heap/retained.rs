@@ -4,6 +4,7 @@ use std::io::Write;
 
 use clap::{Args, ValueEnum};
 
+use super::args::SizesArgs;
 use super::holders_json as json;
 use super::input::GraphArgs;
 use super::put;
@@ -27,7 +28,7 @@ enum ByArg {
     Module,
 }
 
-/// Print who keeps most memory alive: what would go if the holder went (dominator tree).
+/// Print who keeps most memory alive: what would go if the holder went (dominator tree), in bytes of the allocators' blocks.
 #[derive(Debug, Args)]
 pub struct RetainedArgs {
     #[command(flatten)]
@@ -47,6 +48,8 @@ pub struct RetainedArgs {
     /// Only holders whose type has such a name: myapp.*, dict; repeatable
     #[arg(short, long = "type", value_name = "GLOB")]
     types: Vec<String>,
+    #[command(flatten)]
+    sizes: SizesArgs,
     /// Only holders that retain at least this: 512, 4KiB, 1MiB
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     min_size: Option<u64>,
@@ -56,15 +59,26 @@ pub struct RetainedArgs {
 }
 
 pub fn run(args: &RetainedArgs, out: &mut dyn Write) -> Result<()> {
-    let graph = args.target.graph()?;
+    let mut graph = args.target.graph()?;
+    args.sizes.choose(std::iter::once(&mut graph));
     let fold = Fold::of(&graph);
-    let retained = Retained::of(&graph, &fold);
+    let by_object = args.by == ByArg::Object;
+    // Neither needs the other.
+    let (retained, paths) = std::thread::scope(|scope| {
+        let paths = by_object.then(|| scope.spawn(|| Paths::of(&graph, &fold)));
+        let retained = Retained::of(&graph, &fold);
+        let again = |_| Paths::of(&graph, &fold);
+        (
+            retained,
+            paths.map(|paths| paths.join().unwrap_or_else(again)),
+        )
+    });
     let whole = retained.whole();
     let least = args.min_size.unwrap_or(0);
     let wants = |name: &str| {
         args.types.is_empty() || args.types.iter().any(|glob| glob::matches(glob, name))
     };
-    if args.by != ByArg::Object {
+    let Some(paths) = paths else {
         let (mut rows, what) = match args.by {
             ByArg::Module => (retained.by_module(), "module"),
             _ => (retained.by_type(), "type"),
@@ -72,13 +86,12 @@ pub fn run(args: &RetainedArgs, out: &mut dyn Write) -> Result<()> {
         rows.retain(|row| row.retained >= least && wants(&row.name));
         rows.truncate(args.limit);
         let text = if args.json {
-            json::groups(&rows, what, whole)?
+            json::groups(&graph, &rows, what, whole)?
         } else {
             note(&graph, whole) + &holders::groups(&rows, what, whole)
         };
         return put(out, &text);
-    }
-    let paths = Paths::of(&graph, &fold);
+    };
     if args.tree {
         let unfold = Unfold {
             depth: args.depth.min(64),
@@ -105,8 +118,9 @@ pub fn run(args: &RetainedArgs, out: &mut dyn Write) -> Result<()> {
 fn note(graph: &Graph, whole: u64) -> String {
     let reached = crate::units::format_bytes(whole);
     format!(
-        "{} objects; {reached} reachable, as sys.getsizeof counts\n\n",
-        graph.len()
+        "{} objects; {reached} reachable; {}\n\n",
+        graph.len(),
+        graph.counted.description()
     )
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::args::{CountingArgs, FormArgs, ReportArgs, RowArgs};
+use super::args::{CountingArgs, FormArgs, ReportArgs, RowArgs, SizesArgs};
 use super::diff::{RuleArgs, Verdict, rules_need};
 use super::input::{PauseArgs, Subject, open_heap};
 use super::{put, snapshot, summary};
@@ -65,6 +65,8 @@ pub struct RunArgs {
     /// what these keep alive; in the reports too
     #[arg(long, conflicts_with = "muppy")]
     why: bool,
+    #[command(flatten)]
+    sizes: SizesArgs,
     #[command(flatten)]
     pause: PauseArgs,
     /// Keep short reprs of values in the snapshots too: they may be secrets
@@ -134,7 +136,7 @@ pub fn run(args: RunArgs, out: &mut dyn Write) -> Result<u8> {
     let words = launch::words(&args.command, &args.python);
     let mut watched = Watched::start(&args, moments, counting, &words, is_one)?;
     let code = watched.until_ended()?;
-    let Some(last) = watched.last.take() else {
+    let Some(mut last) = watched.last.take() else {
         return no_snapshot(&args, &mut watched, code);
     };
     if !args.quiet {
@@ -147,7 +149,7 @@ pub fn run(args: RunArgs, out: &mut dyn Write) -> Result<u8> {
     let alone = || Some((last.census.clone(), None));
     let old = baseline.or(watched.first.take()).or_else(alone);
     let compares = args.baseline.is_some() || !args.rules.is_empty() || args.why;
-    let Some((old, old_graph)) = old.filter(|_| compares) else {
+    let Some((old, mut old_graph)) = old.filter(|_| compares) else {
         let form = args.form.form();
         let rows = args.rows.rows(form);
         if args.output.is_none() || !args.reports.is_empty() {
@@ -162,7 +164,9 @@ pub fn run(args: RunArgs, out: &mut dyn Write) -> Result<u8> {
         return Ok(code);
     };
     let mut verdict = Verdict::of(&old, &last.census, &args.rules)?;
-    if let Some(graph) = last.graph.as_ref().filter(|_| !is_alone) {
+    if let Some(graph) = last.graph.as_mut().filter(|_| !is_alone) {
+        let graphs = old_graph.iter_mut().chain([&mut *graph]);
+        verdict.sizes = args.sizes.choose(graphs);
         verdict.explain(old_graph.as_ref(), graph, &args.rows);
     }
     let old_name = match &args.baseline {

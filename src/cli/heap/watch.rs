@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::args::{CountingArgs, Form, RowArgs};
+use super::args::{CountingArgs, Form, RowArgs, SizesArgs};
 use super::input::{PauseArgs, Subject};
 use super::{json, put};
 use crate::cli::args::TargetArgs;
@@ -15,7 +15,7 @@ use crate::cli::output::note;
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::census::Census;
 use crate::heap::diff::{self, CensusDiff};
-use crate::heap::graph::Graph;
+use crate::heap::graph::{Graph, Sizes};
 use crate::heap::growth::Growing;
 use crate::heap::why;
 use crate::target::process;
@@ -53,6 +53,8 @@ pub struct WatchArgs {
     /// alive
     #[arg(long, conflicts_with = "muppy")]
     why: bool,
+    #[command(flatten)]
+    sizes: SizesArgs,
     #[command(flatten)]
     rows: RowArgs,
     /// Print JSON, one document a line: biopsy.heap-step/1 for each step, biopsy.heap-growth/1 at the end
@@ -154,8 +156,11 @@ pub fn run(args: &WatchArgs, out: &mut dyn Write) -> Result<()> {
         (growing, latest_graph) = (earlier, graph);
     }
     screen.end(&growing)?;
-    match (&first_graph, &latest_graph) {
-        (Some(old), Some(new)) => screen.why(&growing, old, new)?,
+    match (&mut first_graph, &mut latest_graph) {
+        (Some(old), Some(new)) => {
+            let sizes = args.sizes.choose([&mut *old, &mut *new].into_iter());
+            screen.why(&growing, old, new, sizes)?;
+        }
         (Some(_), None) => note("nothing can be said of why: there was no second summary"),
         (None, _) => {}
     }
@@ -252,7 +257,7 @@ impl Screen<'_> {
         )
     }
 
-    fn why(&mut self, growing: &Growing, old: &Graph, new: &Graph) -> Result<()> {
+    fn why(&mut self, growing: &Growing, old: &Graph, new: &Graph, sizes: Sizes) -> Result<()> {
         let mut grown = growing.growths();
         grown.retain(|growth| self.rows.wants(&growth.name));
         let all = self.rows.wants(why::ALL_TYPES);
@@ -260,9 +265,9 @@ impl Screen<'_> {
         let names = all.chain(grown.iter().map(|growth| growth.name.as_str()));
         let rows = why::reasons(Some(old), new, names);
         let text = if self.args.json {
-            json::why(&rows)?
+            json::why(&rows, sizes)?
         } else {
-            reasons(&rows)
+            reasons(&rows, sizes)
         };
         put(self.out, &text)
     }

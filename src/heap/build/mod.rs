@@ -216,9 +216,11 @@ fn join(parts: Vec<Part>, names: &mut Names, total: u64) -> Graph {
     append!(parts, addresses);
     append!(parts, type_ids);
     append!(parts, sizes);
+    append!(parts, blocks);
     append!(parts, refcounts);
     append!(parts, flags);
     for part in &mut parts {
+        graph.debug_blocks |= part.debug_blocks;
         let local_names = std::mem::take(&mut part.names).into_list();
         let renamed: Vec<NameId> = local_names.iter().map(|name| names.intern(name)).collect();
         let local_shapes = std::mem::take(&mut part.shapes).into_list();

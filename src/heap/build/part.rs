@@ -6,6 +6,7 @@ use super::Ids;
 use super::labels::{self, Names, Shapes};
 use super::texts;
 use crate::heap::Heap;
+use crate::heap::decode::blocks::Allocators;
 use crate::heap::decode::sinks::{Named, Targets};
 use crate::heap::decode::{Name, Torn, references, size};
 use crate::heap::graph::{Label, NameId, ObjectId, Rest, Shape, flags};
@@ -20,6 +21,8 @@ pub struct Part {
     pub addresses: Vec<u64>,
     pub type_ids: Vec<u32>,
     pub sizes: Vec<u64>,
+    pub blocks: Vec<u64>,
+    pub debug_blocks: bool,
     pub refcounts: Vec<u32>,
     pub flags: Vec<u8>,
     pub shape_ids: Vec<u32>,
@@ -35,6 +38,7 @@ struct Builder<'h, 'a> {
     heap: &'h Heap<'a>,
     ids: &'h Ids<'h>,
     types: Types,
+    allocators: Allocators<'h, 'a>,
     part: Part,
     sink: Named,
     visited: Targets,
@@ -54,6 +58,7 @@ pub fn build(heap: &Heap, ids: &Ids, types: Types, range: Range<usize>, values: 
         ids,
         last_shapes: vec![u32::MAX; types.all().len()],
         types,
+        allocators: Allocators::new(heap),
         part: Part {
             names: Names::new(values),
             ..Part::default()
@@ -67,6 +72,7 @@ pub fn build(heap: &Heap, ids: &Ids, types: Types, range: Range<usize>, values: 
     part.addresses.reserve_exact(count);
     part.type_ids.reserve_exact(count);
     part.sizes.reserve_exact(count);
+    part.blocks.reserve_exact(count);
     part.refcounts.reserve_exact(count);
     part.flags.reserve_exact(count);
     part.shape_ids.reserve_exact(count);
@@ -77,6 +83,7 @@ pub fn build(heap: &Heap, ids: &Ids, types: Types, range: Range<usize>, values: 
             builder.add(id, &place);
             id += 1;
         });
+    builder.part.debug_blocks = builder.allocators.is_debug();
     builder.part
 }
 
@@ -86,7 +93,7 @@ impl Builder<'_, '_> {
         // Every object has a type that was found in the first pass.
         let index = self.types.find(self.heap, kind).unwrap_or(0);
         let mut bits = self.marks(place, index);
-        let (bytes, whole) = self.size(place, index);
+        let (bytes, blocks, whole) = self.size(place, index);
         if !whole {
             bits |= flags::TORN;
         }
@@ -115,6 +122,7 @@ impl Builder<'_, '_> {
         part.addresses.push(place.address());
         part.type_ids.push(index);
         part.sizes.push(bytes);
+        part.blocks.push(blocks);
         part.refcounts
             .push(u32::try_from(self.heap.refcount(place)).unwrap_or(u32::MAX));
         part.flags.push(bits);
@@ -127,11 +135,15 @@ impl Builder<'_, '_> {
         }
     }
 
-    fn size(&self, place: &Place, index: TypeIndex) -> (u64, bool) {
+    /// `sys.getsizeof`, the bytes of all blocks, and whether it is what its head says.
+    fn size(&mut self, place: &Place, index: TypeIndex) -> (u64, u64, bool) {
         let info = self.types.get(index);
-        match size::size(self.heap, info, place) {
-            Some(bytes) => (bytes, true),
-            None => (info.basic, false),
+        match size::parts(self.heap, info, place) {
+            Some(size) => {
+                let blocks = self.allocators.object(info, place, size);
+                (size.bytes(), blocks, true)
+            }
+            None => (info.basic, info.basic.next_multiple_of(16), false),
         }
     }
 

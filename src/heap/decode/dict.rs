@@ -14,7 +14,7 @@ pub const KEYS: u32 = 32;
 pub const VALUES: u32 = 40;
 
 /// Byte of an instance's values that says whether they lie behind it.
-const IS_EMBEDDED: u32 = 2;
+pub const IS_EMBEDDED: u32 = 2;
 /// Bytes before the values themselves where they may be embedded.
 const VALUES_HEAD: u64 = 8;
 

@@ -14,15 +14,43 @@ pub const DEQUE_BLOCK: u64 = 528;
 /// See [`DEQUE_BLOCK`].
 pub const DEQUE_ITEMS: u64 = 64;
 /// What an `Element` has beyond itself when it has children or attributes; the first few children are in it.
-const ELEMENT_EXTRA: u64 = 64;
+pub const ELEMENT_EXTRA: u64 = 64;
 /// Most codes of a `Struct` that are looked at.
 const STRUCT_CODES: u64 = 1 << 16;
 /// Longest opcode caches and number of dimensions that are believed.
 const DIMENSIONS: u64 = 64;
 
+/// What `sys.getsizeof` counts of an object, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// From its address on.
+    pub inside: u64,
+    /// In memory that it points to.
+    pub outside: u64,
+    /// Before its address.
+    pub before: u64,
+}
+
+impl Size {
+    /// The sum.
+    #[inline]
+    pub fn bytes(&self) -> u64 {
+        // That it can be added is known since it was found.
+        self.inside
+            .saturating_add(self.outside)
+            .saturating_add(self.before)
+    }
+}
+
 /// The size of the object of type `info` at `place`; `None` when it cannot be what it says.
 #[inline]
 pub fn size(heap: &Heap, info: &TypeInfo, place: &Place) -> Option<u64> {
+    parts(heap, info, place).map(|size| size.bytes())
+}
+
+/// The same by parts.
+#[inline]
+pub fn parts(heap: &Heap, info: &TypeInfo, place: &Place) -> Option<Size> {
     let (inside, outside) = match info.sizing {
         Sizing::Default => (default_size(info, place)?, 0),
         Sizing::Int => (int_size(heap, info, place)?, 0),
@@ -40,9 +68,13 @@ pub fn size(heap: &Heap, info: &TypeInfo, place: &Place) -> Option<u64> {
     if inside > place.room() {
         return None;
     }
-    inside
-        .checked_add(outside)?
-        .checked_add(pre_size(heap, info, place))
+    let before = pre_size(heap, info, place);
+    inside.checked_add(outside)?.checked_add(before)?;
+    Some(Size {
+        inside,
+        outside,
+        before,
+    })
 }
 
 /// What precedes the object and counts.
@@ -59,7 +91,7 @@ pub fn pre_size(heap: &Heap, info: &TypeInfo, place: &Place) -> u64 {
 }
 
 /// `count` when so many items of `width` bytes can be in the image at all.
-fn bounded(heap: &Heap, count: u64, width: u64) -> Option<u64> {
+pub fn bounded(heap: &Heap, count: u64, width: u64) -> Option<u64> {
     (count <= heap.memory.size() / width.max(1)).then_some(count)
 }
 
@@ -91,50 +123,79 @@ fn text_size(heap: &Heap, place: &Place) -> Option<(u64, u64)> {
     let length = place.word(16)?;
     let state = place.int(32);
     let text = &heap.offsets.text;
-    if state & 0x60 == 0x60 {
+    if state & ASCII == ASCII {
         let inside = length.checked_add(u64::from(text.ascii_data) + 1)?;
         let wide = heap.layout.text_wide && place.word(40)? != 0;
-        return Some((
-            inside,
-            if wide {
-                length.checked_add(1)?.checked_mul(4)?
-            } else {
-                0
-            },
-        ));
+        let outside = if wide {
+            length.checked_add(1)?.checked_mul(4)?
+        } else {
+            0
+        };
+        return Some((inside, outside));
     }
-    let compact = u64::from(text.compact_data);
-    let kind = u64::from(state >> 2 & 7);
-    let characters = length.checked_add(1)?.checked_mul(kind)?;
-    let is_compact = state & 0x20 != 0;
-    let (inside, mut outside, data) = if is_compact {
-        (compact.checked_add(characters)?, 0, None)
+    let inside = if state & COMPACT != 0 {
+        let characters = length.checked_add(1)?.checked_mul(kind(state))?;
+        characters.checked_add(text.compact_data.into())?
     } else {
-        let data = place.word(heap.layout.text_size as u32 - 8)?;
-        (
-            heap.layout.text_size,
-            if data != 0 { characters } else { 0 },
-            Some(data),
-        )
+        heap.layout.text_size
     };
+    let outside = text_buffers(heap, place)?
+        .into_iter()
+        .flatten()
+        .try_fold(0u64, |sum, (_, bytes)| sum.checked_add(bytes))?;
+    bounded(heap, outside, 1)?;
+    Some((inside, outside))
+}
+
+/// Bits of a string's state: its characters follow its head; the same and they are ASCII.
+const COMPACT: u32 = 0x20;
+const ASCII: u32 = 0x60;
+
+/// Bytes of a character.
+fn kind(state: u32) -> u64 {
+    u64::from(state >> 2 & 7)
+}
+
+/// Address and bytes of what a string has elsewhere: its characters, the same in UTF-8, and as `wchar_t`.
+#[inline]
+pub fn text_buffers(heap: &Heap, place: &Place) -> Option<[Option<(u64, u64)>; 3]> {
+    let length = place.word(16)?.checked_add(1)?;
+    let state = place.int(32);
+    let mut found = [None; 3];
+    if state & ASCII == ASCII {
+        let wide = if heap.layout.text_wide {
+            place.word(40)?
+        } else {
+            0
+        };
+        if wide != 0 {
+            found[2] = Some((wide, length.checked_mul(4)?));
+        }
+        return Some(found);
+    }
+    let is_compact = state & COMPACT != 0;
     // The characters of a compact string follow its head, so that no pointer to them can be in it.
-    let utf8_at = text.ascii_data;
+    let data = match is_compact {
+        true => None,
+        false => Some(place.word(heap.layout.text_size as u32 - 8)?),
+    };
+    if let Some(data) = data.filter(|data| *data != 0) {
+        found[0] = Some((data, length.checked_mul(kind(state))?));
+    }
+    let utf8_at = heap.offsets.text.ascii_data;
     let (utf8_length, utf8) = (place.word(utf8_at)?, place.word(utf8_at + 8)?);
     if utf8 != 0 && Some(utf8) != data {
-        outside = outside.checked_add(utf8_length)?.checked_add(1)?;
+        found[1] = Some((utf8, utf8_length.checked_add(1)?));
     }
     if heap.layout.text_wide {
         let wide = place.word(40)?;
-        if wide != 0 && Some(wide) != data {
-            // Of a compact string with 4-byte characters `wstr` is its own data.
-            let own = is_compact && kind == 4;
-            if !own {
-                outside = outside.checked_add(place.word(64)?.checked_add(1)?.checked_mul(4)?)?;
-            }
+        // Of a compact string with 4-byte characters `wstr` is its own data.
+        let own = is_compact && kind(state) == 4;
+        if wide != 0 && Some(wide) != data && !own {
+            found[2] = Some((wide, place.word(64)?.checked_add(1)?.checked_mul(4)?));
         }
     }
-    bounded(heap, outside, 1)?;
-    Some((inside, outside))
+    Some(found)
 }
 
 fn other_size(heap: &Heap, info: &TypeInfo, place: &Place) -> Option<(u64, u64)> {
@@ -168,7 +229,7 @@ fn other_size(heap: &Heap, info: &TypeInfo, place: &Place) -> Option<(u64, u64)>
         }
         Sizing::Code => return code_size(heap, info, place),
         Sizing::Frame => return frames::frame_size(heap, place),
-        Sizing::Generator => frames::generator_size(heap, place)?.checked_sub(basic)?,
+        Sizing::Generator => return Some((frames::generator_size(heap, place)?, 0)),
         Sizing::Deque => {
             let used = place.word(40)?.checked_add(place.word(16)?)?;
             bounded(heap, used, 8)?.div_ceil(DEQUE_ITEMS) * DEQUE_BLOCK

@@ -221,3 +221,60 @@ fn remember(state: &mut State, id: u32, like: Like) {
         *place = like;
     }
 }
+
+/// In what sizes of blocks are counted.
+const BLOCK_UNIT: u64 = 16;
+
+/// What of blocks is carried from one block of the file to the next: the size of the last object of each type.
+#[derive(Debug)]
+pub(super) struct BlockSizes {
+    last: Vec<u64>,
+}
+
+impl BlockSizes {
+    /// For so many types.
+    pub(super) fn new(types: usize) -> BlockSizes {
+        BlockSizes {
+            last: vec![0; types],
+        }
+    }
+
+    /// Appends the blocks of the objects `from..to` of a graph that was checked.
+    pub(super) fn put(&mut self, packer: &mut Packer, graph: &Graph, from: usize, to: usize) {
+        packer.raw.push(u8::from(graph.debug_blocks));
+        put_varint(&mut packer.raw, (to - from) as u64);
+        let mut values = (from..to)
+            .map(|at| {
+                let size = graph.blocks[at] / BLOCK_UNIT;
+                let last = &mut self.last[graph.type_ids[at] as usize];
+                zigzag(size.wrapping_sub(std::mem::replace(last, size)) as i64)
+            })
+            .collect();
+        packer.column(&mut values);
+    }
+
+    /// Appends those of the next `count` objects to `graph`, which has their types.
+    pub(super) fn read(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        count: usize,
+        graph: &mut Graph,
+    ) -> Result<()> {
+        let begin = graph.blocks.len();
+        let types = graph.type_ids.get(begin..).unwrap_or_default();
+        if count > types.len() {
+            return Err(cursor.bad("there are blocks of more objects than there are"));
+        }
+        for (&id, value) in types.iter().zip(cursor.column(count)?) {
+            let Some(last) = self.last.get_mut(id as usize) else {
+                return Err(cursor.bad("a block is of no type"));
+            };
+            *last = last.wrapping_add(unzigzag(value) as u64);
+            let bytes = last.checked_mul(BLOCK_UNIT);
+            graph
+                .blocks
+                .push(bytes.ok_or_else(|| cursor.bad("a block is too large"))?);
+        }
+        Ok(())
+    }
+}

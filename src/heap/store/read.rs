@@ -7,7 +7,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::file::{BEGIN, Block, Blocks, Entry, SNAPSHOT, bad, spend, text};
-use super::objects::{Columns, State};
+use super::objects::{BlockSizes, Columns, State};
 use super::references::{Guesser, ObjectShapes};
 use super::{MAGIC, SnapshotHead, VERSION, kind, parts, rows_per_byte};
 use crate::blocks::bytes::unzigzag;
@@ -255,6 +255,7 @@ impl<R: Read + Seek> Reader<R> {
         graph.refcounts = columns.refcounts;
         graph.flags = columns.flags;
         graph.shape_ids = columns.shape_ids;
+        self.blocks(&mut graph)?;
         self.roots(&mut graph)?;
         self.caches(&mut graph)?;
         self.texts(&mut graph)?;
@@ -279,6 +280,23 @@ impl<R: Read + Seek> Reader<R> {
             block.cursor.end()
         })?;
         self.complete("references", graph.targets.len(), total)
+    }
+
+    /// Sizes of blocks, where the file has them.
+    fn blocks(&mut self, graph: &mut Graph) -> Result<()> {
+        let mut sizes = BlockSizes::new(self.counts.types);
+        let has_any = self.entries.iter().any(|entry| entry.kind == kind::BLOCKS);
+        if !has_any {
+            return Ok(());
+        }
+        graph.blocks.reserve_exact(self.counts.objects);
+        self.each_block(kind::BLOCKS, |block| {
+            graph.debug_blocks |= block.cursor.byte()? & 1 != 0;
+            let rows = block.column_rows()?;
+            sizes.read(&mut block.cursor, rows, graph)?;
+            block.cursor.end()
+        })?;
+        self.complete("blocks", graph.blocks.len(), self.counts.objects)
     }
 
     fn roots(&mut self, graph: &mut Graph) -> Result<()> {

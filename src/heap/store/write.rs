@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::objects::{self, State};
+use super::objects::{self, BlockSizes, State};
 use super::references::{Guesser, ObjectShapes};
 use super::{
     BLOCK_BYTES, BLOCK_ROWS, END_MAGIC, MAGIC, MOST_RAW, SnapshotHead, VERSION, kind, parts,
@@ -162,6 +162,12 @@ impl Writer<'_> {
             objects::put(&mut self.packer, graph, from, to, &mut state);
             self.block(kind::OBJECTS, (to - from) as u64)?;
         }
+        let mut sizes = BlockSizes::new(graph.types.len());
+        for from in (0..graph.blocks.len()).step_by(BLOCK_ROWS) {
+            let to = graph.len().min(from + BLOCK_ROWS);
+            sizes.put(&mut self.packer, graph, from, to);
+            self.block(kind::BLOCKS, (to - from) as u64)?;
+        }
         let mut guesser = Guesser::new(&graph.shapes);
         let shapes = ObjectShapes {
             shapes: &graph.shape_ids,
@@ -255,6 +261,7 @@ fn check(graph: &Graph) -> Result<()> {
         (
             "columns differ in length",
             lengths.iter().all(|length| *length == objects)
+                && (graph.has_blocks() || graph.blocks.is_empty())
                 && (graph.starts.len() == objects + 1 || graph.starts.is_empty()),
         ),
         (

@@ -50,7 +50,8 @@ impl<'g> Side<'g> {
     }
 
     pub fn size(&self, object: ObjectId) -> u64 {
-        self.graph.sizes.get(object as usize).copied().unwrap_or(0)
+        let size = self.graph.bytes().get(object as usize);
+        size.copied().unwrap_or(0)
     }
 
     /// Which types have a name of `wanted`, as indices into it.

@@ -393,6 +393,7 @@ impl Taken {
             rss: self.rss,
             mappings,
             threads: threads::names(pid),
+            static_data: maps::static_data(&self.regions),
         };
         Ok((captured, self.report))
     }

@@ -21,7 +21,7 @@ use super::{Memory, Range, Unreadable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::{int, word};
 use crate::target::image::{Captured, Held, Image, Mapping, ThreadName};
-use crate::target::maps::Region;
+use crate::target::maps::{self, Region};
 use crate::target::{process, runtime};
 use crate::units::{Pid, format_bytes, printable};
 
@@ -135,6 +135,7 @@ pub fn read(path: &Path) -> Result<(Captured, Report)> {
         rss: None,
         mappings: regions.iter().map(mapping).collect(),
         threads: thread_names(&notes),
+        static_data: maps::static_data(&regions),
         image,
     };
     Ok((captured, report))

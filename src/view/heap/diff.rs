@@ -3,6 +3,7 @@
 use super::holders::shown;
 use super::{Rows, changes, changes_table, counted, markup, signed, signed_bytes, type_text};
 use crate::heap::diff::{Amount, Broken, CensusDiff, Fates};
+use crate::heap::graph::Sizes;
 use crate::heap::why::{ALL_TYPES, Change, Reason, TypeReason};
 use crate::units::{format_bytes, printable};
 use crate::view::table;
@@ -26,6 +27,8 @@ pub struct Comparison<'a> {
     pub broken: &'a [Broken],
     /// Why types grew, where that was asked for.
     pub reasons: &'a [TypeReason],
+    /// What bytes these are in.
+    pub sizes: Sizes,
 }
 
 impl Comparison<'_> {
@@ -193,11 +196,11 @@ fn reasons_heading(rows: &[TypeReason]) -> &'static str {
 }
 
 /// Why types grew, a line each; nothing when that was not asked for.
-pub fn reasons(rows: &[TypeReason]) -> String {
+pub fn reasons(rows: &[TypeReason], sizes: Sizes) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let mut text = format!("\n{}\n\n", reasons_heading(rows));
+    let mut text = format!("\n{}; {}\n\n", reasons_heading(rows), sizes.description());
     for row in rows {
         let name = shown(&row.name);
         for reason in &row.reasons {
@@ -235,7 +238,7 @@ pub fn text(comparison: &Comparison, rows: &Rows) -> String {
             text.push_str(&left_out(chosen.len(), all));
         }
     }
-    text.push_str(&reasons(comparison.reasons));
+    text.push_str(&reasons(comparison.reasons, comparison.sizes));
     if !comparison.rules.is_empty() {
         text.push('\n');
     }
@@ -351,7 +354,8 @@ pub fn markdown(comparison: &Comparison, rows: &Rows) -> String {
     }
     if !comparison.reasons.is_empty() {
         let heading = reasons_heading(comparison.reasons).replacen("why", "Why", 1);
-        text.push_str(&format!("\n{heading}:\n\n"));
+        let sizes = comparison.sizes.description();
+        text.push_str(&format!("\n{heading}; {sizes}:\n\n"));
         for row in comparison.reasons {
             let name = markup::code(&shown(&row.name));
             for reason in &row.reasons {
@@ -370,13 +374,13 @@ pub fn markdown(comparison: &Comparison, rows: &Rows) -> String {
 }
 
 /// The reasons that have to do with the types that broke a rule; of a rule for all types those for all.
-fn causes(rows: &[TypeReason], broken: &[&Broken]) -> String {
+fn causes(rows: &[TypeReason], broken: &[&Broken], sizes: Sizes) -> String {
     let of_rule = |row: &TypeReason| {
         let mut names = broken.iter().map(|broken| broken.name.as_deref());
         names.any(|name| name.unwrap_or(ALL_TYPES) == row.name)
     };
     let rows: Vec<TypeReason> = rows.iter().filter(|row| of_rule(row)).cloned().collect();
-    reasons(&rows)
+    reasons(&rows, sizes)
 }
 
 /// JUnit XML: a test for each rule, or one that passes when there is none.
@@ -387,6 +391,7 @@ pub fn junit(comparison: &Comparison, rows: &Rows) -> String {
         ("new", comparison.new.to_string()),
         ("objects", signed(types.objects())),
         ("bytes", signed(types.bytes())),
+        ("sizes", Sizes::GetSizeOf.name().to_string()),
     ];
     let mut cases: Vec<markup::TestCase> = comparison
         .rules
@@ -396,7 +401,7 @@ pub fn junit(comparison: &Comparison, rows: &Rows) -> String {
             let broken: Vec<&Broken> = broken.filter(|broken| broken.rule == *rule).collect();
             let mut lines: Vec<String> = Vec::new();
             lines.extend(broken.iter().map(|broken| broken_text(broken)));
-            let causes = causes(comparison.reasons, &broken);
+            let causes = causes(comparison.reasons, &broken, comparison.sizes);
             markup::TestCase {
                 name: rule.clone(),
                 failure: lines.first().map(|first| {
@@ -462,6 +467,7 @@ mod tests {
             rules,
             broken,
             reasons: &[],
+            sizes: Sizes::GetSizeOf,
         }
     }
 
@@ -571,8 +577,8 @@ total:+1GiB holds
             rest: (2, 7, 100),
         };
         assert_eq!(
-            reasons(&[row]),
-            "\nwhy\n\napp.Session: app.SESSIONS[*] grew by 2.0 KiB\napp.Session: 2 more paths with 7, 100 B\n"
+            reasons(&[row], Sizes::Blocks),
+            "\nwhy; sizes in the allocators' blocks\n\napp.Session: app.SESSIONS[*] grew by 2.0 KiB\napp.Session: 2 more paths with 7, 100 B\n"
         );
     }
 

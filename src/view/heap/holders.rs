@@ -281,7 +281,8 @@ pub fn caches(graph: &Graph, rows: &[CacheRow]) -> String {
             place,
         ]
     });
-    table::columns(&header, &[0, 1, 2, 3, 4], rows)
+    let table = table::columns(&header, &[0, 1, 2, 3, 4], rows);
+    format!("{}\n\n{table}", graph.counted.description())
 }
 
 /// The table of containers that grew since the heap `old`, each with more than `least` items.
@@ -305,7 +306,7 @@ pub fn containers(graph: &Graph, rows: &[Grown], old: &str, least: u64) -> Strin
         ]
     });
     let table = table::columns(&header, &[0, 1, 2], rows);
-    format!("{what}:\n{table}")
+    format!("{what}; {}:\n{table}", graph.counted.description())
 }
 
 /// The tree of referrers in Graphviz's language: arrows from the referrer to what it refers to, as objgraph draws them.
