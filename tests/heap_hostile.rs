@@ -112,6 +112,7 @@ fn corrupted(captured: &Arc<Captured>, random: &mut StdRng) -> Captured {
         rss: captured.rss,
         mappings: Vec::new(),
         threads: Vec::new(),
+        dead: None,
     }
 }
 

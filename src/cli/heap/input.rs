@@ -173,14 +173,10 @@ pub enum Subject {
 impl Subject {
     /// What a person named: digits are a process, all else is a file.
     pub fn open(target: &str, pause: &PauseArgs) -> Result<Subject> {
-        if !target.is_empty() && target.bytes().all(|byte| byte.is_ascii_digit()) {
-            let pid = target.parse().ok().filter(|pid| *pid > 0);
-            let pid = pid.ok_or_else(|| {
-                Error::usage(format!("wrong process id {target}"), "it is out of range")
-            })?;
-            return Subject::of_process(Pid(pid), pause);
+        match open::process_id(target) {
+            Some(pid) => Subject::of_process(pid?, pause),
+            None => Subject::of_file(Path::new(target)),
         }
-        Subject::of_file(Path::new(target))
     }
 
     /// Copies a process.
@@ -201,6 +197,10 @@ impl Subject {
             Ok(Some(core)) => {
                 let taken = open::open(&core, CaptureOptions::default()).map_err(supported)?;
                 if let Some((captured, _)) = taken {
+                    let dead = captured.dead.as_deref();
+                    for caveat in dead.iter().flat_map(|dead| &dead.caveats) {
+                        eprintln!("biopsy: note: {caveat}");
+                    }
                     return Ok(Subject::Image(Box::new(captured)));
                 }
             }

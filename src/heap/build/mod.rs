@@ -31,7 +31,7 @@ pub(super) struct Ids<'h> {
 }
 
 impl Heap<'_> {
-    /// All objects with their references. With `values`, short texts of ints, floats, strings and bytes are kept;
+    /// All objects with their references. With `values`, short texts of the keys of mappings are kept;
     /// without, only of what names something. Fails for more than 4 billion objects.
     pub fn graph(&self, values: bool) -> Result<Graph> {
         let walked = walk::walk(self);
@@ -55,7 +55,7 @@ impl Heap<'_> {
             muppy: &muppy,
             young: &walked.young,
         };
-        let parts = self.parts(&ids, &types, total, values);
+        let parts = self.parts(&ids, &types, total);
         let mut names = Names::default();
         let mut graph = join(parts, &mut names, total);
         self.mark_muppy(&ids, &mut graph);
@@ -68,9 +68,12 @@ impl Heap<'_> {
             })
             .collect();
         // What names something is kept whole; it goes before what `values` cut.
-        let values = std::mem::take(&mut graph.texts);
+        let named = std::mem::take(&mut graph.texts);
         texts::add_keys(self, &types, &mut graph, &mut names);
-        graph.texts.extend(values);
+        graph.texts.extend(named);
+        if values {
+            texts::add_values(self, &types, &mut graph, &mut names);
+        }
         caches::add(self, &types, &mut graph, &mut names);
         graph.roots = self.roots(&ids, &types, &mut names);
         reach::add_tracked(&mut graph);
@@ -87,7 +90,7 @@ impl Heap<'_> {
     }
 
     /// One part a thread, each with about as many objects.
-    fn parts(&self, ids: &Ids, types: &Types, total: u64, values: bool) -> Vec<Part> {
+    fn parts(&self, ids: &Ids, types: &Types, total: u64) -> Vec<Part> {
         let share = total / self.threads as u64 + 1;
         let cut = |index: usize| {
             let before = share * index as u64;
@@ -102,7 +105,7 @@ impl Heap<'_> {
                     } else {
                         cut(index + 1)
                     };
-                    scope.spawn(move || part::build(self, ids, types.clone(), from..to, values))
+                    scope.spawn(move || part::build(self, ids, types.clone(), from..to))
                 })
                 .collect();
             running

@@ -310,6 +310,7 @@ impl Taken {
             rss: self.rss,
             mappings,
             threads: threads::names(pid),
+            dead: None,
         };
         Ok((captured, self.report))
     }
