@@ -153,6 +153,11 @@ impl GraphArgs {
         self.graph_of(self.open()?)
     }
 
+    /// Whether the texts of keys were asked for.
+    pub fn values(&self) -> bool {
+        self.values
+    }
+
     /// How a process is held.
     pub fn pause(&self) -> &PauseArgs {
         &self.target.pause
