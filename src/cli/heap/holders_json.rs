@@ -184,10 +184,16 @@ pub fn paths(graph: &Graph, rows: &[PathRow], hidden: usize) -> Result<String> {
 
 /// `biopsy.heap-caches/1`. No limit is null; so are `containers` when they were not asked for, and a count that there was
 /// not.
-pub fn caches(graph: &Graph, rows: &[CacheRow], grown: Option<&[Grown]>) -> Result<String> {
+pub fn caches(
+    graph: &Graph,
+    rows: &[CacheRow],
+    paths: &[String],
+    grown: Option<&[Grown]>,
+) -> Result<String> {
     let rows: Vec<Value> = rows
         .iter()
-        .map(|(cache, retained)| {
+        .zip(paths)
+        .map(|((cache, retained), path)| {
             json!({
                 "function": graph.name(cache.function),
                 "file": graph.name(cache.file),
@@ -198,6 +204,7 @@ pub fn caches(graph: &Graph, rows: &[CacheRow], grown: Option<&[Grown]>) -> Resu
                 "limit": cache.limit,
                 "retained_bytes": retained,
                 "address": address(graph, cache.object),
+                "path": (!path.is_empty()).then_some(path),
             })
         })
         .collect();

@@ -65,9 +65,10 @@ fn cut(text: &str) -> String {
     short
 }
 
-/// Strings that are keys of the dict of a module, class or instance.
+/// Strings that are keys of the dict of a module, class or instance, or of a function's defaults.
 pub fn add_keys(heap: &Heap, types: &Types, graph: &mut Graph, names: &mut Names) {
     let dict = names.intern("__dict__");
+    let defaults = names.intern("__kwdefaults__");
     let cached = names.intern("ht_cached_keys");
     let mut keys: Vec<ObjectId> = Vec::new();
     for id in 0..graph.len() as ObjectId {
@@ -82,7 +83,8 @@ pub fn add_keys(heap: &Heap, types: &Types, graph: &mut Graph, names: &mut Names
             if *label == Label::Field(cached) {
                 keys.push(*target);
             }
-            let is_dict = *label == Label::Field(dict);
+            // Names of attributes, and of parameters.
+            let is_dict = [Label::Field(dict), Label::Field(defaults)].contains(label);
             let pairs = graph
                 .shape_ids
                 .get(*target as usize)

@@ -294,14 +294,15 @@ pub fn forms(rows: &[PathRow]) -> String {
 }
 
 /// The table of caches.
-pub fn caches(graph: &Graph, rows: &[CacheRow]) -> String {
+pub fn caches(graph: &Graph, rows: &[CacheRow], paths: &[String]) -> String {
     if rows.is_empty() {
         return "no functools.lru_cache or functools.cache\n".to_string();
     }
     let header = [
-        "limit", "size", "hits", "misses", "retained", "function", "where",
+        "limit", "size", "hits", "misses", "retained", "function", "where", "address", "path",
     ];
-    let rows = rows.iter().map(|(cache, retained)| {
+    let rows = rows.iter().zip(paths).map(|((cache, retained), path)| {
+        let address = graph.addresses.get(cache.object as usize);
         let file = graph.name(cache.file);
         let place = match file {
             "" => String::new(),
@@ -317,6 +318,8 @@ pub fn caches(graph: &Graph, rows: &[CacheRow]) -> String {
             format_bytes(*retained),
             shown(graph.name(cache.function)),
             place,
+            format!("{:#x}", address.copied().unwrap_or(0)),
+            shown(path),
         ]
     });
     table::columns(&header, &[0, 1, 2, 3, 4], rows)
