@@ -21,7 +21,7 @@ use crate::target::memory::moment::Moment;
 use crate::target::open::{self, Target};
 use crate::target::process;
 use crate::units::Pid;
-use crate::view::heap::summary::Source;
+use crate::view::heap::summary::{self, Source};
 
 /// A larger summary in JSON than this is refused.
 const SUMMARY_LIMIT: u64 = 256 << 20;
@@ -146,6 +146,20 @@ impl GraphArgs {
             eprintln!("biopsy: note: this snapshot has no values: it was taken without --values");
         }
         subject.graph(self.values)
+    }
+
+    /// The same for sizes: it is said which may be wrong.
+    pub fn sized_graph(&self) -> Result<Graph> {
+        let subject = self.open()?;
+        let Subject::Image(captured) = subject else {
+            return self.graph_of(subject);
+        };
+        let heap = open_heap(&captured)?;
+        let graph = heap.graph(self.values)?;
+        if let Some(text) = summary::own_sizes(&heap.own_sizes(&graph)) {
+            eprintln!("biopsy: note: {text}");
+        }
+        Ok(graph)
     }
 
     /// Opens it and reads its graph.

@@ -56,7 +56,7 @@ pub struct RetainedArgs {
 }
 
 pub fn run(args: &RetainedArgs, out: &mut dyn Write) -> Result<()> {
-    let graph = args.target.graph()?;
+    let graph = args.target.sized_graph()?;
     let fold = Fold::of(&graph);
     let retained = Retained::of(&graph, &fold);
     let whole = retained.whole();
