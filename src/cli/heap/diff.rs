@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::heap::census::{Census, Counting};
 use crate::heap::diff::{self, CensusDiff, Fates, Rule};
 use crate::heap::why::{self, TypeReason};
+use crate::units::printable;
 use crate::view::heap::diff as view;
 use crate::view::heap::diff::Comparison;
 
@@ -119,6 +120,14 @@ impl Verdict {
     pub fn of(old: &Census, new: &Census, rules: &RuleArgs) -> Result<Verdict> {
         let types = diff::censuses(old, new)
             .map_err(|error| error.hint("count both with --muppy, or neither"))?;
+        let minor = |version: &str| version.split('.').nth(1).map(str::to_string);
+        if minor(&old.python) != minor(&new.python) {
+            eprintln!(
+                "biopsy: note: the old heap is of Python {}, the new one of {}: types and sizes differ between versions",
+                printable(&old.python),
+                printable(&new.python)
+            );
+        }
         let broken = diff::evaluate(&rules.rules, &types);
         Ok(Verdict {
             types,
