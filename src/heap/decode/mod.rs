@@ -3,6 +3,7 @@
 //! References come in two strengths: what the type's `tp_traverse` visits, as `gc.get_referents` gives it, and all
 //! of them: string keys of dicts, the fields of code objects, names, items of object arrays too.
 
+pub mod ctypes;
 pub mod dict;
 pub mod frames;
 mod instance;

@@ -1,5 +1,6 @@
 //! `sys.getsizeof` of an object, to the byte, from its memory.
 
+use super::ctypes;
 use super::dict;
 use super::frames;
 use super::modules::{self, ring};
@@ -155,7 +156,7 @@ fn other_size(heap: &Heap, info: &TypeInfo, place: &Place) -> Option<(u64, u64)>
             let inside = slots == 8 && address == place.address() + 64;
             if inside { 0 } else { slots * 16 }
         }
-        Sizing::Type => {
+        Sizing::Type | Sizing::PointerType => {
             if place.word(field::FLAGS)? & flag::HEAP == 0 {
                 return Some((heap.layout.type_size, 0));
             }
@@ -166,6 +167,16 @@ fn other_size(heap: &Heap, info: &TypeInfo, place: &Place) -> Option<(u64, u64)>
             };
             return Some((heap.layout.heap_type_size, keys));
         }
+        Sizing::CType => {
+            let members = place.word(16)?.checked_mul(info.item)?;
+            let own = basic.checked_add(members)?;
+            return Some((own, ctypes::class_extra(heap, place)?));
+        }
+        Sizing::StgDict => {
+            let extra = ctypes::dict_extra(heap, info, place)?;
+            dict::extra_size(heap, place)?.checked_add(extra)?
+        }
+        Sizing::Scalar(bytes) => return Some((basic, bytes)),
         Sizing::Code => return code_size(heap, info, place),
         Sizing::Frame => return frames::frame_size(heap, place),
         Sizing::Generator => frames::generator_size(heap, place)?.checked_sub(basic)?,
