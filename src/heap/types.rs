@@ -101,6 +101,12 @@ pub enum Sizing {
     StgDict,
     /// A scalar of numpy, with so many bytes of value.
     Scalar(u64),
+    /// The same with as many bytes as it has items.
+    ScalarText,
+    /// Its memo and its buffer.
+    Pickler,
+    /// Its memo, marks and texts.
+    Unpickler,
     /// Bytecode and extras.
     Code,
     /// Slots.
@@ -407,6 +413,7 @@ pub fn resolve(heap: &Heap, address: u64) -> Option<TypeInfo> {
     }
     let base_is_static = base.flags & flag::HEAP == 0;
     let python_visits = is_python
+        && (is_struct || own.traverse == heap.subtype_traverse)
         && own.flags & flag::HEAP != 0
         && (base.traverse == 0 || base_is_static || !layout.visits_type);
     let native_visits = layout.visits_type

@@ -177,6 +177,12 @@ fn other_size(heap: &Heap, info: &TypeInfo, place: &Place) -> Option<(u64, u64)>
             dict::extra_size(heap, place)?.checked_add(extra)?
         }
         Sizing::Scalar(bytes) => return Some((basic, bytes)),
+        Sizing::ScalarText => {
+            let length = place.word(16)?;
+            return Some((basic.checked_add(length)?, length));
+        }
+        Sizing::Pickler => pickler(heap, place)?,
+        Sizing::Unpickler => unpickler(heap, place)?,
         Sizing::Code => return code_size(heap, info, place),
         Sizing::Frame => return frames::frame_size(heap, place),
         Sizing::Generator => frames::generator_size(heap, place)?.checked_sub(basic)?,
@@ -300,4 +306,44 @@ pub fn owned_data(heap: &Heap, place: &Place) -> Option<(u64, u64)> {
     let count = crate::heap::memory::each_word(lengths).try_fold(1u64, u64::checked_mul)?;
     let bytes = count.checked_mul(width)?;
     (bytes < 1 << 47).then_some((place.word(16)?, bytes))
+}
+
+/// Bytes by which fields behind `pers_func_self` lie nearer in 3.13, which alone has none.
+fn pickle_shift(heap: &Heap) -> u32 {
+    if heap.layout.minor == 13 { 8 } else { 0 }
+}
+
+/// The memo of a `Pickler` and its buffer, a bytes object (`_pickle_Pickler___sizeof___impl`, Modules/_pickle.c).
+fn pickler(heap: &Heap, place: &Place) -> Option<u64> {
+    let memo = match place.word(16)? {
+        0 => 0,
+        memo => {
+            // Mask, used, allocated and the table.
+            let entries = heap.memory.word(memo.checked_add(16)?)?;
+            32 + 16 * bounded(heap, entries, 16)?
+        }
+    };
+    let buffer = match place.word(64 - pickle_shift(heap))? {
+        0 => 0,
+        buffer => {
+            let length = heap.memory.place(buffer)?.word(16)?;
+            33 + bounded(heap, length, 1)?
+        }
+    };
+    Some(memo + buffer)
+}
+
+/// The memo of an `Unpickler`, its marks and its texts (`_pickle_Unpickler___sizeof___impl`).
+fn unpickler(heap: &Heap, place: &Place) -> Option<u64> {
+    let shift = pickle_shift(heap);
+    let array = |array: u32, count: u32| match place.word(array)? {
+        0 => Some(0),
+        _ => Some(8 * bounded(heap, place.word(count)?, 8)?),
+    };
+    let text = |at: u32| match place.word(at - shift)? {
+        0 => Some(0),
+        text => Some(heap.memory.c_string(text, 1 << 16)?.len() as u64 + 1),
+    };
+    let arrays = array(24, 32)? + array(240 - shift, 256 - shift)?;
+    Some(arrays + text(152)? + text(224)? + text(232)?)
 }
