@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Python, biopsy};
+use common::{Python, biopsy, not_here};
 
 /// Keys of `TABLE` in the program.
 const KEYS: usize = 28;
@@ -69,4 +69,39 @@ fn several_types_have_a_line_each() {
     let document = biopsy(&[&all[..], &["--json"]].concat()).ok().json();
     assert_eq!(document["paths"][0]["type"], "__main__.Record");
     assert!(document["paths"][1]["other_forms"].is_u64());
+}
+
+/// Objects that the collector does not know and that hold others all the same.
+const STRUCTS: &str = "
+import msgspec, sys
+class Loose(msgspec.Struct, gc=False):
+    x: int
+    y: object = None
+class Looser(Loose, gc=False):
+    z: object = None
+kept = [Looser(n, bytes([n]) * 100, complex(n)) for n in range(50)]
+print('ready', sys.getsizeof(kept[0]), flush=True)
+sys.stdin.readline()
+";
+
+#[test]
+fn structs_that_the_collector_does_not_know_are_read_by_their_members() {
+    let Some(python) = Python::with_numpy() else {
+        return;
+    };
+    let known = python.command(&["-c", "import msgspec"]).status();
+    if !known.is_ok_and(|status| status.success()) {
+        return not_here("msgspec in the test venv");
+    }
+    let target = python.start(&["-c", STRUCTS]);
+    let size: u64 = target.ready[6..].trim().parse().expect("a size");
+    let pid = target.pid.to_string();
+    let path = biopsy(&["heap", "path", &pid, "--type", "complex", "--count", "1"]);
+    assert_eq!(path.ok().stdout, "__main__.kept[*].z × 50\n");
+    let kinds = ["heap", "summary", &pid, "--type", "__main__.*", "--json"];
+    let document = biopsy(&kinds).ok().json();
+    let row = &document["types"][0];
+    assert_eq!(row["type"], "__main__.Looser", "{document:#}");
+    assert_eq!(row["bytes"], 50 * size, "{document:#}");
+    assert_eq!(document["doubts"]["torn"], 0);
 }

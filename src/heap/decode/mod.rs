@@ -127,6 +127,10 @@ fn native_references(
             if full || info.traverse != 0 {
                 items::unknown(info, place, sink)?;
             }
+            // Before 3.11 the collector does not see what a memo holds.
+            if full || heap.layout.minor >= 11 {
+                modules::pickle_memo(heap, info, place, sink)?;
+            }
         }
         _ => items::others(heap, info, place, full, sink)?,
     }

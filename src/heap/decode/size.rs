@@ -308,11 +308,6 @@ pub fn owned_data(heap: &Heap, place: &Place) -> Option<(u64, u64)> {
     (bytes < 1 << 47).then_some((place.word(16)?, bytes))
 }
 
-/// Bytes by which fields behind `pers_func_self` lie nearer in 3.13, which alone has none.
-fn pickle_shift(heap: &Heap) -> u32 {
-    if heap.layout.minor == 13 { 8 } else { 0 }
-}
-
 /// The memo of a `Pickler` and its buffer, a bytes object (`_pickle_Pickler___sizeof___impl`, Modules/_pickle.c).
 fn pickler(heap: &Heap, place: &Place) -> Option<u64> {
     let memo = match place.word(16)? {
@@ -323,7 +318,9 @@ fn pickler(heap: &Heap, place: &Place) -> Option<u64> {
             32 + 16 * bounded(heap, entries, 16)?
         }
     };
-    let buffer = match place.word(64 - pickle_shift(heap))? {
+    // 3.13 has no `pers_func_self`.
+    let buffer = if heap.layout.minor == 13 { 56 } else { 64 };
+    let buffer = match place.word(buffer)? {
         0 => 0,
         buffer => {
             let length = heap.memory.place(buffer)?.word(16)?;
@@ -335,15 +332,21 @@ fn pickler(heap: &Heap, place: &Place) -> Option<u64> {
 
 /// The memo of an `Unpickler`, its marks and its texts (`_pickle_Unpickler___sizeof___impl`).
 fn unpickler(heap: &Heap, place: &Place) -> Option<u64> {
-    let shift = pickle_shift(heap);
+    // `input_line` and `encoding`; `errors` and `marks` follow, and `marks_size` behind `num_marks`.
+    let (line, encoding) = match heap.layout.minor {
+        ..=12 => (152, 224),
+        13 => (144, 216),
+        14 => (152, 240),
+        _ => (160, 248),
+    };
     let array = |array: u32, count: u32| match place.word(array)? {
         0 => Some(0),
         _ => Some(8 * bounded(heap, place.word(count)?, 8)?),
     };
-    let text = |at: u32| match place.word(at - shift)? {
+    let text = |at: u32| match place.word(at)? {
         0 => Some(0),
         text => Some(heap.memory.c_string(text, 1 << 16)?.len() as u64 + 1),
     };
-    let arrays = array(24, 32)? + array(240 - shift, 256 - shift)?;
-    Some(arrays + text(152)? + text(224)? + text(232)?)
+    let arrays = array(24, 32)? + array(encoding + 16, encoding + 32)?;
+    Some(arrays + text(line)? + text(encoding)? + text(encoding + 8)?)
 }
