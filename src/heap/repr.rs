@@ -211,10 +211,10 @@ impl<'h, 'm> Repr<'h, 'm> {
         for (target, found) in &self.sink.fields {
             match found {
                 Name::Attribute(text) if heap.text_is(*text, name) => return Some(*target),
-                Name::Slot(text) => {
-                    if heap.memory.c_string(*text, name.len() + 1).as_deref() == Some(name) {
-                        return Some(*target);
-                    }
+                Name::Slot(text)
+                    if heap.memory.c_string(*text, name.len() + 1).as_deref() == Some(name) =>
+                {
+                    return Some(*target);
                 }
                 Name::Field(known) if *known == name => return Some(*target),
                 Name::Field("__dict__") => by_dict = heap.dict_entry(*target, name),
