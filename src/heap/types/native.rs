@@ -1,6 +1,6 @@
 //! Layouts of types that C code made, by their names.
 
-use super::{BASES, Head, Holding, Hook, NAME_LIMIT, Sizing, StructSeq, flag, head};
+use super::{BASES, Head, Holding, Hook, NAME_LIMIT, Sizing, StructSeq, field, flag, head};
 use crate::heap::Heap;
 use crate::layout::heap::{Field, StructSeqLength, fields, inner};
 
@@ -8,7 +8,13 @@ use crate::layout::heap::{Field, StructSeqLength, fields, inner};
 /// known; then what lies behind that base is scanned, unless the type has its base's `tp_traverse`.
 pub fn native_kind(heap: &Heap, native: &Head) -> (Sizing, Holding, Option<(u32, u32)>) {
     if native.flags & flag::TYPE != 0 {
-        return (metatype_sizing(heap, native), Holding::Type, None);
+        let sizing = metatype_sizing(heap, native);
+        // What a metatype of C code has beyond `type` is not known, but for those of ctypes.
+        let basic = heap.memory.word(heap.type_type + u64::from(field::BASIC));
+        let known = basic.unwrap_or(u64::MAX) as u32;
+        let grown = sizing == Sizing::Type && u64::from(known) < native.basic;
+        let scan = grown.then_some((known, native.basic as u32));
+        return (sizing, Holding::Type, scan);
     }
     let name = |head: &Head| {
         heap.memory
