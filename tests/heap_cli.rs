@@ -553,3 +553,18 @@ fn what_cannot_be_done_is_said_in_one_line() {
         ran.refused(1, &python.version);
     }
 }
+
+#[test]
+fn heaps_of_two_versions_are_compared_with_a_note() {
+    let pythons: Vec<&Python> = Python::all().iter().filter(|p| p.minor >= 8).collect();
+    let [first, .., last] = pythons.as_slice() else {
+        return not_here("two versions of Python");
+    };
+    let waits = ["-c", "print('ready', flush=True); input()"];
+    let (old, new) = (first.start(&waits), last.start(&waits));
+    let (old, new) = (old.pid.to_string(), new.pid.to_string());
+    let ran = biopsy(&["heap", "diff", &old, &new]).ok();
+    let said = "change with the version";
+    assert!(ran.stderr.contains(said), "{}", ran.stderr);
+    assert_eq!(biopsy(&["heap", "diff", &old, &old]).ok().stderr, "");
+}

@@ -113,6 +113,7 @@ fn corrupted(captured: &Arc<Captured>, random: &mut StdRng) -> Captured {
         mappings: captured.mappings.clone(),
         threads: Vec::new(),
         static_data: captured.static_data.clone(),
+        dead: None,
     }
 }
 

@@ -1,23 +1,33 @@
 //! `biopsy dump`: every thread's stack, once.
 
 use std::io::Write;
+use std::path::Path;
 
 use clap::Args;
 
-use super::args::TargetArgs;
+use super::heap::input::open_heap;
 use super::{json, output};
 use crate::error::{Error, ErrorKind, Result};
+use crate::heap::locals::Locals;
 use crate::sample::dump::{self, Dump};
 use crate::sample::pyspy::ReaderOptions;
+use crate::target::image::Captured;
 use crate::target::locate::{self, Kind};
-use crate::target::process;
+use crate::target::memory::core;
+use crate::target::open::Target;
+use crate::target::{list, process};
+use crate::units::printable;
 use crate::view::stacks;
 
-/// Print every thread's stack, once, innermost frame first.
+/// Print every thread's stack, once, innermost frame first: of a process, or of a core file.
 #[derive(Debug, Args)]
 pub struct DumpArgs {
-    #[command(flatten)]
-    target: TargetArgs,
+    /// Process id, or a core file
+    #[arg(value_name = "TARGET")]
+    target: Option<String>,
+    /// The one Python process that has this in its command line
+    #[arg(long, value_name = "PATTERN", conflicts_with = "target")]
+    name: Option<String>,
     /// Local variables too, each as a short repr
     #[arg(long)]
     locals: bool,
@@ -47,7 +57,11 @@ pub fn run(args: &DumpArgs, out: &mut dyn Write) -> Result<()> {
         no_builtins: true,
         tasks: args.tasks,
     };
-    let pid = args.target.pid()?;
+    let pid = match args.target()? {
+        Target::Process(pid) => pid,
+        Target::Core(path) => return show_core(args, &path, out),
+        Target::Snapshot(path) => return Err(no_stacks(&path)),
+    };
     if !args.subprocesses {
         return show(args, &dump::dump(pid, options)?, out);
     }
@@ -79,6 +93,74 @@ pub fn run(args: &DumpArgs, out: &mut dyn Write) -> Result<()> {
         Some(error) if !shown => Err(error),
         _ => Ok(()),
     }
+}
+
+impl DumpArgs {
+    fn target(&self) -> Result<Target> {
+        match (&self.target, &self.name) {
+            (Some(text), _) if !text.is_empty() => Target::of(text),
+            (_, Some(pattern)) => list::find_by_name(pattern).map(Target::Process),
+            (_, None) => Err(Error::usage(
+                "no process",
+                "give a PID, a core file or --name PATTERN",
+            )
+            .hint("biopsy ps lists the Python processes of this machine")),
+        }
+    }
+}
+
+/// Why there is nothing to show of a heap snapshot.
+fn no_stacks(path: &Path) -> Error {
+    let shown = printable(&path.to_string_lossy()).into_owned();
+    Error::new(
+        ErrorKind::NotAvailable,
+        format!("cannot show the stacks in {shown}"),
+        "a heap snapshot has objects and no stacks",
+    )
+    .hint("biopsy dump reads a living process, or a core file (gcore PID)")
+}
+
+/// Prints the stacks in a core file.
+fn show_core(args: &DumpArgs, path: &Path, out: &mut dyn Write) -> Result<()> {
+    for (given, flag, why) in [
+        (
+            args.native,
+            "--native",
+            "native frames are shown of living processes",
+        ),
+        (
+            args.subprocesses,
+            "--subprocesses",
+            "a core file is of one process",
+        ),
+    ] {
+        if given {
+            return Err(Error::new(
+                ErrorKind::NotAvailable,
+                format!("cannot use {flag} with a core file"),
+                why,
+            )
+            .hint(format!("leave out {flag}")));
+        }
+    }
+    let (captured, _) = core::read(path)?;
+    let mut found = dump::dump_core(&captured, args.tasks)?;
+    if args.locals {
+        add_locals(&captured, &mut found)?;
+    }
+    show(args, &found, out)
+}
+
+/// Adds the local variables of the frames in a core file.
+fn add_locals(captured: &Captured, found: &mut Dump) -> Result<()> {
+    let heap = open_heap(captured)?;
+    let mut locals = Locals::new(&heap);
+    for thread in &mut found.threads {
+        for frame in &mut thread.frames {
+            frame.locals = Some(locals.of_frame(frame.address));
+        }
+    }
+    Ok(())
 }
 
 /// Prints one process's stacks, and says what is to be said of them.

@@ -91,6 +91,9 @@ struct DumpThread<'a> {
     collects_garbage: bool,
     /// Null when it did not sleep.
     system_call: Option<&'a str>,
+    /// Of a core file: the signal that ended the process, where this thread was given it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signal: Option<&'static str>,
     frames: Vec<DumpFrame<'a>>,
 }
 
@@ -124,6 +127,7 @@ pub fn dump(dump: &Dump) -> Result<String> {
                 waits_for_gil: thread.waits_for_gil,
                 collects_garbage: thread.collects,
                 system_call: thread.system_call.as_deref(),
+                signal: thread.signal,
                 frames: thread.frames.iter().map(frame).collect(),
             })
             .collect(),

@@ -34,6 +34,15 @@ pub struct Doubts {
     pub conservative: u64,
 }
 
+/// Types of which something could not be told, each with the number of its objects, most objects first.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Unsure {
+    /// Types of C code whose layout is not known: [`Doubts::conservative`] counts their objects.
+    pub layout: Vec<(String, u64)>,
+    /// Classes with a `__sizeof__` in Python, which is not run: their objects are counted with what `object.__sizeof__` gives.
+    pub size: Vec<(String, u64)>,
+}
+
 /// A summary of one process at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Census {
@@ -55,6 +64,8 @@ pub struct Census {
     pub types: Vec<TypeCount>,
     /// What was not sure.
     pub doubts: Doubts,
+    /// Where it was read from memory: of which types.
+    pub unsure: Unsure,
 }
 
 impl Census {

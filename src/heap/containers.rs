@@ -1,7 +1,8 @@
 //! Lists, dicts and other containers that modules and classes hold by name, and which of them grew between two heaps.
 //!
-//! By name means through attributes alone: `app.CACHE`, `app.Class.registry`, `app.server.sessions`. A container inside
-//! another one is that one's growth.
+//! By name means through attributes alone: `app.CACHE`, `app.Class.registry`, `app.server.sessions`; and through what functions
+//! close over or have as defaults, where memoizing decorators keep their results. A container inside another one is that
+//! one's growth.
 
 use std::collections::VecDeque;
 
@@ -90,6 +91,15 @@ fn items(graph: &Graph, object: ObjectId) -> Option<u64> {
     }
 }
 
+/// Whether a step leads from a function to the values that are its own.
+fn step_into_function(graph: &Graph, step: Step) -> bool {
+    let Step::Field(name) = step else {
+        return false;
+    };
+    let name = graph.name(name);
+    matches!(name, "__closure__" | "__defaults__" | "__kwdefaults__")
+}
+
 /// An object that has a name, and how it is reached.
 #[derive(Debug, Clone, Copy)]
 struct NamedPlace {
@@ -125,8 +135,15 @@ impl Named {
             for (position, target) in graph.references(place.object).iter().enumerate() {
                 let step = steps::step(graph, fold, place.object, position);
                 let part = fold.owner(*target) == place.object && *target != place.object;
-                let is_name = matches!(step, Step::Attribute(_) | Step::Field(_));
-                let depth = place.depth + u8::from(!part);
+                let within = found.within(graph, &place);
+                let is_name = match step {
+                    Step::Attribute(_) | Step::Field(_) => true,
+                    // What a function closes over, and what its parameters are when they are not given, have names too.
+                    Step::Item(_) | Step::Value(_) | Step::ValueOf(_) => within,
+                    _ => false,
+                };
+                let is_free = part || within || step_into_function(graph, step);
+                let depth = place.depth + u8::from(!is_free);
                 if is_name && depth <= NAMES {
                     let from = Ok((at, step));
                     found.enter(fold, *target, from, depth, &mut seen, &mut open);
@@ -163,11 +180,19 @@ impl Named {
         });
     }
 
+    /// Whether a place is the tuple or dict of a function's own.
+    fn within(&self, graph: &Graph, place: &NamedPlace) -> bool {
+        place
+            .from
+            .is_ok_and(|(_, step)| step_into_function(graph, step))
+    }
+
     /// The containers and how many items they have.
     fn containers<'s>(&'s self, graph: &'s Graph) -> impl Iterator<Item = (usize, u64)> + 's {
         let places = self.places.iter().zip(&self.is_part).enumerate();
         places.filter_map(|(at, (place, is_part))| {
-            let items = items(graph, place.object).filter(|_| !is_part)?;
+            let own = self.within(graph, place);
+            let items = items(graph, place.object).filter(|_| !is_part && !own)?;
             Some((at, items))
         })
     }

@@ -216,7 +216,7 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
-    use crate::heap::census::{Doubts, TypeCount};
+    use crate::heap::census::{Doubts, TypeCount, Unsure};
     use crate::heap::graph::testing::lists;
 
     fn census(counting: Counting, rows: &[(&str, u64, u64)]) -> Census {
@@ -235,6 +235,7 @@ mod tests {
             rss_bytes: None,
             types: types.collect(),
             doubts: Doubts::default(),
+            unsure: Unsure::default(),
         }
     }
 

@@ -144,7 +144,7 @@ fn change(old: u64, new: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::heap::census::{Counting, Doubts};
+    use crate::heap::census::{Counting, Doubts, Unsure};
     use std::time::Duration;
 
     fn census(seconds: u64, rows: &[(&str, u64, u64)]) -> Census {
@@ -165,6 +165,7 @@ mod tests {
                 })
                 .collect(),
             doubts: Doubts::default(),
+            unsure: Unsure::default(),
         }
     }
 

@@ -1,15 +1,21 @@
 //! Counts and lists of objects.
 
+use std::collections::BTreeSet;
+
 use rustc_hash::FxHashMap;
 
-use super::census::{Census, Counting, Doubts, TypeCount};
+use super::census::{Census, Counting, Doubts, TypeCount, Unsure};
 use super::decode::sinks::Targets;
 use super::decode::{references, size};
+use super::graph::Graph;
 use super::memory::Bits;
-use super::types::Types;
+use super::types::{TypeInfo, Types, field, flag, resolve};
 use super::walk::{self, Count};
 use super::{Heap, muppy};
 use crate::target::image::Held;
+
+/// Bases of a class that are followed.
+const BASES: usize = 200;
 
 /// One object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,18 +33,34 @@ pub struct Object<'t> {
 impl Heap<'_> {
     /// Objects by type.
     pub fn census(&self, counting: Counting) -> Census {
-        let (rows, doubts) = match counting {
+        let (rows, doubts, types) = match counting {
             Counting::Reachable => {
                 let walked = walk::walk(self);
-                (merge(&walked.counts), walked.doubts)
+                let types = walked.counts.iter().map(|(types, _)| types.clone());
+                let types: Vec<Types> = types.collect();
+                (merge(&walked.counts), walked.doubts, types)
             }
             Counting::Muppy => {
                 let mut types = Types::default();
                 let mut seen = muppy::find(self, &mut types);
-                (muppy::rows(self, &mut types, &mut seen), seen.doubts)
+                let rows = muppy::rows(self, &mut types, &mut seen);
+                (rows, seen.doubts, vec![types])
             }
         };
         let captured = self.captured;
+        let count = |name: &str| rows.get(name).map_or(0, |(objects, _)| *objects);
+        let all = || types.iter().flat_map(Types::all);
+        let unsure = Unsure {
+            layout: most_first(
+                // muppy follows what the collector knows, and no other objects.
+                all().filter(|info| {
+                    let is_followed = info.is_gc() || counting == Counting::Reachable;
+                    walk::is_conservative(info) && is_followed
+                }),
+                count,
+            ),
+            size: most_first(all().filter(|info| self.has_own_sizeof(info)), count),
+        };
         Census {
             counting,
             python: captured.runtime.version.to_string(),
@@ -59,7 +81,49 @@ impl Heap<'_> {
                 })
                 .collect(),
             doubts,
+            unsure,
         }
+    }
+
+    /// Classes of `graph`'s objects that have a `__sizeof__` in Python, as in [`Unsure::size`].
+    pub fn own_sizes(&self, graph: &Graph) -> Vec<(String, u64)> {
+        let mut counts = vec![0; graph.types.len()];
+        for type_id in &graph.type_ids {
+            if let Some(count) = counts.get_mut(*type_id as usize) {
+                *count += 1;
+            }
+        }
+        let mut named: FxHashMap<&str, u64> = FxHashMap::default();
+        let mut types = Vec::new();
+        for (found, count) in graph.types.iter().zip(counts) {
+            *named.entry(graph.name(found.name)).or_default() += count;
+            let address = found.object.and_then(|id| graph.addresses.get(id as usize));
+            types.extend(address.and_then(|address| resolve(self, *address)));
+        }
+        let own = types.iter().filter(|info| self.has_own_sizeof(info));
+        most_first(own, |name| named.get(name).copied().unwrap_or(0))
+    }
+
+    /// Whether a class or one of its bases has a `__sizeof__` that is written in Python.
+    fn has_own_sizeof(&self, info: &TypeInfo) -> bool {
+        let mut class = info.address;
+        for _ in 0..BASES {
+            let flags = self.memory.word(class.wrapping_add(field::FLAGS.into()));
+            // What C laid out at once has none.
+            if flags.is_none_or(|flags| flags & flag::HEAP == 0) {
+                return false;
+            }
+            if let Some(found) = self.type_entry(class, "__sizeof__") {
+                let kind = self.memory.word(found.wrapping_add(8));
+                let kind = kind.and_then(|kind| resolve(self, kind));
+                return kind.is_some_and(|kind| kind.tp_name == "function");
+            }
+            class = self
+                .memory
+                .word(class.wrapping_add(field::BASE.into()))
+                .unwrap_or(0);
+        }
+        false
     }
 
     /// Calls `each` with every object, by address, and says what was not sure.
@@ -122,6 +186,20 @@ impl Heap<'_> {
             conservative,
         })
     }
+}
+
+/// The names of `types` that have objects, with how many.
+fn most_first<'t>(
+    types: impl Iterator<Item = &'t TypeInfo>,
+    count: impl Fn(&str) -> u64,
+) -> Vec<(String, u64)> {
+    let names: BTreeSet<&str> = types.map(|info| info.name.as_str()).collect();
+    let counted = names
+        .into_iter()
+        .map(|name| (name.to_string(), count(name)));
+    let mut found: Vec<(String, u64)> = counted.filter(|(_, objects)| *objects > 0).collect();
+    found.sort_by_key(|(_, objects)| std::cmp::Reverse(*objects));
+    found
 }
 
 /// One row a name: several types may have the same.

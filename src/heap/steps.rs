@@ -128,7 +128,7 @@ pub fn type_name(graph: &Graph, object: ObjectId) -> &str {
 }
 
 /// A key as `repr()` of the text shows it; it came from the target, so nothing in it reaches a terminal raw.
-fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('\'');
     for letter in text.chars() {

@@ -71,7 +71,7 @@ use std::time::SystemTime;
 
 pub use self::read::{Counts, ObjectRow, Objects, Reader};
 pub use self::write::write;
-use super::census::{Census, Counting, Doubts, TypeCount};
+use super::census::{Census, Counting, Doubts, TypeCount, Unsure};
 #[cfg(doc)]
 use super::graph::Graph;
 use super::rss::Account;
@@ -186,6 +186,7 @@ impl SnapshotHead {
             rss_bytes: self.rss,
             types,
             doubts,
+            unsure: Unsure::default(),
         }
     }
 }

@@ -1,11 +1,14 @@
 //! Types of the target, each resolved once: what it is called, how big its instances are, and how to find what
 //! they refer to. What is not laid out as a type is none.
 
+mod native;
+
 use rustc_hash::FxHashMap;
 
 use super::Heap;
 use crate::layout::InstanceDict;
-use crate::layout::heap::{Embedded, Field, Prehead, StructSeqLength, fields, inner};
+use crate::layout::heap::{Embedded, Field, Prehead};
+use native::{inner_names, native_kind};
 
 /// Bits of `tp_flags` (Include/object.h).
 pub mod flag {
@@ -90,6 +93,20 @@ pub enum Sizing {
     Set,
     /// A type.
     Type,
+    /// A type of ctypes that has what ctypes knows of it behind it (3.13 and newer).
+    CType,
+    /// A type of pointers of ctypes, as any other, but what it points to is in its dict's struct (up to 3.12).
+    PointerType,
+    /// The dict of a type of ctypes (up to 3.12).
+    StgDict,
+    /// A scalar of numpy, with so many bytes of value.
+    Scalar(u64),
+    /// The same with as many bytes as it has items.
+    ScalarText,
+    /// Its memo and its buffer.
+    Pickler,
+    /// Its memo, marks and texts.
+    Unpickler,
     /// Bytecode and extras.
     Code,
     /// Slots.
@@ -308,6 +325,24 @@ fn head(heap: &Heap, address: u64) -> Option<Head> {
     fits.then_some(head)
 }
 
+/// Whether `meta` is the metatype of `msgspec.Struct` and its classes, which hold what their members say and nothing else. With
+/// `gc=False` the collector does not know them, and their `tp_dealloc` is msgspec's own.
+fn is_struct(heap: &Heap, mut meta: u64) -> bool {
+    for _ in 0..METATYPES {
+        if meta == heap.type_type || meta == 0 {
+            break;
+        }
+        let name = heap.memory.word(meta.wrapping_add(field::NAME.into()));
+        let name = name.and_then(|name| heap.memory.c_string(name, NAME_LIMIT));
+        if name.is_some_and(|name| name == "msgspec._core.StructMeta") {
+            return true;
+        }
+        let base = heap.memory.word(meta.wrapping_add(field::BASE.into()));
+        meta = base.unwrap_or(0);
+    }
+    false
+}
+
 /// Whether the object at `address` is `type` or a class derived from it.
 fn is_metatype(heap: &Heap, mut address: u64) -> bool {
     for _ in 0..METATYPES {
@@ -341,15 +376,23 @@ pub fn resolve(heap: &Heap, address: u64) -> Option<TypeInfo> {
         }
         native = head(heap, native.base)?;
     }
-    let (sizing, holding, scan) = native_kind(heap, &native);
+    let is_struct = is_struct(heap, own.meta);
+    let (sizing, holding, scan) = match is_struct {
+        true => (Sizing::Default, Holding::Fields(&[]), None),
+        false => native_kind(heap, &native),
+    };
 
     // What a class statement adds: slots, a dict, the type.
     let mut slots = Vec::new();
     let mut base = own;
-    let is_python = is_class(&own) && own.flags & flag::GC != 0;
+    let is_python = is_struct || (is_class(&own) && own.flags & flag::GC != 0);
     if is_python {
         for _ in 0..BASES {
-            if base.traverse != heap.subtype_traverse {
+            let adds = match is_struct {
+                true => base.flags & flag::HEAP != 0,
+                false => base.traverse == heap.subtype_traverse,
+            };
+            if !adds {
                 break;
             }
             add_slots(heap, &base, &mut slots);
@@ -372,6 +415,7 @@ pub fn resolve(heap: &Heap, address: u64) -> Option<TypeInfo> {
     }
     let base_is_static = base.flags & flag::HEAP == 0;
     let python_visits = is_python
+        && (is_struct || own.traverse == heap.subtype_traverse)
         && own.flags & flag::HEAP != 0
         && (base.traverse == 0 || base_is_static || !layout.visits_type);
     let native_visits = layout.visits_type
@@ -455,133 +499,6 @@ fn attributes_of(heap: &Heap, own: &Head, has_own: bool) -> Attributes {
         ),
         _ => Attributes::At(own.dict_offset),
     }
-}
-
-/// How instances of a type that C code made are laid out: by its name, else by the name of its nearest base that is
-/// known; then what lies behind that base is scanned, unless the type has its base's `tp_traverse`.
-fn native_kind(heap: &Heap, native: &Head) -> (Sizing, Holding, Option<(u32, u32)>) {
-    if native.flags & flag::TYPE != 0 {
-        return (Sizing::Type, Holding::Type, None);
-    }
-    let name = |head: &Head| {
-        heap.memory
-            .c_string(head.name, NAME_LIMIT)
-            .unwrap_or_default()
-    };
-    let own_name = name(native);
-    if native.flags & flag::TUPLE != 0 && own_name != "tuple" {
-        let beyond = native.basic.saturating_sub(heap.layout.tuple_items.into()) / 8;
-        let length = match heap.layout.structseq {
-            StructSeqLength::BasicSize => StructSeq::More(beyond),
-            StructSeqLength::Dict => match field_count(heap, native) {
-                Some(count) => StructSeq::All(count),
-                None => StructSeq::More(0),
-            },
-        };
-        return (Sizing::Default, Holding::StructSeq(length), None);
-    }
-    let mut base = *native;
-    for _ in 0..BASES {
-        if base.base == 0 {
-            break;
-        }
-        let base_name = if base.address == native.address {
-            own_name.clone()
-        } else {
-            name(&base)
-        };
-        if let Some((sizing, holding)) = known_kind(heap, &base_name) {
-            let grown = base.address != native.address
-                && base.traverse != native.traverse
-                && base.basic < native.basic;
-            let scan = grown.then_some((base.basic as u32, native.basic as u32));
-            return (sizing, holding, scan);
-        }
-        match head(heap, base.base) {
-            Some(next) => base = next,
-            None => break,
-        }
-    }
-    if native.base == 0 {
-        return (Sizing::Default, Holding::Fields(&[]), None);
-    }
-    (
-        Sizing::Default,
-        Holding::Unknown,
-        Some((16, native.basic as u32)),
-    )
-}
-
-/// What is known of the words of a struct that is scanned.
-fn inner_names(heap: &Heap, native: &Head) -> &'static [Field] {
-    let name = heap.memory.c_string(native.name, NAME_LIMIT);
-    name.map_or(&[], |name| inner::of(heap.layout.minor, &name))
-}
-
-/// `n_fields` in a structseq's dict.
-fn field_count(heap: &Heap, native: &Head) -> Option<u64> {
-    let value = heap.type_entry(native.address, "n_fields")?;
-    let place = heap.memory.place(value)?;
-    Some(u64::from(place.int(24)).min(1000))
-}
-
-const RANGE: &[Field] = &[("start", 16), ("stop", 24), ("step", 32), ("length", 40)];
-
-fn known_kind(heap: &Heap, name: &str) -> Option<(Sizing, Holding)> {
-    let layout = &heap.layout;
-    let nothing = Holding::Fields(&[]);
-    Some(match name {
-        "int" => (Sizing::Int, nothing),
-        "str" => (Sizing::Text, nothing),
-        "list" => (Sizing::List, Holding::List),
-        "tuple" => (Sizing::Default, Holding::Tuple),
-        "dict" | "frozendict" => (Sizing::Dict, Holding::Dict),
-        "collections.defaultdict" => (Sizing::Dict, Holding::DefaultDict),
-        "collections.OrderedDict" => (Sizing::OrderedDict, Holding::OrderedDict),
-        "set" | "frozenset" => (Sizing::Set, Holding::Set),
-        "code" => (Sizing::Code, Holding::Code),
-        "frame" => (Sizing::Frame, Holding::Frame),
-        "generator" | "coroutine" | "async_generator" if layout.generator.is_some() => (
-            Sizing::Generator,
-            Holding::Generator(match name {
-                "generator" => Hook::Unset,
-                "coroutine" => Hook::Origin,
-                _ => Hook::Finalizer,
-            }),
-        ),
-        "module" => (Sizing::Default, Holding::Module),
-        "builtin_function_or_method" | "builtin_method" => (Sizing::Default, Holding::Builtin),
-        "functools._lru_cache_wrapper" => (Sizing::Default, Holding::LruCache),
-        "collections.deque" => (Sizing::Deque, Holding::Deque),
-        "bytearray" => (Sizing::ByteArray, nothing),
-        "array.array" => (Sizing::Array, nothing),
-        "range" => (Sizing::Default, Holding::Unvisited(RANGE)),
-        "_io.BytesIO" => (Sizing::BytesIo, Holding::BytesIo),
-        "_io.StringIO" => (Sizing::StringIo, Holding::Unknown),
-        // Up to 3.12 it has a list, which is found.
-        "_queue.SimpleQueue" if layout.minor >= 15 => (Sizing::Queue, Holding::Queue),
-        "_queue.SimpleQueue" if layout.minor >= 13 => (Sizing::Default, Holding::Queue),
-        "hamt_bitmap_node" | "hamt_collision_node" => (Sizing::Default, Holding::TreeNode),
-        "hamt_array_node" => (Sizing::Default, Holding::TreeArray),
-        "_io.BufferedReader" | "_io.BufferedWriter" | "_io.BufferedRandom" => {
-            (Sizing::Buffered, Holding::Unknown)
-        }
-        "Struct" | "_struct.Struct" => (Sizing::Struct, Holding::Unknown),
-        "decimal.Decimal" => (Sizing::Decimal, nothing),
-        "xml.etree.ElementTree.Element" => (Sizing::Element, Holding::Element),
-        "numpy.ndarray" => (Sizing::NdArray, Holding::NdArray),
-        "itertools.product" => (Sizing::Product, Holding::Unknown),
-        "itertools.permutations" => (Sizing::Permutations, Holding::Unknown),
-        "itertools.combinations" | "itertools.combinations_with_replacement" => {
-            (Sizing::Combinations, Holding::Unknown)
-        }
-        // Everything is an object: that alone says nothing of a layout.
-        "object" => return None,
-        _ => {
-            let fields = fields::of(layout.minor, name)?;
-            (Sizing::Default, Holding::Fields(fields))
-        }
-    })
 }
 
 /// The name as `type.__module__` and `type.__qualname__` give it (Objects/typeobject.c, type_repr).

@@ -24,14 +24,15 @@ pub fn is_identifier(text: &str) -> bool {
         && letters.all(|letter| letter.is_alphanumeric() || letter == '_')
 }
 
-/// The keys of the dicts of modules, classes and instances, in order; `dict` and `cached` are the ids of the names
-/// `__dict__` and `ht_cached_keys`.
-pub fn attribute_keys(graph: &Graph, dict: u32, cached: u32) -> Vec<ObjectId> {
+/// The keys of the dicts of modules, classes and instances and of functions' defaults, in order; `dicts` are the ids of
+/// the names `__dict__` and `__kwdefaults__`, `cached` that of `ht_cached_keys`.
+pub fn attribute_keys(graph: &Graph, dicts: &[u32], cached: u32) -> Vec<ObjectId> {
     let mut keys: Vec<ObjectId> = Vec::new();
     let shape_of = |id: ObjectId| {
         let shape = graph.shape_ids.get(id as usize)?;
         graph.shapes.get(*shape as usize)
     };
+    let is_dict = |label: &Label| matches!(label, Label::Field(name) if dicts.contains(name));
     for id in 0..graph.len() as ObjectId {
         let Some(shape) = shape_of(id) else {
             continue;
@@ -41,7 +42,7 @@ pub fn attribute_keys(graph: &Graph, dict: u32, cached: u32) -> Vec<ObjectId> {
                 keys.push(*target);
             }
             let pairs = shape_of(*target).filter(|pairs| pairs.rest == Rest::Pairs);
-            if let Some(pairs) = pairs.filter(|_| *label == Label::Field(dict)) {
+            if let Some(pairs) = pairs.filter(|_| is_dict(label)) {
                 let references = graph.references(*target).iter().skip(pairs.labels.len());
                 keys.extend(references.step_by(2));
             }
@@ -60,8 +61,9 @@ pub fn hide(graph: &mut Graph) {
     };
     let none = u32::MAX;
     let dict = id(graph, "__dict__").unwrap_or(none);
+    let defaults = id(graph, "__kwdefaults__").unwrap_or(none);
     let cached = id(graph, "ht_cached_keys").unwrap_or(none);
-    let keys = attribute_keys(graph, dict, cached);
+    let keys = attribute_keys(graph, &[dict, defaults], cached);
     let types: FxHashSet<ObjectId> = graph.types.iter().filter_map(|kind| kind.object).collect();
     let mut texts = std::mem::take(&mut graph.texts);
     texts.retain(|(object, text)| {

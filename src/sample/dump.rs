@@ -6,13 +6,15 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 
 use super::choose::{self, Patience};
+use super::fast::{FastOptions, FastReader};
 use super::pyspy::{self, ReaderOptions};
 use super::tasks::{TaskStack, TaskStacks, TaskState};
-use super::{Fault, FrameSample, Locals, ThreadStacks, interpreters, states};
+use super::{Fault, FrameSample, Locals, StackReader, ThreadStacks, interpreters, states};
 use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{RunState, Tables};
+use crate::target::image::Captured;
 use crate::target::threads::{Activity, Threads};
-use crate::target::{process, syscalls};
+use crate::target::{process, signals, syscalls};
 use crate::units::{Pid, Tid};
 
 /// Reads until two in a row agree, so that a moving stack is not shown half old, half new.
@@ -73,6 +75,8 @@ pub struct DumpThread {
     pub waits_for_gil: bool,
     /// Whether it was collecting garbage.
     pub collects: bool,
+    /// The signal that it was given, by name, when that ended the process and this is its core file.
+    pub signal: Option<&'static str>,
     /// The system call that it slept in, by name or number; `None` when it did not sleep, or the kernel does not say.
     pub system_call: Option<String>,
     /// Frames, innermost first.
@@ -90,6 +94,8 @@ pub struct DumpFrame {
     pub first_line: u32,
     /// Name.
     pub name: String,
+    /// Its address; 0 when not known.
+    pub address: u64,
     /// Local variables, when asked for.
     pub locals: Option<Locals>,
 }
@@ -109,6 +115,9 @@ impl DumpThread {
     /// The same in full: `active+gil (collecting garbage)`, `waiting for the GIL`, `idle (epoll_wait)`.
     pub fn activity(&self) -> String {
         let state = self.state();
+        if let Some(signal) = self.signal {
+            return format!("{state}, ended by {signal}");
+        }
         match &self.system_call {
             _ if self.gone => {
                 "no thread of this process: it ended, or a fork left it behind".to_string()
@@ -193,6 +202,55 @@ pub fn dump(pid: Pid, options: ReaderOptions) -> Result<Dump> {
     })
 }
 
+/// Reads all stacks in a core file, without local variables.
+pub fn dump_core(captured: &Captured, tasks: bool) -> Result<Dump> {
+    let options = FastOptions {
+        no_builtins: true,
+        tasks,
+        ..FastOptions::default()
+    };
+    let dead = captured.dead.as_deref();
+    let known = dead.map_or(&[][..], |dead| &dead.threads);
+    let mut reader = FastReader::of_core(captured, options)?;
+    let mut tables = Tables::default();
+    let (mut stacks, mut found) = (ThreadStacks::default(), TaskStacks::default());
+    let read = reader.read(&mut tables, &mut stacks).and_then(|()| {
+        let (tables, stacks) = (&mut tables, &stacks);
+        reader.read_tasks(tables, stacks, &mut found, false)
+    });
+    let caveats = dead.map_or(&[][..], |dead| &dead.caveats);
+    read.map_err(|_| {
+        let why = match caveats {
+            [] => "it has no list of Python's threads that makes sense".to_string(),
+            caveats => caveats.join("; "),
+        };
+        Error::new(
+            ErrorKind::Failed,
+            "cannot read the stacks in the core file",
+            why,
+        )
+    })?;
+    let shown = interpreters::shown(&stacks, tasks);
+    let undisturbed = FxHashMap::default();
+    let mut os_threads = Threads::of_dead(known);
+    let mut threads = describe(&tables, &shown, &mut os_threads, &undisturbed);
+    for thread in &mut threads {
+        let mut known = known.iter();
+        let own = known.find(|known| u64::try_from(known.tid) == Ok(thread.os_id));
+        thread.signal = own.and_then(|own| signals::fatal(own.signal));
+    }
+    Ok(Dump {
+        pid: captured.pid.unwrap_or(Pid(0)),
+        python: captured.runtime.version.to_string(),
+        command: captured.command.clone(),
+        threads,
+        tasks: tasks.then(|| describe_tasks(&tables, &stacks, &found)),
+        tasks_cut: found.cut,
+        steady: true,
+        notes: caveats.iter().cloned().chain(reader.caveats()).collect(),
+    })
+}
+
 fn same(a: &[DumpThread], b: &[DumpThread]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.frames == b.frames)
 }
@@ -234,6 +292,7 @@ fn describe(
             on_cpu: seen.map(|seen| seen.on_cpu),
             waits_for_gil: state.has(RunState::GIL_WAIT),
             collects: state.has(RunState::GC),
+            signal: None,
             system_call: seen.and_then(|seen| seen.wait).map(|wait| {
                 let name = syscalls::name(wait.number).map(str::to_string);
                 name.unwrap_or_else(|| format!("system call {}", wait.number))
@@ -251,6 +310,7 @@ fn describe_frame(tables: &Tables, sample: &FrameSample) -> DumpFrame {
         line: frame.line,
         first_line: tables.line(frame.function),
         name: tables.name(frame.function).to_string(),
+        address: sample.invocation,
         locals: None,
     }
 }

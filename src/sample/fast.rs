@@ -34,6 +34,8 @@ use tasks::Tasks;
 use thread::{RawFrame, Thread};
 use window::Window;
 
+use rustc_hash::FxHashSet;
+
 use super::Watchable;
 use super::builtins::Builtins;
 use super::tasks::TaskStacks;
@@ -44,7 +46,9 @@ use crate::layout::{Offsets, tables};
 use crate::profile::{FunctionId, Tables};
 use crate::target::access;
 use crate::target::cpu::Pin;
+use crate::target::image::{Captured, Image};
 use crate::target::locate::Version;
+use crate::target::maps::Region;
 use crate::target::memory::{Live, Memory, Range, Stopper, Unreadable};
 use crate::target::runtime::{self, Runtime};
 use crate::target::threads::Threads;
@@ -62,6 +66,18 @@ enum Stillness {
     Stopped,
     /// Not at all.
     None,
+    /// It is a core file.
+    Dead,
+}
+
+/// What is known of a core file's process, and what of it is not there.
+#[derive(Debug, Default)]
+struct DeadTarget {
+    regions: Vec<Region>,
+    /// Whether the list of threads goes on where nothing can be read.
+    lost_threads: bool,
+    /// Idents of the threads of which frames are missing.
+    lost_frames: FxHashSet<u64>,
 }
 
 /// What to keep in mind when reading.
@@ -156,6 +172,30 @@ pub struct FastReader<M: Memory = Live> {
     others: Vec<Version>,
     /// Whether there were stacks with more frames than are followed.
     too_deep: bool,
+    /// `None` for what lives.
+    dead: Option<DeadTarget>,
+}
+
+impl<'a> FastReader<&'a Image> {
+    /// Opens a core file.
+    pub fn of_core(captured: &'a Captured, options: FastOptions) -> Result<FastReader<&'a Image>> {
+        // A process of this machine that has its id is another one.
+        let pid = captured.pid.unwrap_or(Pid(0));
+        let options = FastOptions {
+            blocking: true,
+            ..options
+        };
+        let mut reader = FastReader::over(pid, &captured.image, &captured.runtime, options)?;
+        let dead = captured.dead.as_deref().cloned().unwrap_or_default();
+        reader.os_threads = Threads::of_dead(&dead.threads);
+        reader.stillness = Stillness::Dead;
+        reader.codes.trusting = true;
+        reader.dead = Some(DeadTarget {
+            regions: dead.regions,
+            ..DeadTarget::default()
+        });
+        Ok(reader)
+    }
 }
 
 impl FastReader<Live> {
@@ -293,6 +333,7 @@ impl<M: Memory> FastReader<M> {
             python: runtime.version.clone(),
             others: runtime.others.clone(),
             too_deep: false,
+            dead: None,
         }
     }
 
@@ -420,6 +461,7 @@ impl<M: Memory> StackReader for FastReader<M> {
         match (self.stillness, self.why_approximate) {
             (Stillness::SameCpu, _) => "own reader, on the CPU of the GIL's holder".to_string(),
             (Stillness::Stopped, _) => "own reader, target stopped for each sample".to_string(),
+            (Stillness::Dead, _) => "own reader, of a core file".to_string(),
             (Stillness::None, why) => format!(
                 "own reader, from another CPU ({}): approximate stacks",
                 why.unwrap_or("the target's CPU may not be shared")
@@ -445,7 +487,21 @@ impl<M: Memory> StackReader for FastReader<M> {
                 self.python
             )
         });
-        deep.into_iter().chain(approximate).chain(others).collect()
+        let lost_threads = self.dead.as_ref().filter(|dead| dead.lost_threads);
+        let lost_threads = lost_threads.map(|_| {
+            "the core file lacks a part of the list of threads: more are there than are shown"
+                .to_string()
+        });
+        let lost = self.dead.as_ref().map_or(0, |dead| dead.lost_frames.len());
+        let lost_frames = (lost > 0).then(|| {
+            format!("of {lost} threads there are frames that are not shown: the core file lacks what they need")
+        });
+        deep.into_iter()
+            .chain(approximate)
+            .chain(others)
+            .chain(lost_threads)
+            .chain(lost_frames)
+            .collect()
     }
 
     fn take_retried(&mut self) -> u64 {

@@ -6,7 +6,9 @@
 use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
+use super::maps::Region;
 use super::runtime::Runtime;
+use super::threads::Activity;
 use crate::units::Pid;
 
 /// A run of memory without a gap.
@@ -207,6 +209,30 @@ pub struct Mapping {
     pub swap: u64,
 }
 
+/// A thread of a process that is no more, as a core file has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeadThread {
+    /// Its id, in the process's own PID namespace.
+    pub tid: i32,
+    /// Its thread pointer, which is `pthread_self()`; 0 when not known.
+    pub pointer: u64,
+    /// What it did; `None` when not known.
+    pub activity: Option<Activity>,
+    /// The signal that it was given last; 0 for none.
+    pub signal: i32,
+}
+
+/// What a core file has beside memory.
+#[derive(Debug, Clone, Default)]
+pub struct Dead {
+    /// Its threads, the one that died first.
+    pub threads: Vec<DeadThread>,
+    /// Its mappings.
+    pub regions: Vec<Region>,
+    /// What the core does not have, for people.
+    pub caveats: Vec<String>,
+}
+
 /// A process at one moment.
 #[derive(Debug)]
 pub struct Captured {
@@ -230,4 +256,6 @@ pub struct Captured {
     pub threads: Vec<ThreadName>,
     /// Written data of the program and its libraries, by address: no allocator gave it out.
     pub static_data: Vec<Range<u64>>,
+    /// What else is known of it when it is a core file.
+    pub dead: Option<Box<Dead>>,
 }

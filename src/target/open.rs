@@ -29,12 +29,10 @@ impl Target {
     /// What `text` means: digits are a process id, all else is a file's path. Fails when the file cannot be read or
     /// is of neither kind.
     pub fn of(text: &str) -> Result<Target> {
-        if text.bytes().all(|byte| byte.is_ascii_digit())
-            && let Ok(pid) = text.parse()
-        {
-            return Ok(Target::Process(Pid(pid)));
+        match process_id(text) {
+            Some(pid) => Ok(Target::Process(pid?)),
+            None => Target::of_file(Path::new(text)),
         }
-        Target::of_file(Path::new(text))
     }
 
     /// What the file `path` is.
@@ -59,6 +57,14 @@ impl Target {
                 .hint("biopsy heap snapshot PID -o FILE writes a snapshot, gcore PID a core file"),
         )
     }
+}
+
+/// The process id that `text` is when it is made of digits, or why it is none; `None` for all else.
+pub fn process_id(text: &str) -> Option<Result<Pid>> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let wrong = || Error::usage(format!("wrong process id {text}"), "it is out of range");
+    let pid = text.parse().ok().filter(|pid| *pid > 0);
+    is_number.then(|| pid.map(Pid).ok_or_else(wrong))
 }
 
 /// The memory of `target`; `None` for a snapshot, which holds objects and no memory.

@@ -230,16 +230,26 @@ fn version_text(bytes: &[u8]) -> Option<Version> {
 /// The writable data of the binaries that hold Python or are called `prefix`, as far as it comes from their files.
 pub fn writable_data(pid: Pid, memory: &impl Memory, prefix: &str) -> Vec<Vec<u8>> {
     let program = process::executable(pid).map(|path| path.to_string_lossy().into_owned());
+    let regions = maps::regions(pid).unwrap_or_default();
+    writable_data_in(&regions, program.as_deref(), memory, prefix)
+}
+
+/// The same in memory that is no living process's.
+pub fn writable_data_in(
+    regions: &[Region],
+    program: Option<&str>,
+    memory: &impl Memory,
+    prefix: &str,
+) -> Vec<Vec<u8>> {
     let wanted = |region: &Region| {
         let name = region.name.rsplit('/').next().unwrap_or_default();
         let starts = [prefix, "python", "libpython"];
-        starts.iter().any(|start| name.starts_with(start))
-            || Some(region.name.as_str()) == program.as_deref()
+        starts.iter().any(|start| name.starts_with(start)) || Some(region.name.as_str()) == program
     };
     let mut found = Vec::new();
-    for region in maps::regions(pid).unwrap_or_default() {
+    for region in regions {
         let of_file = region.readable() && region.writable() && region.name.starts_with('/');
-        if !of_file || !wanted(&region) {
+        if !of_file || !wanted(region) {
             continue;
         }
         let mut bytes = vec![0; usize::try_from(region.size().min(DATA_LIMIT)).unwrap_or(0)];

@@ -14,6 +14,23 @@ use crate::error::{Error, ErrorKind, Result, io_reason};
 /// Signals that follow the first one so closely are the same: `timeout` sends each to its child and to the group.
 const ONE: Duration = Duration::from_millis(200);
 
+/// The name of a signal that ends a process with a core file (signal(7)); a debugger's SIGTRAP is not among them.
+pub fn fatal(signal: i32) -> Option<&'static str> {
+    let named = [
+        (libc::SIGQUIT, "SIGQUIT"),
+        (libc::SIGILL, "SIGILL"),
+        (libc::SIGABRT, "SIGABRT"),
+        (libc::SIGBUS, "SIGBUS"),
+        (libc::SIGFPE, "SIGFPE"),
+        (libc::SIGSEGV, "SIGSEGV"),
+        (libc::SIGXCPU, "SIGXCPU"),
+        (libc::SIGXFSZ, "SIGXFSZ"),
+        (libc::SIGSYS, "SIGSYS"),
+    ];
+    let mut named = named.iter();
+    Some(named.find(|(number, _)| *number == signal)?.1)
+}
+
 /// What the arrival of a stop signal does.
 #[derive(Debug, Clone)]
 pub enum OnSignal {

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use remoteprocess::ProcessMemory;
 use rustc_hash::FxHashMap;
 
-use super::image::ThreadName;
+use super::image::{DeadThread, ThreadName};
 use super::process;
 use crate::units::{Pid, Tid};
 
@@ -53,6 +53,17 @@ pub struct Activity {
     pub wait: Option<Wait>,
 }
 
+impl Activity {
+    /// That of a thread of a process that died: asleep in `wait`, or busy.
+    pub fn at_death(wait: Option<Wait>) -> Activity {
+        Activity {
+            on_cpu: wait.is_none(),
+            wait,
+            ..Activity::default()
+        }
+    }
+}
+
 /// The threads of one process.
 #[derive(Debug)]
 pub struct Threads {
@@ -61,6 +72,8 @@ pub struct Threads {
     ids: FxHashMap<i32, Tid>,
     files: FxHashMap<Tid, ThreadFiles>,
     last: FxHashMap<Tid, Activity>,
+    /// Of a process that is no more, all there is to know.
+    dead: Option<Vec<DeadThread>>,
 }
 
 impl Threads {
@@ -71,6 +84,15 @@ impl Threads {
             ids: FxHashMap::default(),
             files: FxHashMap::default(),
             last: FxHashMap::default(),
+            dead: None,
+        }
+    }
+
+    /// The threads of a process that is no more. Its id may be another one's by now, so nothing is asked of the kernel.
+    pub fn of_dead(threads: &[DeadThread]) -> Threads {
+        Threads {
+            dead: Some(threads.to_vec()),
+            ..Threads::new(Pid(0))
         }
     }
 
@@ -97,6 +119,10 @@ impl Threads {
 
     /// The thread whose `struct pthread` is at `ident`, as [`Threads::identify`] gives it.
     pub fn behind(&mut self, ident: u64) -> Option<i32> {
+        if let Some(dead) = &self.dead {
+            let mut known = dead.iter().filter(|thread| thread.pointer != 0);
+            return Some(known.find(|thread| thread.pointer == ident)?.tid);
+        }
         pthread_tid(self.pid, ident).filter(|tid| self.resolve(*tid).is_some())
     }
 
@@ -110,6 +136,11 @@ impl Threads {
     /// Reads the list of threads anew and forgets those that have ended.
     pub fn refresh(&mut self) {
         self.ids.clear();
+        if let Some(dead) = &self.dead {
+            let ids = dead.iter().map(|thread| (thread.tid, Tid(thread.tid)));
+            self.ids.extend(ids);
+            return;
+        }
         let Ok(tasks) = fs::read_dir(format!("/proc/{}/task", self.pid)) else {
             return;
         };
@@ -142,6 +173,9 @@ impl Threads {
     /// from which on it is taken to be running still, without asking; `None` to ask. Costs one small read
     /// where that tells the state, else two, and a third when it is asleep and has run since the last call.
     pub fn activity(&mut self, tid: Tid, busy_ns: Option<u64>) -> Option<Activity> {
+        if let Some(dead) = &self.dead {
+            return dead.iter().find(|thread| thread.tid == tid.0)?.activity;
+        }
         let pid = self.pid;
         let files = self.files.entry(tid).or_insert_with(|| ThreadFiles {
             schedstat: File::open(format!("/proc/{pid}/task/{tid}/schedstat")).ok(),

@@ -9,7 +9,10 @@ use crate::units::printable;
 /// Writes `dump` as py-spy's users know it: innermost frame first.
 pub fn write_dump(dump: &Dump, out: &mut dyn Write) -> Result<()> {
     let mut write = || -> std::io::Result<()> {
-        writeln!(out, "Process {}: {}", dump.pid, printable(&dump.command))?;
+        match dump.pid.0 {
+            0 => writeln!(out, "Process unknown")?,
+            pid => writeln!(out, "Process {pid}: {}", printable(&dump.command))?,
+        }
         writeln!(out, "Python {}", dump.python)?;
         for thread in &dump.threads {
             let id = if thread.os_id != 0 {

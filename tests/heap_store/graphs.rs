@@ -5,7 +5,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use biopsy::heap::census::{Census, Counting, Doubts, TypeCount};
+use biopsy::heap::census::{Census, Counting, Doubts, TypeCount, Unsure};
 use biopsy::heap::graph::{Graph, Label, Rest, Root, Shape, Type, flags};
 use biopsy::heap::store::SnapshotHead;
 use biopsy::target::image::{Held, Mapping, ThreadName};
@@ -61,6 +61,7 @@ pub fn census(head: &SnapshotHead, counting: Counting, types: Vec<TypeCount>) ->
         rss_bytes: head.rss,
         types,
         doubts: head.doubts,
+        unsure: Unsure::default(),
     }
 }
 

@@ -10,6 +10,7 @@ use super::input::{GraphArgs, Subject};
 use super::put;
 use crate::error::Result;
 use crate::heap::fold::Fold;
+use crate::heap::paths::Paths;
 use crate::heap::retained::Retained;
 use crate::heap::{caches, containers};
 use crate::view::heap::holders;
@@ -21,8 +22,8 @@ use crate::view::heap::holders;
 pub struct CachesArgs {
     #[command(flatten)]
     target: GraphArgs,
-    /// Also list containers that modules and classes hold by name (app.CACHE, app.Class.kept, app.server.sessions) and
-    /// that grew since this older heap: a snapshot, a core file or a process id
+    /// Also list containers that modules and classes hold by name (app.CACHE, app.Class.kept, app.server.sessions), or their
+    /// functions in closures and defaults, and that grew since this older heap: a snapshot, a core file or a process id
     #[arg(long, value_name = "OLD")]
     since: Option<String>,
     /// Of these only those with more than so many items
@@ -37,6 +38,9 @@ pub struct CachesArgs {
     #[arg(long)]
     json: bool,
 }
+
+/// Steps of the path to a cache.
+const STEPS: usize = 12;
 
 pub fn run(args: &CachesArgs, out: &mut dyn Write) -> Result<()> {
     let since = args.since.as_deref();
@@ -58,10 +62,15 @@ pub fn run(args: &CachesArgs, out: &mut dyn Write) -> Result<()> {
         grown.truncate(limit);
         grown
     });
+    let ways = Paths::of(&graph, &fold);
+    let paths: Vec<String> = rows
+        .iter()
+        .map(|(cache, _)| ways.text(cache.object, STEPS).unwrap_or_default())
+        .collect();
     let text = if args.json {
-        json::caches(&graph, &rows, grown.as_deref())?
+        json::caches(&graph, &rows, &paths, grown.as_deref())?
     } else {
-        let mut text = holders::caches(&graph, &rows);
+        let mut text = holders::caches(&graph, &rows, &paths);
         if let (Some(grown), Some(since)) = (grown, since) {
             text.push('\n');
             text.push_str(&holders::containers(&graph, &grown, since, args.items));

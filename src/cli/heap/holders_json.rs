@@ -1,5 +1,6 @@
 //! The JSON documents about who holds memory. A field is never lost or renamed within a version.
 
+use crate::view::heap::holders::PathRow;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -7,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::heap::caches::CacheRow;
 use crate::heap::containers::Grown;
 use crate::heap::graph::{Graph, ObjectId};
-use crate::heap::paths::{Form, Paths};
+use crate::heap::paths::Paths;
 use crate::heap::referrers::{Group, Referrer};
 use crate::heap::retained::{GroupRetained, Holder};
 use crate::heap::rss::{Account, Family, Part};
@@ -161,16 +162,24 @@ pub fn referrer_groups(graph: &Graph, tree: &Group) -> Result<String> {
     text(&json!({"schema": "biopsy.heap-referrers/1", "type": group(graph, tree)}))
 }
 
-/// `biopsy.heap-path/1`.
-pub fn paths(graph: &Graph, rows: &[Form], hidden: usize) -> Result<String> {
+/// `biopsy.heap-path/1`. `type` and `other_forms` are there where each row is of another type, `such_as` with `--values`.
+pub fn paths(graph: &Graph, rows: &[PathRow], hidden: usize) -> Result<String> {
     let rows: Vec<Value> = rows
         .iter()
         .map(|row| {
-            json!({
-                "path": row.text,
-                "objects": row.objects,
-                "example": address(graph, row.example),
-            })
+            let mut shown = json!({
+                "path": row.form.text,
+                "objects": row.form.objects,
+                "example": address(graph, row.form.example),
+            });
+            if let Some(kind) = &row.kind {
+                shown["type"] = json!(kind);
+                shown["other_forms"] = json!(row.others);
+            }
+            if let Some(path) = &row.such_as {
+                shown["such_as"] = json!(path);
+            }
+            shown
         })
         .collect();
     text(&json!({"schema": "biopsy.heap-path/1", "paths": rows, "hidden": hidden}))
@@ -178,10 +187,16 @@ pub fn paths(graph: &Graph, rows: &[Form], hidden: usize) -> Result<String> {
 
 /// `biopsy.heap-caches/1`. No limit is null; so are `containers` when they were not asked for, and a count that there was
 /// not.
-pub fn caches(graph: &Graph, rows: &[CacheRow], grown: Option<&[Grown]>) -> Result<String> {
+pub fn caches(
+    graph: &Graph,
+    rows: &[CacheRow],
+    paths: &[String],
+    grown: Option<&[Grown]>,
+) -> Result<String> {
     let rows: Vec<Value> = rows
         .iter()
-        .map(|(cache, retained)| {
+        .zip(paths)
+        .map(|((cache, retained), path)| {
             json!({
                 "function": graph.name(cache.function),
                 "file": graph.name(cache.file),
@@ -192,6 +207,7 @@ pub fn caches(graph: &Graph, rows: &[CacheRow], grown: Option<&[Grown]>) -> Resu
                 "limit": cache.limit,
                 "retained_bytes": retained,
                 "address": address(graph, cache.object),
+                "path": (!path.is_empty()).then_some(path),
             })
         })
         .collect();

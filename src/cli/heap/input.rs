@@ -21,7 +21,7 @@ use crate::target::memory::moment::Moment;
 use crate::target::open::{self, Target};
 use crate::target::process;
 use crate::units::Pid;
-use crate::view::heap::summary::Source;
+use crate::view::heap::summary::{self, Source};
 
 /// A larger summary in JSON than this is refused.
 const SUMMARY_LIMIT: u64 = 256 << 20;
@@ -149,9 +149,28 @@ impl GraphArgs {
         subject.graph(self.values)
     }
 
+    /// The same for sizes: it is said which may be wrong.
+    pub fn sized_graph(&self) -> Result<Graph> {
+        let subject = self.open()?;
+        let Subject::Image(captured) = subject else {
+            return self.graph_of(subject);
+        };
+        let heap = open_heap(&captured)?;
+        let graph = heap.graph(self.values)?;
+        if let Some(text) = summary::own_sizes(&heap.own_sizes(&graph)) {
+            eprintln!("biopsy: note: {text}");
+        }
+        Ok(graph)
+    }
+
     /// Opens it and reads its graph.
     pub fn graph(&self) -> Result<Graph> {
         self.graph_of(self.open()?)
+    }
+
+    /// Whether the texts of keys were asked for.
+    pub fn values(&self) -> bool {
+        self.values
     }
 
     /// How a process is held.
@@ -174,14 +193,10 @@ pub enum Subject {
 impl Subject {
     /// What a person named: digits are a process, all else is a file.
     pub fn open(target: &str, pause: &PauseArgs) -> Result<Subject> {
-        if !target.is_empty() && target.bytes().all(|byte| byte.is_ascii_digit()) {
-            let pid = target.parse().ok().filter(|pid| *pid > 0);
-            let pid = pid.ok_or_else(|| {
-                Error::usage(format!("wrong process id {target}"), "it is out of range")
-            })?;
-            return Subject::of_process(Pid(pid), pause);
+        match open::process_id(target) {
+            Some(pid) => Subject::of_process(pid?, pause),
+            None => Subject::of_file(Path::new(target)),
         }
-        Subject::of_file(Path::new(target))
     }
 
     /// Copies a process.
@@ -202,6 +217,10 @@ impl Subject {
             Ok(Some(core)) => {
                 let taken = open::open(&core, CaptureOptions::default()).map_err(supported)?;
                 if let Some((captured, _)) = taken {
+                    let dead = captured.dead.as_deref();
+                    for caveat in dead.iter().flat_map(|dead| &dead.caveats) {
+                        eprintln!("biopsy: note: {caveat}");
+                    }
                     return Ok(Subject::Image(Box::new(captured)));
                 }
             }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::Object;
-use crate::heap::census::{Census, Counting, Doubts, TypeCount};
+use crate::heap::census::{Census, Counting, Doubts, TypeCount, Unsure};
 use crate::heap::diff::{Actual, Amount, Broken, CensusDiff, DiffRow, Fates};
 use crate::heap::graph::Sizes;
 use crate::heap::growth::Growing;
@@ -71,14 +71,44 @@ struct DoubtsDocument {
     torn: u64,
     unreadable: u64,
     conservative: u64,
+    /// Types of which the objects are that `conservative` counts, and classes whose own `__sizeof__` is not run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    unknown_layout: Vec<UnsureDocument>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    own_sizeof: Vec<UnsureDocument>,
 }
 
-impl From<Doubts> for DoubtsDocument {
-    fn from(doubts: Doubts) -> Self {
+#[derive(Serialize, Deserialize)]
+struct UnsureDocument {
+    #[serde(rename = "type")]
+    name: String,
+    objects: u64,
+}
+
+fn unsure(found: &[(String, u64)]) -> Vec<UnsureDocument> {
+    let document = |(name, objects): &(String, u64)| UnsureDocument {
+        name: name.clone(),
+        objects: *objects,
+    };
+    found.iter().map(document).collect()
+}
+
+fn read_unsure(found: Vec<UnsureDocument>) -> Vec<(String, u64)> {
+    found
+        .into_iter()
+        .map(|row| (row.name, row.objects))
+        .collect()
+}
+
+impl From<&Census> for DoubtsDocument {
+    fn from(census: &Census) -> Self {
+        let doubts = census.doubts;
         DoubtsDocument {
             torn: doubts.torn,
             unreadable: doubts.unreadable,
             conservative: doubts.conservative,
+            unknown_layout: unsure(&census.unsure.layout),
+            own_sizeof: unsure(&census.unsure.size),
         }
     }
 }
@@ -118,7 +148,7 @@ pub fn summary(census: &Census, rows: &Rows) -> Result<String> {
             Counting::Muppy => "muppy",
         }
         .to_string(),
-        doubts: census.doubts.into(),
+        doubts: census.into(),
         total: TotalDocument { objects, bytes },
         types: chosen.into_iter().map(type_document).collect(),
     })
@@ -180,6 +210,10 @@ pub fn read_summary(name: &str, data: &[u8]) -> Result<Census> {
             torn: document.doubts.torn,
             unreadable: document.doubts.unreadable,
             conservative: document.doubts.conservative,
+        },
+        unsure: Unsure {
+            layout: read_unsure(document.doubts.unknown_layout),
+            size: read_unsure(document.doubts.own_sizeof),
         },
     };
     if census.total() != (document.total.objects, document.total.bytes) {
@@ -567,6 +601,10 @@ mod tests {
                 torn: 1,
                 unreadable: 2,
                 conservative: 3,
+            },
+            unsure: Unsure {
+                layout: vec![("a.Type".to_string(), 3)],
+                size: Vec::new(),
             },
         }
     }

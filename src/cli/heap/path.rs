@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use clap::Args;
+use rustc_hash::FxHashMap;
 
 use super::holders_json as json;
 use super::input::GraphArgs;
@@ -10,49 +11,82 @@ use super::put;
 use super::referrers::{Asked, SubjectArgs};
 use crate::error::Result;
 use crate::heap::fold::Fold;
+use crate::heap::graph::{Graph, ObjectId};
 use crate::heap::paths::{Form, Paths};
 use crate::heap::referrers::Referrers;
-use crate::view::heap::holders;
+use crate::heap::steps;
+use crate::view::heap::holders::{self, PathRow};
 
 /// Print the shortest path from a module, a thread's frame or the interpreter to an object; for a type, the forms of
-/// the paths to its instances and how many share each.
+/// the paths to its instances and how many share each; for several types, a line for each.
 #[derive(Debug, Args)]
 pub struct PathArgs {
     #[command(flatten)]
     target: GraphArgs,
     #[command(flatten)]
     subject: SubjectArgs,
-    /// At most this many different paths
-    #[arg(short, long, value_name = "N", default_value_t = 5)]
-    count: usize,
+    /// At most this many different paths, or types where several match [default: 5, of types 20]
+    #[arg(short, long, value_name = "N")]
+    count: Option<usize>,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
+/// Steps of a path that is shown as an example of its form.
+const STEPS: usize = 24;
+
+/// Rows where the command line names no other number.
+const PATHS: usize = 5;
+const TYPES: usize = 20;
+
 pub fn run(args: &PathArgs, out: &mut dyn Write) -> Result<()> {
     let graph = args.target.graph()?;
     let fold = Fold::of(&graph);
     let paths = Paths::of(&graph, &fold);
-    let asked = args.subject.find(&graph)?;
-    let (mut rows, hidden) = match asked {
+    let (mut rows, all, count, what) = match args.subject.find(&graph)? {
         Asked::Object(object) => {
             let direct = Referrers::new(&graph, &fold).direct(object);
-            let found = paths.several(object, &direct, args.count);
-            let texts = found.into_iter().map(|text| Form {
-                text,
-                objects: 1,
-                example: object,
+            let count = args.count.unwrap_or(PATHS);
+            let found = paths.several(object, &direct, count);
+            let rows = found.into_iter().map(|text| {
+                PathRow::of(Form {
+                    text,
+                    objects: 1,
+                    example: object,
+                })
             });
-            (texts.collect(), 0)
+            let rows: Vec<PathRow> = rows.collect();
+            let all = rows.len();
+            (rows, all, count, "paths")
         }
         Asked::Objects(objects, _) => {
-            let forms = paths.forms(objects);
-            let hidden = forms.len().saturating_sub(args.count);
-            (forms, hidden)
+            let types = by_type(&graph, objects);
+            let count = args.count;
+            match types.as_slice() {
+                [(_, objects)] => {
+                    let forms = paths.forms(objects.iter().copied());
+                    let rows: Vec<PathRow> = forms.into_iter().map(PathRow::of).collect();
+                    let all = rows.len();
+                    (rows, all, count.unwrap_or(PATHS), "forms")
+                }
+                several => {
+                    let count = count.unwrap_or(TYPES);
+                    let shown = several.iter().take(count);
+                    let rows = shown.map(|(name, objects)| of_type(&paths, name, objects));
+                    (rows.collect(), several.len(), count, "types")
+                }
+            }
         }
     };
-    rows.truncate(args.count);
+    rows.truncate(count);
+    let hidden = all - rows.len();
+    if args.target.values() && args.subject.address.is_none() {
+        for row in &mut rows {
+            let text = paths.text(row.form.example, STEPS);
+            row.such_as = text.filter(|text| *text != row.form.text);
+        }
+    }
     if args.json {
         return put(out, &json::paths(&graph, &rows, hidden)?);
     }
@@ -64,7 +98,40 @@ pub fn run(args: &PathArgs, out: &mut dyn Write) -> Result<()> {
         (false, None) => holders::forms(&rows),
     };
     if hidden > 0 {
-        text.push_str(&format!("({hidden} more forms, not shown)\n"));
+        text.push_str(&format!("({hidden} more {what}, not shown)\n"));
     }
     put(out, &text)
+}
+
+/// The objects by their types' names, the type with the most first.
+fn by_type(graph: &Graph, objects: Vec<ObjectId>) -> Vec<(&str, Vec<ObjectId>)> {
+    let mut types: FxHashMap<&str, Vec<ObjectId>> = FxHashMap::default();
+    for object in objects {
+        let name = steps::type_name(graph, object);
+        types.entry(name).or_default().push(object);
+    }
+    let mut types: Vec<_> = types.into_iter().collect();
+    types.sort_by(|(a, of_a), (b, of_b)| of_b.len().cmp(&of_a.len()).then_with(|| a.cmp(b)));
+    types
+}
+
+/// The row of a type: the form that most of its instances share.
+fn of_type(paths: &Paths, name: &str, objects: &[ObjectId]) -> PathRow {
+    let mut forms = paths.forms(objects.iter().copied());
+    let unknown = || Form {
+        text: "no root reaches it".to_string(),
+        objects: objects.len() as u64,
+        example: objects.first().copied().unwrap_or(0),
+    };
+    let others = forms.len().saturating_sub(1);
+    let first = if forms.is_empty() {
+        unknown()
+    } else {
+        forms.swap_remove(0)
+    };
+    PathRow {
+        kind: Some(name.to_string()),
+        others,
+        ..PathRow::of(first)
+    }
 }

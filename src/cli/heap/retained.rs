@@ -59,7 +59,7 @@ pub struct RetainedArgs {
 }
 
 pub fn run(args: &RetainedArgs, out: &mut dyn Write) -> Result<()> {
-    let mut graph = args.target.graph()?;
+    let mut graph = args.target.sized_graph()?;
     args.sizes.choose(std::iter::once(&mut graph));
     let fold = Fold::of(&graph);
     let by_object = args.by == ByArg::Object;

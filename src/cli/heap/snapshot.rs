@@ -51,8 +51,7 @@ pub fn run(args: &SnapshotArgs) -> Result<()> {
         let pause = census.pause_ms.map_or(String::new(), |pause| {
             format!(", stopped for {pause:.1} ms")
         });
-        let doubts =
-            summary::doubts(census.doubts).map_or(String::new(), |doubts| format!("; {doubts}"));
+        let doubts = summary::doubts(&census).map_or(String::new(), |doubts| format!("; {doubts}"));
         eprintln!(
             "biopsy: wrote {}: {}{pause}{doubts}",
             args.output.display(),

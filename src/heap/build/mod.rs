@@ -31,7 +31,7 @@ pub(super) struct Ids<'h> {
 }
 
 impl Heap<'_> {
-    /// All objects with their references. With `values`, short texts of ints, floats, strings and bytes are kept;
+    /// All objects with their references. With `values`, short texts of the keys of mappings are kept;
     /// without, only of what names something. Fails for more than 4 billion objects.
     pub fn graph(&self, values: bool) -> Result<Graph> {
         let walked = walk::walk(self);
@@ -68,9 +68,12 @@ impl Heap<'_> {
             })
             .collect();
         // What names something is kept whole; it goes before what `values` cut.
-        let cut = std::mem::take(&mut graph.texts);
+        let named = std::mem::take(&mut graph.texts);
         texts::add_keys(self, &types, &mut graph, &mut names, values);
-        graph.texts.extend(cut);
+        graph.texts.extend(named);
+        if values {
+            texts::add_values(self, &types, &mut graph, &mut names);
+        }
         caches::add(self, &types, &mut graph, &mut names);
         graph.roots = self.roots(&ids, &types, &mut names);
         reach::add_tracked(&mut graph);

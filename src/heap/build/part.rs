@@ -45,10 +45,10 @@ struct Builder<'h, 'a> {
     shape: Shape,
     /// The shape of the last object of each type.
     last_shapes: Vec<u32>,
-    values: bool,
 }
 
-/// Builds the part for the words `range` of the bitmap.
+/// Builds the part for the words `range` of the bitmap; with `values` attributes are called by their names whatever
+/// these are.
 pub fn build(heap: &Heap, ids: &Ids, types: Types, range: Range<usize>, values: bool) -> Part {
     let first = ids.ranks.get(range.start).copied().unwrap_or(0);
     let end = ids.ranks.get(range.end).copied().unwrap_or(ids.total);
@@ -66,7 +66,6 @@ pub fn build(heap: &Heap, ids: &Ids, types: Types, range: Range<usize>, values: 
         sink: Named::new(heap),
         visited: Targets::new(heap),
         shape: labels::empty(),
-        values,
     };
     let part = &mut builder.part;
     part.addresses.reserve_exact(count);
@@ -129,7 +128,7 @@ impl Builder<'_, '_> {
         part.shape_ids.push(shape);
         part.ends.push(part.targets.len() as u64);
         if let Some(info) = self.types.all().get(index as usize)
-            && let Some(text) = texts::of(self.heap, info, place, self.values)
+            && let Some(text) = texts::of(self.heap, info, place)
         {
             part.texts.push((id, part.names.intern(&text)));
         }

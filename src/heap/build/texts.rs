@@ -1,23 +1,17 @@
 //! Texts of objects: what names something, and short values on request.
 
-use std::fmt::Write as _;
-
 use super::labels::Names;
 use crate::heap::Heap;
 use crate::heap::decode::size;
-use crate::heap::graph::Graph;
+use crate::heap::graph::{Graph, ObjectId, Rest};
 use crate::heap::memory::Place;
 use crate::heap::muppy;
+use crate::heap::repr::{Repr, SHORT};
 use crate::heap::types::{Holding, Sizing, TypeInfo, Types};
 use crate::heap::values::{attribute_keys, is_identifier};
-use crate::layout::heap::IntSize;
-use crate::layout::object;
 
-/// Most characters of a value that are kept.
-const SHORT: usize = 60;
-
-/// The text of an object: of functions, modules and types always, of others with `values`.
-pub fn of(heap: &Heap, info: &TypeInfo, place: &Place, values: bool) -> Option<String> {
+/// The text of an object that has a name: a function, module or type.
+pub fn of(heap: &Heap, info: &TypeInfo, place: &Place) -> Option<String> {
     match info.holding {
         Holding::Type => crate::heap::types::resolve(heap, place.address()).map(|info| info.name),
         Holding::Module => muppy::module_name(heap, place),
@@ -26,60 +20,59 @@ pub fn of(heap: &Heap, info: &TypeInfo, place: &Place, values: bool) -> Option<S
             let (_, offset) = find("__qualname__").or_else(|| find("__name__"))?;
             heap.text(place.word(*offset)?)
         }
-        _ if values => value(heap, info, place),
         _ => None,
     }
 }
 
-/// A short repr of an int, float or bytes, and the first letters of a string.
-fn value(heap: &Heap, info: &TypeInfo, place: &Place) -> Option<String> {
-    match info.sizing {
-        Sizing::Int => int(heap, place),
-        Sizing::Text => {
-            let text = heap.text(place.address())?;
-            let mut short: String = text.chars().take(SHORT).collect();
-            if text.chars().count() > SHORT {
-                short.push('…');
+/// Keys of mappings by what they are: strings by their first letters, others as Python reads them.
+pub fn add_values(heap: &Heap, types: &Types, graph: &mut Graph, names: &mut Names) {
+    let mut keys: Vec<ObjectId> = Vec::new();
+    for id in 0..graph.len() as ObjectId {
+        let shape = graph.shape_ids.get(id as usize);
+        let shape = shape.and_then(|shape| graph.shapes.get(*shape as usize));
+        if let Some(shape) = shape.filter(|shape| shape.rest == Rest::Pairs) {
+            let references = graph.references(id).iter().skip(shape.labels.len());
+            keys.extend(references.step_by(2));
+        }
+    }
+    keys.sort_unstable();
+    keys.dedup();
+    let mut repr = Repr::new(heap, types.clone());
+    for key in keys {
+        let at = key as usize;
+        let (Some(address), Some(type_id)) = (graph.addresses.get(at), graph.type_ids.get(at))
+        else {
+            continue;
+        };
+        let text = match types.all().get(*type_id as usize) {
+            Some(info) if info.name == "str" => heap.text(*address).map(|text| cut(&text)),
+            Some(info) if !matches!(info.holding, Holding::Type | Holding::Module) => {
+                repr.literal(*address)
             }
-            Some(short)
+            _ => None,
+        };
+        if let Some(text) = text {
+            graph.texts.push((key, names.intern(&text)));
         }
-        _ if info.tp_name == "float" => Some(f64::from_bits(place.word(16)?).to_string()),
-        _ if info.tp_name == "bytes" => {
-            let length = place.word(16)?;
-            let bytes = place.bytes(object::BYTES_DATA, length.min(SHORT as u64))?;
-            let more = if length > SHORT as u64 { "…" } else { "" };
-            Some(format!("b'{}{more}'", bytes.escape_ascii()))
-        }
-        _ => None,
     }
 }
 
-/// An int of up to two digits of 30 bits; for longer ones how long they are.
-fn int(heap: &Heap, place: &Place) -> Option<String> {
-    let word = place.word(16)?;
-    let (digits, negative) = match heap.layout.int {
-        IntSize::Tag => (word >> 3, word & 3 == 2),
-        IntSize::Signed(_) => ((word as i64).unsigned_abs(), (word as i64) < 0),
-    };
-    let magnitude = match digits {
-        0 => 0,
-        1 => u64::from(place.int(24)),
-        2 => u64::from(place.int(24)) | u64::from(place.int(28)) << 30,
-        _ => return Some(format!("int of {digits} digits of 30 bits")),
-    };
-    let mut text = String::new();
-    if negative && magnitude != 0 {
-        text.push('-');
+/// The first letters.
+fn cut(text: &str) -> String {
+    let mut short: String = text.chars().take(SHORT).collect();
+    if text.chars().count() > SHORT {
+        short.push('…');
     }
-    write!(text, "{magnitude}").ok()?;
-    Some(text)
+    short
 }
 
-/// Strings that are keys of the dict of a module, class or instance; without `values` those that are identifiers.
+/// Strings that are keys of the dict of a module, class or instance, or of a function's defaults; without `values` those
+/// that are identifiers.
 pub fn add_keys(heap: &Heap, types: &Types, graph: &mut Graph, names: &mut Names, values: bool) {
     let dict = names.intern("__dict__");
+    let defaults = names.intern("__kwdefaults__");
     let cached = names.intern("ht_cached_keys");
-    let keys = attribute_keys(graph, dict, cached);
+    let keys = attribute_keys(graph, &[dict, defaults], cached);
     for key in keys {
         let address = graph.addresses.get(key as usize).copied().unwrap_or(0);
         let info = graph

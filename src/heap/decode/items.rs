@@ -2,10 +2,10 @@
 
 use super::dict;
 use super::size::{DEQUE_BLOCK, DEQUE_ITEMS};
-use super::{Name, Rest, Sink, Torn, modules};
+use super::{Name, Rest, Sink, Torn, ctypes, modules};
 use crate::heap::Heap;
 use crate::heap::memory::{Place, each_word};
-use crate::heap::types::{Holding, StructSeq, TypeInfo, field};
+use crate::heap::types::{Holding, Sizing, StructSeq, TypeInfo, field};
 use crate::layout::heap::Field;
 
 /// Names of descriptors, and other fields that no collector visits, by `tp_name`.
@@ -157,7 +157,13 @@ pub fn others(
         Holding::Set => set(heap, place, sink),
         Holding::Deque => deque(heap, place, sink),
         Holding::Code if full => code(heap, place, sink),
-        Holding::Type => heap_type(heap, place, full, sink),
+        Holding::Type => {
+            heap_type(heap, place, full, sink)?;
+            match info.sizing {
+                Sizing::CType | Sizing::PointerType => ctypes::class_references(heap, place, sink),
+                _ => Ok(()),
+            }
+        }
         Holding::Module => module(heap, place, full, sink),
         Holding::Builtin => builtin(heap, place, sink),
         Holding::LruCache => lru_cache(heap, place, sink),

@@ -4,6 +4,7 @@
 //! of them: string keys of dicts, the fields of code objects, names, items of object arrays too.
 
 pub mod blocks;
+pub mod ctypes;
 pub mod dict;
 pub mod frames;
 mod instance;
@@ -126,6 +127,10 @@ fn native_references(
         Holding::Unknown => {
             if full || info.traverse != 0 {
                 items::unknown(info, place, sink)?;
+            }
+            // Before 3.11 the collector does not see what a memo holds.
+            if full || heap.layout.minor >= 11 {
+                modules::pickle_memo(heap, info, place, sink)?;
             }
         }
         _ => items::others(heap, info, place, full, sink)?,

@@ -6,6 +6,7 @@ use super::size::owned_data;
 use super::{Name, Rest, Sink, Torn};
 use crate::heap::Heap;
 use crate::heap::memory::{Place, each_word};
+use crate::heap::types::{Sizing, TypeInfo};
 use crate::layout::heap::IntSize;
 
 /// Pointers of a `hamt_array_node`.
@@ -235,4 +236,42 @@ fn offset_of(heap: &Heap, address: u64) -> Option<u64> {
         1 => Some(place.int(24).into()),
         _ => None,
     }
+}
+
+/// What the memo of a `Pickler` or an `Unpickler` holds (Modules/_pickle.c): entries of a table, or an array.
+pub fn pickle_memo(
+    heap: &Heap,
+    info: &TypeInfo,
+    place: &Place,
+    sink: &mut impl Sink,
+) -> Result<(), Torn> {
+    let (array, count, stride) = match info.sizing {
+        Sizing::Pickler => {
+            let memo = place.word(16).ok_or(Torn)?;
+            if memo == 0 {
+                return Ok(());
+            }
+            // Mask, used, allocated and the table.
+            let word = |at: u64| heap.memory.word(memo.wrapping_add(at)).ok_or(Torn);
+            (word(24)?, word(16)?, 2)
+        }
+        Sizing::Unpickler => {
+            let word = |at: u32| place.word(at).ok_or(Torn);
+            (word(24)?, word(32)?, 1)
+        }
+        _ => return Ok(()),
+    };
+    if array == 0 {
+        return Ok(());
+    }
+    let words = count.checked_mul(stride).ok_or(Torn)?;
+    let words = heap.memory.words(array, words).ok_or(Torn)?;
+    if !sink.afford(count) {
+        return Err(Torn);
+    }
+    sink.rest(Rest::Items);
+    let held = each_word(words).step_by(stride as usize);
+    held.filter(|word| *word != 0)
+        .for_each(|word| sink.item(word));
+    Ok(())
 }

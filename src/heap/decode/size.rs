@@ -1,5 +1,6 @@
 //! `sys.getsizeof` of an object, to the byte, from its memory.
 
+use super::ctypes;
 use super::dict;
 use super::frames;
 use super::modules::{self, ring};
@@ -216,7 +217,7 @@ fn other_size(heap: &Heap, info: &TypeInfo, place: &Place) -> Option<(u64, u64)>
             let inside = slots == 8 && address == place.address() + 64;
             if inside { 0 } else { slots * 16 }
         }
-        Sizing::Type => {
+        Sizing::Type | Sizing::PointerType => {
             if place.word(field::FLAGS)? & flag::HEAP == 0 {
                 return Some((heap.layout.type_size, 0));
             }
@@ -227,6 +228,22 @@ fn other_size(heap: &Heap, info: &TypeInfo, place: &Place) -> Option<(u64, u64)>
             };
             return Some((heap.layout.heap_type_size, keys));
         }
+        Sizing::CType => {
+            let members = place.word(16)?.checked_mul(info.item)?;
+            let own = basic.checked_add(members)?;
+            return Some((own, ctypes::class_extra(heap, place)?));
+        }
+        Sizing::StgDict => {
+            let extra = ctypes::dict_extra(heap, info, place)?;
+            dict::extra_size(heap, place)?.checked_add(extra)?
+        }
+        Sizing::Scalar(bytes) => return Some((basic, bytes)),
+        Sizing::ScalarText => {
+            let length = place.word(16)?;
+            return Some((basic.checked_add(length)?, length));
+        }
+        Sizing::Pickler => pickler(heap, place)?,
+        Sizing::Unpickler => unpickler(heap, place)?,
         Sizing::Code => return code_size(heap, info, place),
         Sizing::Frame => return frames::frame_size(heap, place),
         Sizing::Generator => return Some((frames::generator_size(heap, place)?, 0)),
@@ -350,4 +367,47 @@ pub fn owned_data(heap: &Heap, place: &Place) -> Option<(u64, u64)> {
     let count = crate::heap::memory::each_word(lengths).try_fold(1u64, u64::checked_mul)?;
     let bytes = count.checked_mul(width)?;
     (bytes < 1 << 47).then_some((place.word(16)?, bytes))
+}
+
+/// The memo of a `Pickler` and its buffer, a bytes object (`_pickle_Pickler___sizeof___impl`, Modules/_pickle.c).
+fn pickler(heap: &Heap, place: &Place) -> Option<u64> {
+    let memo = match place.word(16)? {
+        0 => 0,
+        memo => {
+            // Mask, used, allocated and the table.
+            let entries = heap.memory.word(memo.checked_add(16)?)?;
+            32 + 16 * bounded(heap, entries, 16)?
+        }
+    };
+    // 3.13 has no `pers_func_self`.
+    let buffer = if heap.layout.minor == 13 { 56 } else { 64 };
+    let buffer = match place.word(buffer)? {
+        0 => 0,
+        buffer => {
+            let length = heap.memory.place(buffer)?.word(16)?;
+            33 + bounded(heap, length, 1)?
+        }
+    };
+    Some(memo + buffer)
+}
+
+/// The memo of an `Unpickler`, its marks and its texts (`_pickle_Unpickler___sizeof___impl`).
+fn unpickler(heap: &Heap, place: &Place) -> Option<u64> {
+    // `input_line` and `encoding`; `errors` and `marks` follow, and `marks_size` behind `num_marks`.
+    let (line, encoding) = match heap.layout.minor {
+        ..=12 => (152, 224),
+        13 => (144, 216),
+        14 => (152, 240),
+        _ => (160, 248),
+    };
+    let array = |array: u32, count: u32| match place.word(array)? {
+        0 => Some(0),
+        _ => Some(8 * bounded(heap, place.word(count)?, 8)?),
+    };
+    let text = |at: u32| match place.word(at)? {
+        0 => Some(0),
+        text => Some(heap.memory.c_string(text, 1 << 16)?.len() as u64 + 1),
+    };
+    let arrays = array(24, 32)? + array(encoding + 16, encoding + 32)?;
+    Some(arrays + text(line)? + text(encoding)? + text(encoding + 8)?)
 }

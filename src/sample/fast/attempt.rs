@@ -195,7 +195,8 @@ impl<M: Memory> FastReader<M> {
         if let Some(attempt) = self.check_lock(domain, lock)? {
             return Ok(attempt);
         }
-        if holder_ident.is_none() && self.domains.get(domain).is_some_and(|lock| lock.locked) {
+        let is_locked = self.domains.get(domain).is_some_and(|lock| lock.locked);
+        if holder_ident.is_none() && is_locked && self.dead.is_none() {
             // New to us; or it is ending, and out of the list already: it has no stack, but time to get by.
             return Ok(if self.relisted_us == Some(now_us) {
                 Attempt::Ending
@@ -314,7 +315,7 @@ impl<M: Memory> FastReader<M> {
                 !self.alone
             }
             Stillness::Stopped => true,
-            Stillness::None => false,
+            Stillness::None | Stillness::Dead => false,
         };
         Ok(!may_have_run || self.same_lock(domain)?)
     }
@@ -417,6 +418,7 @@ impl<M: Memory> FastReader<M> {
             tables,
             now_us,
             approximate: self.stillness == Stillness::None,
+            lost: self.dead.as_mut().map(|dead| &mut dead.lost_frames),
         };
         for (thread, stack) in self.threads.iter_mut().zip(&mut stacks.threads) {
             if thread.domain != domain || !thread.dirty {
@@ -429,6 +431,12 @@ impl<M: Memory> FastReader<M> {
                     continue;
                 }
                 Walk::Stale => return Ok((Attempt::Stale, any_late)),
+                // As far as it goes.
+                Walk::Broken | Walk::TooDeep if decoder.lost.is_some() => {
+                    if let Some(lost) = &mut decoder.lost {
+                        lost.insert(thread.ident);
+                    }
+                }
                 Walk::Broken => return Ok((Attempt::Unfinished, any_late)),
                 Walk::TooDeep => {
                     self.too_deep = true;

@@ -92,6 +92,8 @@ pub struct Codes {
     codes: Vec<Code>,
     /// Until when addresses are taken to be used again soon.
     churn_until_us: u64,
+    /// Whether what a frame has as its code object is taken for one where the name of its type cannot be read.
+    pub trusting: bool,
 }
 
 /// Which code object; valid until the next [`Codes::trim`].
@@ -116,6 +118,7 @@ impl Codes {
             by_address: FxHashMap::default(),
             codes: Vec::new(),
             churn_until_us: 0,
+            trusting: false,
         }
     }
 
@@ -272,8 +275,10 @@ impl Codes {
             Some(_) => return None,
             None => {
                 let name = memory.read_word(identity.kind.checked_add(object::TYPE_NAME as u64)?);
-                if read_c_string(memory, name.ok()?, 8)? != "code" {
-                    return None;
+                match read_c_string(memory, name.ok()?, 8) {
+                    Some(name) if name == "code" => {}
+                    None if self.trusting => {}
+                    _ => return None,
                 }
                 self.code_type = Some(identity.kind);
             }

@@ -1,5 +1,7 @@
 //! From frames as they lie in memory to functions and lines, and to the C functions that they call.
 
+use rustc_hash::FxHashSet;
+
 use super::super::builtins::Builtins;
 use super::super::{FrameSample, ThreadStack};
 use super::codes::{CodeId, Codes};
@@ -28,6 +30,8 @@ pub struct Decoder<'a, M> {
     pub now_us: u64,
     /// Whether a stack may lack its innermost frames.
     pub approximate: bool,
+    /// Of a core file, the threads of which frames could not be read: what is not there will not come.
+    pub lost: Option<&'a mut FxHashSet<u64>>,
 }
 
 impl<M: Memory> Decoder<'_, M> {
@@ -82,6 +86,10 @@ impl<M: Memory> Decoder<'_, M> {
                 .codes
                 .find(self.memory, self.tables, raw.code, self.now_us)
             else {
+                if let Some(lost) = &mut self.lost {
+                    lost.insert(thread.ident);
+                    continue;
+                }
                 // A frame that was just left; its callers are there.
                 return self.approximate && !stack.frames.is_empty();
             };

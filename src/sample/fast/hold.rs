@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustc_hash::FxHashSet;
 
 use super::lists::os_id;
-use super::{FastReader, fault};
+use super::{FastReader, Stillness, fault};
 use crate::sample::{Fault, ThreadStacks};
 use crate::target::memory::{Memory, Stopped, Unreadable};
 use crate::target::process;
@@ -52,7 +52,10 @@ impl Held {
 impl<M: Memory> FastReader<M> {
     /// Stops the threads that Python has, as far as they are known, when samples are to stop the target.
     pub(super) fn hold(&mut self, stacks: &mut ThreadStacks) -> Result<Held, Fault> {
-        let mut held = Held::default();
+        let mut held = Held {
+            all: self.stillness == Stillness::Dead,
+            ..Held::default()
+        };
         if self.stopper.is_none() {
             return Ok(held);
         }

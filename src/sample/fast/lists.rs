@@ -49,7 +49,13 @@ impl<M: Memory> FastReader<M> {
                 let same = |thread: &Thread| thread.address == address;
                 let known = old.iter().position(same);
                 let mut state = vec![0; thread::state_length(&offsets) as usize];
-                self.memory.read(address, &mut state).map_err(fault)?;
+                if let Err(error) = self.memory.read(address, &mut state) {
+                    match &mut self.dead {
+                        Some(dead) => dead.lost_threads = true,
+                        None => return Err(fault(error)),
+                    }
+                    break;
+                }
                 let word = |offset: u32| layout::word(&state, at(offset)).unwrap_or(0);
                 let links = [word(offsets.thread.prev), word(offsets.thread.next)];
                 let ident = word(offsets.thread.thread_id);

@@ -475,7 +475,13 @@ impl<M: Memory> FastReader<M> {
     fn find_tasks(&self, offsets: CoroutineOffsets) -> Option<Place> {
         match offsets.tasks {
             TaskList::Rings => {
-                let data = runtime::writable_data(self.pid, &self.memory, "_asyncio");
+                let data = match &self.dead {
+                    None => runtime::writable_data(self.pid, &self.memory, "_asyncio"),
+                    Some(dead) => {
+                        let regions = &dead.regions;
+                        runtime::writable_data_in(regions, None, &self.memory, "_asyncio")
+                    }
+                };
                 data.iter()
                     .find_map(|data| AsyncioDebug::find(data))
                     .map(Place::Rings)

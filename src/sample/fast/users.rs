@@ -150,7 +150,10 @@ impl<M: Memory> FastReader<M> {
         self.users_searched_us = Some(now_us);
         // Of those that are to be stopped, other threads may be meant now.
         self.tids = None;
-        let regions = maps::regions(self.pid).unwrap_or_default();
+        let regions = match &self.dead {
+            None => maps::regions(self.pid).unwrap_or_default(),
+            Some(dead) => dead.regions.clone(),
+        };
         let by_cframe = self
             .threads
             .iter()

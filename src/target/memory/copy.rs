@@ -394,6 +394,7 @@ impl Taken {
             mappings,
             threads: threads::names(pid),
             static_data: maps::static_data(&self.regions),
+            dead: None,
         };
         Ok((captured, self.report))
     }

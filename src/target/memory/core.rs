@@ -4,11 +4,14 @@
 //! Memory that showed an unchanged file is not in a core; it is read from the file where that is still the one that
 //! was mapped, which its first page, build id included, tells.
 
+mod notes;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::SystemTime;
 
 use super::constants::{FileId, Unwritten};
 use super::copy::Report;
@@ -20,10 +23,11 @@ use super::room::Places;
 use super::{Memory, Range, Unreadable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::{int, word};
-use crate::target::image::{Captured, Held, Image, Mapping, ThreadName};
+use crate::target::image::{Captured, Dead, DeadThread, Held, Image, Mapping, ThreadName};
 use crate::target::maps::{self, Region};
 use crate::target::{process, runtime};
 use crate::units::{Pid, format_bytes, printable};
+use notes::{Mapped, Notes};
 
 /// Machine of the ELF header: x86-64 or AArch64.
 const MACHINE: u16 = if cfg!(target_arch = "x86_64") {
@@ -35,9 +39,6 @@ const MACHINE: u16 = if cfg!(target_arch = "x86_64") {
 const ET_CORE: u16 = 4;
 const PT_LOAD: i32 = 1;
 const PT_NOTE: i32 = 4;
-const NT_PRSTATUS: i32 = 1;
-const NT_PRPSINFO: i32 = 3;
-const NT_FILE: i32 = 0x4649_4c45;
 
 /// More segments mean that their number stands in the first section's `sh_info`.
 const PN_XNUM: u16 = 0xffff;
@@ -72,25 +73,8 @@ struct Segment {
     address: u64,
     file_size: u64,
     memory_size: u64,
-}
-
-/// What the notes say.
-#[derive(Debug, Default)]
-struct Notes {
-    pid: Option<i32>,
-    name: String,
-    command: String,
-    threads: Vec<i32>,
-    files: Vec<Mapped>,
-}
-
-/// A mapped file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Mapped {
-    start: u64,
-    end: u64,
-    offset: u64,
-    path: String,
+    /// How much of `file_size` the file ends before.
+    missing: u64,
 }
 
 /// A core file that is being read.
@@ -105,26 +89,40 @@ pub fn read(path: &Path) -> Result<(Captured, Report)> {
     let core = Core::open(path)?;
     let segments = core.segments()?;
     let notes = core.notes(&segments)?;
-    let loads: Vec<Segment> = loads(&segments);
+    let mut loads: Vec<Segment> = loads(&segments);
+    core.cut(&mut loads);
     let spans = core.memory(&loads)?;
-    let mut regions = regions(&loads, &notes.files);
+    let regions = regions(&loads, &notes.files);
     // SAFETY: `memory` has read all there is, and nobody else knows these reservations.
     let image = Image::new(unsafe { spans.into_spans() }, None);
-    let (files, replaced) = open_files(&image, &mut regions);
-    let constants = Unwritten::of_files(regions.clone(), files);
-    let (image, constants) = (image, Box::new(constants));
-    let image = image.with_constants(constants);
-    let memory = Still(&image);
-    let runtime = runtime::find_in(&memory, &regions, None)
-        .ok_or_else(|| core.no_python(&notes, &regions, &replaced))?;
+    let (files, replaced) = open_files(&image, &regions, core.taken_at());
+    // What was there and is cut off may have been written to: the file does not tell what it was.
+    let is_whole = |region: &&Region| {
+        let cut = |load: &&Segment| load.missing > 0 && region.holds(load.address);
+        !loads.iter().any(|load| cut(&load))
+    };
+    let unwritten: Vec<Region> = regions.iter().filter(is_whole).cloned().collect();
+    let image = image.with_constants(Box::new(Unwritten::of_files(unwritten, files)));
+    let memory = &image;
+    let missing: u64 = loads.iter().map(|load| load.missing).sum();
+    let runtime = match runtime::find_in(&memory, &regions, None) {
+        Some(runtime) => runtime,
+        None if missing > 0 || notes.is_cut => return Err(core.truncated(missing)),
+        None => return Err(core.no_python(&notes, &regions, &replaced)),
+    };
     let moment = Signs::find(&memory, &runtime)
         .and_then(|signs| signs.read(&memory).ok())
         .unwrap_or(Moment::Unknown);
+    let dead = Dead {
+        caveats: core.caveats(&loads, &notes, &regions, &replaced),
+        threads: notes.threads.clone(),
+        regions,
+    };
     let report = Report {
         moment,
         stops: 0,
         copied: loads.iter().map(|load| load.file_size).sum(),
-        unreadable: 0,
+        unreadable: missing,
     };
     let captured = Captured {
         runtime,
@@ -133,9 +131,10 @@ pub fn read(path: &Path) -> Result<(Captured, Report)> {
         taken_at: core.taken_at(),
         held: Held::Core,
         rss: None,
-        mappings: regions.iter().map(mapping).collect(),
+        mappings: dead.regions.iter().map(mapping).collect(),
         threads: thread_names(&notes),
-        static_data: maps::static_data(&regions),
+        static_data: maps::static_data(&dead.regions),
+        dead: Some(Box::new(dead)),
         image,
     };
     Ok((captured, report))
@@ -173,18 +172,73 @@ impl Core<'_> {
         Error::bad_file(self.what(), offset, why)
     }
 
-    fn truncated(&self, wanted: u64) -> Error {
-        let missing = format_bytes(wanted.saturating_sub(self.length));
+    /// The error for a file that lacks so many bytes, and with them what tells what was in it.
+    fn truncated(&self, missing: u64) -> Error {
+        let missing = format_bytes(missing);
         self.bad(self.length, &format!("it is cut short: {missing} are missing"))
             .hint("a limit on core files (ulimit -c) or a full disk cuts them; gcore PID makes a whole one")
     }
 
+    /// Cuts the segments to what the file has of them.
+    fn cut(&self, loads: &mut [Segment]) {
+        for load in loads {
+            let there = self.length.saturating_sub(load.offset).min(load.file_size);
+            load.missing = load.file_size - there;
+            load.file_size = there;
+        }
+    }
+
+    /// What cannot be known of what was in the process.
+    fn caveats(
+        &self,
+        loads: &[Segment],
+        notes: &Notes,
+        regions: &[Region],
+        replaced: &[String],
+    ) -> Vec<String> {
+        let mut caveats = Vec::new();
+        let missing: u64 = loads.iter().map(|load| load.missing).sum();
+        if notes.is_cut {
+            let text = "the core file is cut short before it says which process it is of, and what its threads and files are";
+            caveats.push(text.to_string());
+        }
+        if missing > 0 {
+            let all: u64 = loads.iter().map(|load| load.file_size + load.missing).sum();
+            caveats.push(format!(
+                "the core file is cut short: {} of the {} of memory in it are missing, and what was there is not shown",
+                format_bytes(missing),
+                format_bytes(all)
+            ));
+        }
+        for name in replaced.iter().filter(|name| is_python(name)) {
+            caveats.push(format!(
+                "{} is not the file any more that the core was made with: what it had and the core has not is not shown",
+                printable(name)
+            ));
+        }
+        let absent = regions.iter().find(|region| {
+            is_python(&region.name)
+                && region.of_file()
+                && open_regular(Path::new(&region.name)).is_none()
+        });
+        if let Some(absent) = absent {
+            caveats.push(format!(
+                "{} is not on this machine: what it had and the core has not is not shown",
+                printable(&absent.name)
+            ));
+        }
+        caveats
+    }
+
     fn bytes(&self, offset: u64, length: u64) -> Result<Vec<u8>> {
+        if length == 0 {
+            return Ok(Vec::new());
+        }
         let end = offset
             .checked_add(length)
             .ok_or_else(|| self.bad(offset, "its size makes no sense"))?;
         if end > self.length {
-            return Err(self.truncated(end));
+            return Err(self.truncated(end - self.length));
         }
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
         self.file
@@ -230,6 +284,7 @@ impl Core<'_> {
                 address: word(bytes, 16)?,
                 file_size: word(bytes, 32)?,
                 memory_size: word(bytes, 40)?,
+                missing: 0,
             })
         };
         Ok(headers
@@ -244,7 +299,10 @@ impl Core<'_> {
             if segment.file_size > MOST_NOTES {
                 return Err(self.bad(segment.offset, "its notes are too long"));
             }
-            notes.add(&self.bytes(segment.offset, segment.file_size)?);
+            let there = self.length.saturating_sub(segment.offset);
+            notes.is_cut |= there < segment.file_size;
+            // gcore writes them last: of one that is cut short they are gone.
+            notes.add(&self.bytes(segment.offset, segment.file_size.min(there))?);
         }
         Ok(notes)
     }
@@ -254,12 +312,6 @@ impl Core<'_> {
         let mut pieces = Vec::new();
         let mut held = 0u64;
         for load in loads.iter().filter(|load| load.file_size > 0) {
-            let end = load.offset.checked_add(load.file_size);
-            let end =
-                end.ok_or_else(|| self.bad(load.offset, "a segment's size makes no sense"))?;
-            if end > self.length {
-                return Err(self.truncated(end));
-            }
             // Each byte of the file is in one segment at most.
             held = held.saturating_add(load.file_size);
             if held > self.length {
@@ -353,18 +405,14 @@ impl Core<'_> {
         }
     }
 
-    fn taken_at(&self) -> std::time::SystemTime {
+    fn taken_at(&self) -> SystemTime {
         let modified = self.file.metadata().and_then(|data| data.modified());
-        modified.unwrap_or(std::time::SystemTime::UNIX_EPOCH)
+        modified.unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
     /// Why no runtime was found.
     fn no_python(&self, notes: &Notes, regions: &[Region], replaced: &[String]) -> Error {
-        let is_python = |region: &&Region| {
-            let name = region.name.rsplit('/').next().unwrap_or_default();
-            name.starts_with("python") || name.starts_with("libpython")
-        };
-        match regions.iter().find(is_python) {
+        match regions.iter().find(|region| is_python(&region.name)) {
             Some(region) => {
                 let name = printable(&region.name).into_owned();
                 let why = if replaced.contains(&region.name) {
@@ -384,74 +432,10 @@ impl Core<'_> {
     }
 }
 
-impl Notes {
-    /// Reads a note segment: heads of three words (length of the name and of the contents, type), both padded to 4.
-    fn add(&mut self, bytes: &[u8]) {
-        let mut rest = bytes;
-        while let Some((kind, contents, after)) = note(rest) {
-            match kind {
-                NT_PRSTATUS => self.threads.extend(int(contents, 32)),
-                NT_PRPSINFO => {
-                    self.pid = int(contents, 24).filter(|pid| *pid > 0);
-                    self.name = text(contents.get(40..56).unwrap_or_default());
-                    self.command = text(contents.get(56..136).unwrap_or_default());
-                }
-                NT_FILE => self.files = mapped(contents).unwrap_or_default(),
-                _ => {}
-            }
-            rest = after;
-        }
-    }
-}
-
-/// The first note: its type, contents, and what follows it.
-fn note(bytes: &[u8]) -> Option<(i32, &[u8], &[u8])> {
-    let length = |at| usize::try_from(int(bytes, at)?).ok();
-    let name = length(0)?.checked_next_multiple_of(4)?;
-    let (start, size) = (name.checked_add(12)?, length(4)?);
-    let contents = bytes.get(start..start.checked_add(size)?)?;
-    let after = start.checked_add(size.checked_next_multiple_of(4)?)?;
-    Some((
-        int(bytes, 8)?,
-        contents,
-        bytes.get(after..).unwrap_or_default(),
-    ))
-}
-
-/// Text up to a NUL.
-fn text(bytes: &[u8]) -> String {
-    let end = bytes
-        .iter()
-        .position(|byte| *byte == 0)
-        .unwrap_or(bytes.len());
-    String::from_utf8_lossy(bytes.get(..end).unwrap_or_default())
-        .trim_end()
-        .to_string()
-}
-
-/// `NT_FILE`: count, page size, then start, end and offset in pages of each, then their names.
-fn mapped(bytes: &[u8]) -> Option<Vec<Mapped>> {
-    let (count, page) = (word(bytes, 0)?, word(bytes, 8)?);
-    let size = usize::try_from(count.checked_mul(24)?).ok()?;
-    let table = bytes.get(16..size.checked_add(16)?)?;
-    let names = bytes.get(size + 16..)?.split(|byte| *byte == 0);
-    let entry = |(entry, name): (&[u8], &[u8])| {
-        let (start, end) = (word(entry, 0)?, word(entry, 8)?);
-        (start < end).then_some(())?;
-        Some(Mapped {
-            start,
-            end,
-            offset: word(entry, 16)?.checked_mul(page)?,
-            path: String::from_utf8_lossy(name).into_owned(),
-        })
-    };
-    Some(
-        table
-            .chunks_exact(24)
-            .zip(names)
-            .filter_map(entry)
-            .collect(),
-    )
+/// Whether a file is called as programs and libraries with a Python in them are.
+fn is_python(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    name.starts_with("python") || name.starts_with("libpython")
 }
 
 /// The memory segments by address, without those that overlap an earlier one or make no sense.
@@ -523,6 +507,7 @@ fn regions(loads: &[Segment], files: &[Mapped]) -> Vec<Region> {
                 address: start,
                 file_size: 0,
                 memory_size: file.end - start,
+                missing: 0,
             });
         }
     }
@@ -532,7 +517,11 @@ fn regions(loads: &[Segment], files: &[Mapped]) -> Vec<Region> {
 }
 
 /// Opens the files of `regions`; gives them and the names of those that are others than those that were mapped.
-fn open_files(image: &Image, regions: &mut [Region]) -> (Vec<(FileId, File)>, Vec<String>) {
+fn open_files(
+    image: &Image,
+    regions: &[Region],
+    taken_at: SystemTime,
+) -> (Vec<(FileId, File)>, Vec<String>) {
     let (mut files, mut replaced): (Vec<(FileId, File)>, Vec<String>) = (Vec::new(), Vec::new());
     for region in regions
         .iter()
@@ -556,7 +545,14 @@ fn open_files(image: &Image, regions: &mut [Region]) -> (Vec<(FileId, File)>, Ve
                 }
                 files.push((id, file));
             }
-            _ => files.push((id, file)),
+            // Nothing tells, but for its age: one that came after the core is another one.
+            _ => {
+                let changed = file.metadata().and_then(|data| data.modified());
+                match changed.is_ok_and(|changed| changed > taken_at) {
+                    true => replaced.push(region.name.clone()),
+                    false => files.push((id, file)),
+                }
+            }
         }
     }
     (files, replaced)
@@ -587,9 +583,9 @@ fn mapping(region: &Region) -> Mapping {
 
 /// Only the main thread's name is in a core.
 fn thread_names(notes: &Notes) -> Vec<ThreadName> {
-    let name = |tid: &i32| ThreadName {
-        tid: *tid,
-        name: if Some(*tid) == notes.pid {
+    let name = |thread: &DeadThread| ThreadName {
+        tid: thread.tid,
+        name: if Some(thread.tid) == notes.pid {
             notes.name.clone()
         } else {
             String::new()
@@ -598,12 +594,9 @@ fn thread_names(notes: &Notes) -> Vec<ThreadName> {
     notes.threads.iter().map(name).collect()
 }
 
-/// An image as memory.
-struct Still<'a>(&'a Image);
-
-impl Memory for Still<'_> {
+impl Memory for &Image {
     fn read(&self, address: u64, into: &mut [u8]) -> Result<(), Unreadable> {
-        if self.0.read(address, into) {
+        if Image::read(self, address, into) {
             Ok(())
         } else {
             Err(Unreadable::Nowhere)
@@ -616,7 +609,7 @@ impl Memory for Still<'_> {
             let Some(room) = into.get_mut(done..done.saturating_add(range.length)) else {
                 break;
             };
-            if self.read(range.address as u64, room).is_err() {
+            if Memory::read(self, range.address as u64, room).is_err() {
                 break;
             }
             done += range.length;

@@ -121,9 +121,10 @@ pub(super) fn without_symbols(memory: &impl Memory, regions: &[Region]) -> Vec<P
 /// The block of offsets that starts the runtime (3.13 and newer) in the data of a binary, whose file is not there.
 fn by_cookie(memory: &impl Memory, regions: &[Region]) -> Vec<u64> {
     let known = |block: &[u8]| debug_offsets::version_hex(block).and_then(version::from_hex);
+    let nameless = are_nameless(regions);
     let data = regions
         .iter()
-        .filter(|region| region.writable() && region.of_file());
+        .filter(|region| region.writable() && (nameless || region.of_file()));
     data.filter_map(|region| {
         let mut bytes = vec![0; usize::try_from(region.size().min(DATA_LIMIT)).ok()?];
         memory.read(region.start, &mut bytes).ok()?;
@@ -136,12 +137,20 @@ fn by_cookie(memory: &impl Memory, regions: &[Region]) -> Vec<u64> {
     .collect()
 }
 
+/// Whether it is not known of what files the regions are: of a core file that was cut before they are named. Any of them may
+/// be a binary's then.
+fn are_nameless<'a>(regions: impl IntoIterator<Item = &'a Region>) -> bool {
+    let mut regions = regions.into_iter();
+    regions.all(|region| region.name.is_empty())
+}
+
 /// An initialised runtime before 3.13 in the data of a binary: `initialized` is 1, and the list's head is an interpreter.
 fn by_pointer(memory: &impl Memory, regions: &[Region]) -> Option<u64> {
     let writable = |region: &&Region| region.readable() && region.writable();
     let regions: Vec<&Region> = regions.iter().filter(writable).collect();
+    let nameless = are_nameless(regions.iter().copied());
     for (index, first) in regions.iter().enumerate() {
-        if !first.of_file() {
+        if !first.of_file() && !nameless {
             continue;
         }
         // What follows without a gap and a name is the rest of the binary's data.

@@ -242,28 +242,67 @@ pub fn referrer_groups(graph: &Graph, tree: &Group) -> String {
 }
 
 /// Paths to one object, a line each.
-pub fn paths(rows: &[Form]) -> String {
-    rows.iter().map(|row| shown(&row.text) + "\n").collect()
+pub fn paths(rows: &[PathRow]) -> String {
+    rows.iter()
+        .map(|row| shown(&row.form.text) + "\n")
+        .collect()
+}
+
+/// A line of `heap path`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathRow {
+    /// The type that it is the only line of.
+    pub kind: Option<String>,
+    /// A path, or what several have in common.
+    pub form: Form,
+    /// One of them with its keys and indices.
+    pub such_as: Option<String>,
+    /// Forms of the type that have no line.
+    pub others: usize,
+}
+
+impl PathRow {
+    /// One of several of the same type.
+    pub fn of(form: Form) -> PathRow {
+        PathRow {
+            kind: None,
+            form,
+            such_as: None,
+            others: 0,
+        }
+    }
 }
 
 /// The forms of paths, with how many objects have them.
-pub fn forms(rows: &[Form]) -> String {
+pub fn forms(rows: &[PathRow]) -> String {
     let mut text = String::new();
     for row in rows {
-        let _ = writeln!(text, "{} × {}", shown(&row.text), row.objects);
+        if let Some(kind) = &row.kind {
+            let _ = write!(text, "{}: ", shown(kind));
+        }
+        let _ = write!(text, "{} × {}", shown(&row.form.text), row.form.objects);
+        if let Some(path) = &row.such_as {
+            let _ = write!(text, ", such as {}", shown(path));
+        }
+        let _ = match row.others {
+            0 => writeln!(text),
+            1 => writeln!(text, " (and 1 other form)"),
+            others => writeln!(text, " (and {others} other forms)"),
+        };
     }
     text
 }
 
 /// The table of caches.
-pub fn caches(graph: &Graph, rows: &[CacheRow]) -> String {
+pub fn caches(graph: &Graph, rows: &[CacheRow], paths: &[String]) -> String {
     if rows.is_empty() {
         return "no functools.lru_cache or functools.cache\n".to_string();
     }
     let header = [
-        "limit", "size", "hits", "misses", "retained", "function", "where",
+        "limit", "size", "hits", "misses", "retained", "function", "where", "address", "path",
     ];
-    let rows = rows.iter().map(|(cache, retained)| {
+    let rows = rows.iter().zip(paths).map(|((cache, retained), path)| {
+        let address = graph.addresses.get(cache.object as usize);
         let file = graph.name(cache.file);
         let place = match file {
             "" => String::new(),
@@ -279,6 +318,8 @@ pub fn caches(graph: &Graph, rows: &[CacheRow]) -> String {
             format_bytes(*retained),
             shown(graph.name(cache.function)),
             place,
+            format!("{:#x}", address.copied().unwrap_or(0)),
+            shown(path),
         ]
     });
     let table = table::columns(&header, &[0, 1, 2, 3, 4], rows);

@@ -1,7 +1,7 @@
 //! A summary: the table of `pympler.summary.print_` below one line that says what was counted.
 
 use super::{Rows, counted, header, markup, muppy_table, pretty_size, type_text};
-use crate::heap::census::{Census, Counting, Doubts};
+use crate::heap::census::{Census, Counting};
 use crate::units::{format_bytes, printable};
 
 /// Where a summary's objects come from.
@@ -39,24 +39,56 @@ pub fn note(census: &Census, source: Source) -> String {
         (Source::Held, None) => line.push_str(", was stopped already"),
         (Source::File, None) => {}
     }
-    if let Some(doubts) = doubts(census.doubts) {
+    if let Some(doubts) = doubts(census) {
         line.push_str(&format!("; {doubts}"));
     }
     line
 }
 
+/// Types that are named in one line.
+const TYPES: usize = 3;
+
 /// What was not sure, in words; `None` when all was.
-pub fn doubts(doubts: Doubts) -> Option<String> {
-    let parts: Vec<String> = [
+pub fn doubts(census: &Census) -> Option<String> {
+    let doubts = census.doubts;
+    let layouts = match types(&census.unsure.layout) {
+        Some(types) => format!("of unknown layout ({types})"),
+        None => "of unknown layout".to_string(),
+    };
+    let mut parts: Vec<String> = [
         (doubts.torn, "caught in the middle of a change"),
-        (doubts.conservative, "of unknown layout"),
+        (doubts.conservative, &layouts),
         (doubts.unreadable, "not readable"),
     ]
     .into_iter()
     .filter(|(number, _)| *number > 0)
     .map(|(number, what)| format!("{} {what}", counted(number, "object", "objects")))
     .collect();
+    parts.extend(own_sizes(&census.unsure.size));
     (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// What is said of classes with a `__sizeof__` in Python; `None` where there is none.
+pub fn own_sizes(found: &[(String, u64)]) -> Option<String> {
+    let types = types(found)?;
+    Some(format!(
+        "sizes without what a __sizeof__ in Python adds, which is not run: {types}"
+    ))
+}
+
+/// The first types with their numbers of objects; `None` where there is none.
+fn types(found: &[(String, u64)]) -> Option<String> {
+    let shown = found.iter().take(TYPES);
+    let shown: Vec<String> = shown
+        .map(|(name, objects)| format!("{} {objects}", printable(name)))
+        .collect();
+    let more = found.len() - shown.len();
+    let more = match more {
+        0 => String::new(),
+        1 => " and 1 more type".to_string(),
+        more => format!(" and {more} more types"),
+    };
+    (!shown.is_empty()).then(|| shown.join(", ") + &more)
 }
 
 /// The table that `pympler.summary.print_` prints for the chosen rows.
@@ -128,7 +160,7 @@ pub fn junit(census: &Census, source: Source, rows: &Rows) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::heap::census::TypeCount;
+    use crate::heap::census::{Doubts, TypeCount, Unsure};
     use std::time::SystemTime;
 
     fn census() -> Census {
@@ -152,6 +184,7 @@ mod tests {
                 row("function (näme)", 987_654_321, 123_456_789),
             ],
             doubts: Doubts::default(),
+            unsure: Unsure::default(),
         }
     }
 
@@ -191,6 +224,16 @@ mod tests {
                 "; 1 object caught in the middle of a change, 3 objects of unknown layout"
             ),
             "{line}"
+        );
+        let row = |name: &str, objects| (name.to_string(), objects);
+        census.unsure.layout = vec![row("a.A", 2), row("b", 1)];
+        census.unsure.size = vec![row("c", 4), row("d", 3), row("e", 2), row("f", 1)];
+        assert_eq!(
+            doubts(&census).as_deref(),
+            Some(
+                "1 object caught in the middle of a change, 3 objects of unknown layout (a.A 2, b 1), \
+                 sizes without what a __sizeof__ in Python adds, which is not run: c 4, d 3, e 2 and 1 more type"
+            )
         );
     }
 
