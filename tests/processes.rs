@@ -146,6 +146,63 @@ fn a_fork_that_python_does_not_know_of_has_threads_of_its_own() {
     }
 }
 
+/// A thread for each request, as `ThreadingHTTPServer` and Django's runserver have.
+const SHORT_THREADS: &str = "
+import select, sys, threading, time
+used = 0.0
+def work():
+    global used
+    begin = time.thread_time()
+    number = 0
+    for one in range(8000):
+        number += one
+    used += time.thread_time() - begin
+print('ready', flush=True)
+while True:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    time.sleep(0.0005)
+    if select.select([sys.stdin], [], [], 0)[0]:
+        sys.stdin.readline()
+        print(used, time.monotonic(), flush=True)
+";
+
+#[test]
+fn threads_that_end_before_they_are_seen_twice_have_their_cpu_time() {
+    let _alone = alone();
+    for python in Python::all().iter().filter(|python| python.minor >= 8) {
+        let mut target = python.start(&["-c", SHORT_THREADS]);
+        let pid = target.pid.to_string();
+        let mut told = || {
+            target.tell("");
+            let line = target.line();
+            let mut numbers = line
+                .split_ascii_whitespace()
+                .map(|one| one.parse::<f64>().expect("a number"));
+            [0; 2].map(|_| numbers.next().expect("two numbers"))
+        };
+        let before = told();
+        let words = [
+            "attach", &pid, "-d", "1.5", "--mode", "cpu", "-f", "json", "-q",
+        ];
+        let profile = biopsy(&words).ok().json();
+        let after = told();
+        let truth = (after[0] - before[0]) / (after[1] - before[1]);
+        let functions = profile["functions"].as_array().expect("functions");
+        let work = functions.iter().filter(|one| one["name"] == "work");
+        let found: f64 = work.filter_map(|one| one["cumtime_s"].as_f64()).sum();
+        let rate = found / profile["duration_s"].as_f64().expect("a number");
+        common::say(format_args!(
+            "  {python}: {rate:.3} of a CPU, {truth:.3} by the threads' clocks"
+        ));
+        assert!(
+            (rate / truth - 1.0).abs() < 0.35,
+            "{python}: {rate} and not {truth}"
+        );
+    }
+}
+
 #[test]
 fn interpreters_of_one_process_are_told_apart() {
     let _alone = alone();

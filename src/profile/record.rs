@@ -396,11 +396,12 @@ impl Recorder {
         ThreadId(self.profile.threads.len() as u32 - 1)
     }
 
-    /// Takes `wall_us` away from the last run of a thread.
-    pub fn cut(&mut self, thread: ThreadId, wall_us: u64) {
+    /// Takes wall and CPU time away from the last run of a thread.
+    pub fn cut(&mut self, thread: ThreadId, wall_us: u64, cpu_us: u64) {
         let last = self.last.get(thread.index()).copied().flatten();
         if let Some(run) = last.and_then(|at| self.profile.runs.get_mut(at)) {
             run.wall_us = run.wall_us.saturating_sub(clamp_u32(wall_us));
+            run.cpu_us = run.cpu_us.saturating_sub(clamp_u32(cpu_us));
         }
     }
 
@@ -509,7 +510,7 @@ mod tests {
         assert_eq!(runs.len(), 2);
         assert_eq!((runs[0].count, runs[0].wall_us), (1000, 1_000_000));
         assert_eq!(std::mem::size_of::<Run>(), 24);
-        recorder.cut(thread, 300);
+        recorder.cut(thread, 300, 0);
         assert_eq!(recorder.profile.runs[1].wall_us, 700);
     }
 

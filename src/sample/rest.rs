@@ -84,6 +84,50 @@ impl Rest {
     }
 }
 
+/// CPU time that threads are seen runnable for until it is compared with what the process has used, microseconds.
+const RUNNABLE_US: u64 = 50_000;
+
+/// For which part of the time in which threads of a process are seen runnable they run: on a busy machine they wait for
+/// a CPU as well, which their state does not tell, and a thread that has ended has no clock that would.
+#[derive(Debug)]
+pub struct Running {
+    pid: Pid,
+    share: f64,
+    runnable_us: u64,
+    used_ns: Option<u64>,
+}
+
+impl Running {
+    /// Taken to run all the time, as long as nothing is known.
+    pub fn new(pid: Pid) -> Running {
+        Running {
+            pid,
+            share: 1.0,
+            runnable_us: 0,
+            used_ns: threads::process_cpu_ns(pid),
+        }
+    }
+
+    /// The share, at most 1.
+    pub fn share(&self) -> f64 {
+        self.share
+    }
+
+    /// Takes note of the time for which samples of runnable threads stood.
+    pub fn note(&mut self, runnable_us: u64) {
+        self.runnable_us += runnable_us;
+        if self.runnable_us < RUNNABLE_US {
+            return;
+        }
+        let used_ns = threads::process_cpu_ns(self.pid);
+        if let (Some(used), Some(before)) = (used_ns, self.used_ns) {
+            let share = used.saturating_sub(before) as f64 / 1e3 / self.runnable_us as f64;
+            self.share = (0.7 * self.share + 0.3 * share).min(1.0);
+        }
+        (self.runnable_us, self.used_ns) = (0, used_ns);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -28,8 +28,8 @@ use super::choose::{self, Opened, Patience};
 use super::clock::Clock;
 use super::counts::{Shown, Watching};
 use super::pyspy::{self, ReaderOptions};
-use super::rest::Rest;
-use super::slot::{Comings, Evidence, Since, Slot};
+use super::rest::{Rest, Running};
+use super::slot::{Comings, Evidence, Slot};
 use super::sources;
 use super::states::Remarks;
 use super::tasks::{MOST_TASKS, Moment, Spent, TaskStacks, Timelines};
@@ -330,6 +330,7 @@ struct ProcessSampler<'a> {
     stacks: ThreadStacks,
     os_threads: Threads,
     rest: Rest,
+    running: Running,
     /// By Python's thread ident.
     slots: FxHashMap<u64, Slot>,
     comings: Comings,
@@ -378,6 +379,7 @@ impl<'a> ProcessSampler<'a> {
             stacks: ThreadStacks::default(),
             os_threads: Threads::new(pid),
             rest: Rest::new(pid),
+            running: Running::new(pid),
             slots: FxHashMap::default(),
             comings: Comings::default(),
             tasks: TaskStacks::default(),
@@ -458,6 +460,7 @@ impl<'a> ProcessSampler<'a> {
         (self.tasks, self.timelines) = Default::default();
         self.os_threads = Threads::new(self.pid);
         self.rest = Rest::new(self.pid);
+        self.running = Running::new(self.pid);
         self.last_us = self.shared.now_us();
         self.part.python = self.opened.version.to_string();
         if let Some(process) = self.part.recorder.profile.processes.first_mut() {
@@ -494,7 +497,7 @@ impl<'a> ProcessSampler<'a> {
         } else if !self.rest.goes_on(looked.known_ns) {
             self.wake(&mut slots, now_us);
         }
-        let happened = self.add(&mut slots, &shown, until_us);
+        let happened = self.add(&mut slots, &shown, now_us, until_us);
         self.rest.note(happened, now_us);
         let generation = self.generation;
         let recorder = &mut self.part.recorder;
@@ -538,7 +541,7 @@ impl<'a> ProcessSampler<'a> {
             }
             let slot = slots
                 .entry(thread.python_id)
-                .or_insert_with(|| self.new_slot(thread, now_us));
+                .or_insert_with(|| self.new_slot(thread));
             // Idents are used again by later threads; a thread that is starting has no id of the OS yet.
             if slot.os_id == 0 {
                 slot.learn_id(&mut self.part.recorder, &mut self.os_threads, thread.os_id);
@@ -548,7 +551,7 @@ impl<'a> ProcessSampler<'a> {
                 if let Some(watching) = &mut self.watching {
                     watching.gone(slot.id);
                 }
-                *slot = self.new_slot(thread, now_us);
+                *slot = self.new_slot(thread);
             }
             self.unseen.stack(thread.frames.len());
             looked.threads += usize::from(slot.generation != self.generation);
@@ -568,12 +571,18 @@ impl<'a> ProcessSampler<'a> {
         &mut self,
         slots: &mut FxHashMap<u64, Slot>,
         stacks: &ThreadStacks,
+        now_us: u64,
         until_us: u64,
     ) -> bool {
+        let most_ahead_us = match self.generation {
+            1 => until_us.saturating_sub(now_us),
+            _ => u64::MAX,
+        };
         let recorder = &mut self.part.recorder;
         let reader = &mut self.opened.reader;
         let mut happened = self.shared.options.blocking;
         let mut spent: Vec<Spent> = Vec::new();
+        let mut runnable_us = 0;
         for (at, thread) in stacks.threads.iter().enumerate() {
             let slot = slots.get_mut(&thread.python_id);
             let Some(slot) = slot.filter(|_| !thread.frames.is_empty() && !thread.gone) else {
@@ -589,10 +598,15 @@ impl<'a> ProcessSampler<'a> {
             let task = running.map(|running| running.depth);
             let mut evidence = Evidence {
                 is_exact: reader.is_exact(),
+                running: self.running.share(),
+                most_ahead_us,
                 leads: |code, from, to| reader.leads(code, from, to),
             };
             let added = slot.add(recorder, &mut evidence, thread, task, until_us);
             happened |= added.happened;
+            if added.state.has(RunState::ON_CPU) {
+                runnable_us += added.wall_us;
+            }
             if let Some(watching) = &mut self.watching {
                 watching.sample(
                     &recorder.profile.tables,
@@ -621,6 +635,7 @@ impl<'a> ProcessSampler<'a> {
         };
         self.timelines
             .add(recorder, &self.tasks, &stacks.threads, &spent, moment);
+        self.running.note(runnable_us);
         happened
     }
 
@@ -653,7 +668,7 @@ impl<'a> ProcessSampler<'a> {
         let recorder = &mut self.part.recorder;
         for slot in self.slots.values_mut() {
             slot.settle(recorder);
-            recorder.cut(slot.id, slot.last_us.saturating_sub(now_us));
+            slot.cut(recorder, now_us);
         }
         self.timelines.finish(recorder, moment);
     }
@@ -665,13 +680,9 @@ impl<'a> ProcessSampler<'a> {
         }
     }
 
-    fn new_slot(&mut self, thread: &ThreadStack, now_us: u64) -> Slot {
-        let since = Since {
-            now_us,
-            last_us: self.last_us,
-            first: self.generation <= 1,
-        };
+    fn new_slot(&mut self, thread: &ThreadStack) -> Slot {
         let (recorder, os_threads) = (&mut self.part.recorder, &mut self.os_threads);
-        self.comings.slot(recorder, os_threads, thread, since)
+        self.comings
+            .slot(recorder, os_threads, thread, self.last_us)
     }
 }

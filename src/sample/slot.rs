@@ -11,6 +11,10 @@ use crate::profile::{ProcessId, Recorder, RunState, StackId, Tables, ThreadId, T
 use crate::target::threads::{self, Threads};
 use crate::units::Tid;
 
+/// Samples after which a thread's own clock is right about it: one that lives for less may end before its next sample,
+/// and then only the process's clock tells what it used.
+const YOUNG: u8 = 3;
+
 /// What is remembered of a thread between samples.
 pub struct Slot {
     pub id: ThreadId,
@@ -25,10 +29,12 @@ pub struct Slot {
     pub seen: Option<threads::Activity>,
     pub last_us: u64,
     pub last_cpu_ns: u64,
-    /// CPU time that no sample on a CPU has accounted for yet.
-    pub pending_cpu_ns: u64,
+    /// CPU time that no sample on a CPU has accounted for yet; below zero where samples have accounted in advance.
+    pub pending_cpu_ns: i64,
     /// Whether it has no Python on its stack now and then: some of its CPU time is no sample's.
     pub visits: bool,
+    /// Samples for which it counts as new: what they were given in advance is made up for after them.
+    pub young: u8,
     pub generation: u64,
     /// As [`ThreadStack::version`] at the last sample that was added, and its state.
     pub version: u64,
@@ -50,6 +56,10 @@ pub struct Evidence<F> {
     pub leads: F,
     /// [`super::StackReader::is_exact`]: frames of stacks that need not have existed as a whole are no evidence of calls.
     pub is_exact: bool,
+    /// [`super::rest::Running::share`].
+    pub running: f64,
+    /// Most time to come that a sample stands for, microseconds: the first one of all also has the time before it.
+    pub most_ahead_us: u64,
 }
 
 impl Slot {
@@ -89,6 +99,13 @@ impl Slot {
 
     pub fn cpu_ns(&self) -> u64 {
         self.seen.map_or(0, |seen| seen.cpu_ns)
+    }
+
+    /// Takes back what its last sample stands for beyond the end of the recording.
+    pub fn cut(&self, recorder: &mut Recorder, now_us: u64) {
+        let wall_us = self.last_us.saturating_sub(now_us);
+        let in_advance_us = self.pending_cpu_ns.saturating_neg().max(0) as u64 / 1000;
+        recorder.cut(self.id, wall_us, in_advance_us.min(wall_us));
     }
 
     /// Adds the samples of its rest.
@@ -164,21 +181,32 @@ impl Slot {
         let mut used_ns = 0;
         if let Some(seen) = self.seen {
             used_ns = seen.cpu_ns.saturating_sub(self.last_cpu_ns);
-            self.pending_cpu_ns += used_ns;
+            self.pending_cpu_ns = self.pending_cpu_ns.saturating_add_unsigned(used_ns);
             self.last_cpu_ns = seen.cpu_ns;
         }
-        // CPU time goes to stacks that were seen on a CPU, not to the sleep that followed, unless there was only one.
+        // CPU time goes to stacks that were seen on a CPU, not to the sleep that followed, unless there was only one. A
+        // sample on a CPU stands for CPU time to come, as for wall time to come, and what is used less than that is made
+        // up for by the next ones: a thread that ends before it is seen twice has its time too.
         let wall_us = until_us.saturating_sub(self.last_us);
-        let cpu_us = match (on_cpu, self.seen) {
-            // Of the time of a thread that is in Python now and then, samples with Python have no more than their own.
-            (true, Some(_)) if self.visits => wall_us.min(self.pending_cpu_ns / 1000),
-            (true, Some(_)) => self.pending_cpu_ns / 1000,
+        let runs_for = |runnable_us: u64| (runnable_us as f64 * evidence.running) as u64;
+        let ahead_us = runs_for(wall_us.min(evidence.most_ahead_us));
+        let due_us = match (on_cpu, self.seen) {
             // No clock to ask: what ran is taken to have run all the time.
-            (true, None) => wall_us,
-            (false, _) if stood_still => used_ns / 1000,
+            (true, None) => wall_us as i64,
+            (true, Some(_)) if self.young > 0 => ahead_us as i64,
+            (true, Some(_)) => (self.pending_cpu_ns / 1000).saturating_add(ahead_us as i64),
+            (false, _) if stood_still => (used_ns as i64).min(self.pending_cpu_ns) / 1000,
             (false, _) => 0,
         };
-        self.pending_cpu_ns = self.pending_cpu_ns.saturating_sub(cpu_us * 1000);
+        self.young = self.young.saturating_sub(1);
+        let mut cpu_us = due_us.max(0) as u64;
+        if self.visits {
+            // Of the time of a thread that is in Python now and then, samples with Python have no more than their own.
+            cpu_us = cpu_us.min(runs_for(wall_us));
+        }
+        if self.seen.is_some() {
+            self.pending_cpu_ns -= cpu_us as i64 * 1000;
+        }
         let kept = match task {
             Some(_) => state.with(RunState::ELSEWHERE),
             None => state,
@@ -204,6 +232,7 @@ impl Slot {
         (self.version, self.state) = (thread.version, kept);
         Added {
             state,
+            wall_us,
             cpu_us,
             fresh: all_fresh,
             happened: moved || thread.holds_gil || on_cpu || used_ns > 0 || self.seen.is_none(),
@@ -226,6 +255,7 @@ impl Slot {
         self.last_cpu_ns = gone.last_cpu_ns;
         self.pending_cpu_ns = gone.pending_cpu_ns;
         self.visits = true;
+        self.young = 0;
     }
 
     /// The stack of `frames`: that of the last sample as far as they are the same.
@@ -267,39 +297,21 @@ struct Gone {
     roots: Roots,
     /// Its clock at the last of them, and the CPU time that none has accounted for.
     last_cpu_ns: u64,
-    pending_cpu_ns: u64,
-}
-
-/// The time of a sample, microseconds since the start.
-#[derive(Debug, Clone, Copy)]
-pub struct Since {
-    pub now_us: u64,
-    /// End of the time of the one before.
-    pub last_us: u64,
-    /// Whether there is none before.
-    pub first: bool,
+    pending_cpu_ns: i64,
 }
 
 impl Comings {
-    /// The slot of a thread that has none.
+    /// The slot of a thread that has none; `last_us`: end of the time of the sample before.
     pub fn slot(
         &mut self,
         recorder: &mut Recorder,
         os_threads: &mut Threads,
         thread: &ThreadStack,
-        since: Since,
+        last_us: u64,
     ) -> Slot {
         let inner = os_threads.identify(thread.os_id, thread.python_id);
         let tid = inner.and_then(|inner| os_threads.resolve(inner));
         let seen = tid.and_then(|tid| os_threads.activity(tid, None));
-        let cpu_ns = seen.map_or(0, |seen| seen.cpu_ns);
-        // What a thread has used that was not there at the last sample, it has used since then.
-        let last_cpu_ns = if since.first {
-            cpu_ns
-        } else {
-            let most_us = since.now_us.saturating_sub(since.last_us);
-            cpu_ns.saturating_sub(most_us.saturating_mul(1000))
-        };
         let os_id = tid.map_or(0, |tid| tid.0 as u64);
         let mut slot = Slot {
             id: ThreadId(0),
@@ -309,10 +321,11 @@ impl Comings {
             stacks: Vec::new(),
             stack: None,
             seen,
-            last_us: since.last_us,
-            last_cpu_ns,
+            last_us,
+            last_cpu_ns: seen.map_or(0, |seen| seen.cpu_ns),
             pending_cpu_ns: 0,
             visits: false,
+            young: YOUNG,
             generation: 0,
             version: 0,
             state: RunState::default(),
@@ -330,7 +343,7 @@ impl Comings {
                     os_id,
                     python_id: thread.python_id,
                     name: thread.name.clone(),
-                    started_us: since.last_us,
+                    started_us: last_us,
                 });
             }
         }
@@ -374,7 +387,8 @@ impl Comings {
 /// What a sample showed of a thread.
 pub struct Added {
     pub state: RunState,
-    /// CPU time, microseconds.
+    /// The time that it stands for, and CPU time, microseconds.
+    pub wall_us: u64,
     pub cpu_us: u64,
     /// The depth from which on there are new calls, in its task too.
     pub fresh: Option<usize>,

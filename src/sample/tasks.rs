@@ -248,7 +248,8 @@ impl Timelines {
     pub fn finish(&mut self, recorder: &mut Recorder, moment: Moment) {
         for timeline in self.by_task.values_mut() {
             timeline.catch_up(recorder, moment);
-            recorder.cut(timeline.id, timeline.last_us.saturating_sub(moment.now_us));
+            let ahead_us = timeline.last_us.saturating_sub(moment.now_us);
+            recorder.cut(timeline.id, ahead_us, ahead_us);
         }
     }
 
