@@ -634,3 +634,12 @@ fn report_reads_stdin_and_writes_stdout() {
     assert_eq!(rows(&again.stdout)[0].ncalls, "50", "{again}");
     run_with(&mut biopsy_command(&["report", "-"]), b"", PATIENCE).refused(1, "it is empty");
 }
+
+#[test]
+fn what_is_no_process_id_is_told_for_what_it_is() {
+    let file = common::project().join("Cargo.toml");
+    let file = file.to_str().expect("UTF-8");
+    biopsy(&["attach", file]).refused(2, "it is a file, not a process id");
+    biopsy(&["attach", "abc"]).refused(2, "--name PATTERN");
+    biopsy(&["attach", "0"]).refused(2, "it is not a process id");
+}

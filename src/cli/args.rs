@@ -15,11 +15,23 @@ use crate::units::{Pid, Rate, parse_duration};
 #[derive(Debug, Clone, Args)]
 pub struct TargetArgs {
     /// Process id
-    #[arg(value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    #[arg(value_name = "PID", value_parser = parse_pid)]
     pid: Option<i32>,
     /// The one Python process that has this in its command line
     #[arg(long, value_name = "PATTERN", conflicts_with = "pid")]
     name: Option<String>,
+}
+
+/// A process id; what else it may have been meant to be is told.
+fn parse_pid(text: &str) -> std::result::Result<i32, String> {
+    match text.parse::<i32>() {
+        Ok(pid) if pid > 0 => Ok(pid),
+        _ if std::path::Path::new(text).is_file() => Err(
+            "it is a file, not a process id (biopsy report reads recordings, biopsy dump and biopsy heap core files)"
+                .to_string(),
+        ),
+        _ => Err("it is not a process id (--name PATTERN finds a process by its command line)".to_string()),
+    }
 }
 
 impl TargetArgs {
