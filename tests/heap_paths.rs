@@ -32,8 +32,7 @@ fn every_kind_of_key_can_be_pasted() {
             .collect();
         assert_eq!(objects.len(), KEYS, "{python}");
         for object in objects {
-            let address = object["address"].as_u64().expect("an address");
-            let address = &format!("{address:#x}");
+            let address = object["address"].as_str().expect("an address");
             let asked = ["heap", "path", file, "--address", address, "--count", "1"];
             let path = biopsy(&asked).ok().stdout;
             target.tell(&format!("path {address} {}", path.trim_end()));
