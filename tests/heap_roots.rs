@@ -166,3 +166,17 @@ sys.stdin.readline()
         target.assert_free();
     }
 }
+
+/// A type that no one has made ready up to 3.9, so that it has no base, and whose objects the collector does not know.
+#[test]
+fn what_a_key_of_a_comparison_wraps_is_held_by_it() {
+    let _company = common::in_company();
+    let code = "import functools, time\nclass Kept: pass\nH = functools.cmp_to_key(lambda a, b: 0)(Kept())\n\
+                print('ready', flush=True)\ntime.sleep(60)";
+    for python in Python::all().iter().filter(|python| python.minor >= 8) {
+        let target = python.start(&["-c", code]);
+        let pid = target.pid.to_string();
+        let found = biopsy(&["heap", "path", &pid, "--type", "__main__.Kept"]).ok();
+        assert_eq!(found.stdout, "__main__.H.obj × 1\n", "{python}");
+    }
+}

@@ -35,9 +35,6 @@ pub fn native_kind(heap: &Heap, native: &Head) -> (Sizing, Holding, Option<(u32,
     }
     let mut base = *native;
     for _ in 0..BASES {
-        if base.base == 0 {
-            break;
-        }
         let base_name = if base.address == native.address {
             own_name.clone()
         } else {
@@ -52,6 +49,9 @@ pub fn native_kind(heap: &Heap, native: &Head) -> (Sizing, Holding, Option<(u32,
                 && base.basic < native.basic;
             let scan = grown.then_some((base.basic as u32, native.basic as u32));
             return (sizing, holding, scan);
+        }
+        if base.base == 0 {
+            break;
         }
         match head(heap, base.base) {
             Some(next) => base = next,
@@ -115,6 +115,9 @@ fn known_kind(heap: &Heap, name: &str) -> Option<(Sizing, Holding)> {
         "_pickle.Unpickler" => (Sizing::Unpickler, Holding::Unknown),
         "StgDict" => (Sizing::StgDict, Holding::Dict),
         "array.array" => (Sizing::Array, nothing),
+        "functools.KeyWrapper" if layout.minor < 10 => {
+            (Sizing::Default, Holding::Unvisited(fields::KEY_WRAPPER))
+        }
         "range" => (Sizing::Default, Holding::Unvisited(RANGE)),
         "_io.BytesIO" => (Sizing::BytesIo, Holding::BytesIo),
         "_io.StringIO" => (Sizing::StringIo, Holding::Unknown),

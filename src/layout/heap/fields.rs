@@ -24,6 +24,8 @@ pub(super) fn find(rows: &[Row], minor: u32, name: &str) -> Option<&'static [Fie
 /// context that the value is set in holds it.
 const CONTEXT_VARIABLE: &[Field] = &[("name", 16), ("default", 24)];
 const CONTEXT: &[Field] = &[("ctx_prev", 16), ("ctx_vars", 24)];
+/// `keyobject` of `functools.cmp_to_key` (Modules/_functoolsmodule.c); the collector knows it from 3.10 on.
+pub const KEY_WRAPPER: &[Field] = &[("cmp", 16), ("obj", 24)];
 const TOKEN: &[Field] = &[("context", 16), ("var", 24), ("old_value", 32)];
 
 /// Types whose references are all in fields.
@@ -33,6 +35,7 @@ const FIELDS: &[Row] = &[
     (10, 15, "_contextvars.Context", CONTEXT),
     (10, 15, "_contextvars.ContextVar", CONTEXT_VARIABLE),
     (10, 15, "_contextvars.Token", TOKEN),
+    (10, 15, "functools.KeyWrapper", KEY_WRAPPER),
     (8, 15, "NoneType", &[]),
     (8, 15, "NotImplementedType", &[]),
     (8, 15, "PyCapsule", &[]),
