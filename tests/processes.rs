@@ -146,9 +146,10 @@ fn a_fork_that_python_does_not_know_of_has_threads_of_its_own() {
     }
 }
 
-/// A thread for each request, as `ThreadingHTTPServer` and Django's runserver have.
+/// A thread for each request, as `ThreadingHTTPServer` and Django's runserver have; they come at random, so that nothing
+/// beats with the samples.
 const SHORT_THREADS: &str = "
-import select, sys, threading, time
+import random, select, sys, threading, time
 used = 0.0
 def work():
     global used
@@ -162,7 +163,7 @@ while True:
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    time.sleep(0.0005)
+    time.sleep(random.uniform(0.0001, 0.0015))
     if select.select([sys.stdin], [], [], 0)[0]:
         sys.stdin.readline()
         print(used, time.monotonic(), flush=True)
