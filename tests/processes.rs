@@ -146,8 +146,7 @@ fn a_fork_that_python_does_not_know_of_has_threads_of_its_own() {
     }
 }
 
-/// A thread for each request, as `ThreadingHTTPServer` and Django's runserver have; they come at random, so that nothing
-/// beats with the samples.
+/// A thread for each request, as `ThreadingHTTPServer` and Django's runserver have; they come at random.
 const SHORT_THREADS: &str = "
 import random, select, sys, threading, time
 used = 0.0
