@@ -386,6 +386,11 @@ fn misfit(captured: &Captured, why: impl Into<String>) -> Error {
         Some(pid) => format!("cannot read the heap of process {pid}"),
         None => "cannot read the heap".to_string(),
     };
+    // What is missing explains it sooner than a Python that is not as it should be.
+    if let Some(caveat) = captured.dead.as_ref().and_then(|dead| dead.caveats.last()) {
+        let why = format!("{}; {caveat}", why.into());
+        return Error::new(ErrorKind::NotAvailable, of, why);
+    }
     Error::new(
         ErrorKind::UnsupportedPython,
         of,
