@@ -4,7 +4,7 @@
 //! The files are taken apart and put together here by the words of the format's description, without the crate's
 //! own code, with checksums that fit: what the reader then meets are contents that no writer would write.
 
-#[path = "heap_store/graphs.rs"]
+#[path = "heap/graphs.rs"]
 mod graphs;
 
 use std::alloc::{GlobalAlloc, Layout, System};

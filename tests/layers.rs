@@ -27,7 +27,11 @@ const DOORS: [(&str, &[&str]); 10] = [
     ("libc", &["target/", "sample/clock.rs"]),
     (
         "perf_event_open_sys",
-        &["target/watchpoint.rs", "target/watchpoint/"],
+        &[
+            "target/watchpoint.rs",
+            "target/watchpoint/",
+            "target/interrupt.rs",
+        ],
     ),
     ("object", &["target/elf.rs", "target/memory/core.rs"]),
 ];

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 
 use crate::error::{Error, Result};
 use crate::profile::{Mode, Selection};
-use crate::sample::SampleOptions;
+use crate::sample::{ReaderChoice, SampleOptions};
 use crate::target::list;
 use crate::units::{Pid, Rate, parse_duration};
 
@@ -66,6 +66,29 @@ impl From<ModeArg> for Mode {
     }
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ReaderArg {
+    /// As fits best
+    Auto,
+    /// In the threads' own timer interrupts: root, or CAP_BPF and CAP_PERFMON; calls are not counted
+    Interrupt,
+    /// From outside, on the CPU of the GIL's holder
+    SameCpu,
+    /// By py-spy's reader
+    PySpy,
+}
+
+impl From<ReaderArg> for ReaderChoice {
+    fn from(reader: ReaderArg) -> ReaderChoice {
+        match reader {
+            ReaderArg::Auto => ReaderChoice::Auto,
+            ReaderArg::Interrupt => ReaderChoice::Interrupt,
+            ReaderArg::SameCpu => ReaderChoice::SameCpu,
+            ReaderArg::PySpy => ReaderChoice::PySpy,
+        }
+    }
+}
+
 /// How to sample.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Sampling")]
@@ -73,6 +96,9 @@ pub struct SampleArgs {
     /// Samples a second, such as 1000 or 10k, or "max"
     #[arg(short, long, value_name = "HZ", default_value = "1000")]
     rate: Rate,
+    /// How stacks are read
+    #[arg(long, value_enum, default_value = "auto")]
+    reader: ReaderArg,
     /// Stop after this time: 30, 30s, 5m [default: to the end, or Ctrl-C]
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     duration: Option<Duration>,
@@ -112,6 +138,7 @@ impl SampleArgs {
     pub fn options(&self, timeline: bool) -> SampleOptions {
         SampleOptions {
             rate: self.rate,
+            reader: self.reader.into(),
             duration: self.duration,
             mode: self.mode.into(),
             threads: self.threads,
@@ -134,12 +161,22 @@ pub struct OutputArgs {
     #[arg(short, long = "output", value_name = "FILE")]
     pub outputs: Vec<PathBuf>,
     /// Format of the one -o, or of stdout: table, pstats, callgrind, flamegraph, collapsed, speedscope,
-    /// gecko, pprof, html, json, biopsy
+    /// gecko, pprof, html, json, lprof, biopsy
     #[arg(short, long, value_name = "NAME")]
     pub format: Option<String>,
+    /// Open the page (or the flame graph) of -o in the browser: $BROWSER, else xdg-open
+    #[arg(long)]
+    pub open: bool,
     /// No progress, no notes
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+impl OutputArgs {
+    /// Whether nothing is said of where results go.
+    pub fn is_empty(&self) -> bool {
+        self.outputs.is_empty() && self.format.is_none()
+    }
 }
 
 /// What of a profile is shown.
@@ -161,6 +198,9 @@ pub struct SelectArgs {
     /// Up to this time of the recording
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     to: Option<Duration>,
+    /// Garbage collection is time of the function that it interrupts, and no row `<GC>`
+    #[arg(long)]
+    no_gc: bool,
 }
 
 impl SelectArgs {
@@ -189,6 +229,7 @@ impl SelectArgs {
             hide: regex("--hide", &self.hide)?,
             from_us: us(self.from),
             to_us: us(self.to),
+            no_gc: self.no_gc,
         })
     }
 }
@@ -218,6 +259,16 @@ pub struct ViewArgs {
     pub qualnames: bool,
 }
 
+/// Lines instead of functions.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Table")]
+pub struct LinesArgs {
+    /// line_profiler's table instead: time by source line, of all functions or of those that FUNCTION means: a name, the end
+    /// of module.qualname, a pattern over that, file.py:LINE; repeatable
+    #[arg(long, value_name = "FUNCTION", num_args = 0..=1)]
+    pub lines: Option<Vec<String>>,
+}
+
 impl ViewArgs {
     /// Whether something is said of the table that has no meaning without one.
     pub fn ask_for_table(&self) -> bool {
@@ -243,5 +294,26 @@ impl clap::builder::ValueParserFactory for CliMode {
         clap::builder::ValueParser::new(
             clap::builder::EnumValueParser::<ModeArg>::new().map(CliMode),
         )
+    }
+}
+
+/// A number of rows, or `all`.
+pub fn parse_limit(text: &str) -> Result<usize, String> {
+    if text == "all" {
+        return Ok(usize::MAX);
+    }
+    text.parse()
+        .map_err(|_| "expected a number of rows, or all".to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_as_people_type_them() {
+        assert_eq!(parse_limit("10"), Ok(10));
+        assert_eq!(parse_limit("all"), Ok(usize::MAX));
+        assert!(parse_limit("-1").is_err() && parse_limit("many").is_err());
     }
 }

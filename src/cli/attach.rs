@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use clap::Args;
 
-use super::args::{OutputArgs, SampleArgs, SelectArgs, TargetArgs, ViewArgs};
+use super::args::{LinesArgs, OutputArgs, SampleArgs, SelectArgs, TargetArgs, ViewArgs};
 use super::output::{self, Outputs, Shown};
 use super::progress::ProgressLine;
 use crate::error::{Error, ErrorKind, Result};
@@ -26,6 +26,8 @@ pub struct AttachArgs {
     #[command(flatten)]
     view: ViewArgs,
     #[command(flatten)]
+    lines: LinesArgs,
+    #[command(flatten)]
     select: SelectArgs,
 }
 
@@ -33,9 +35,11 @@ pub fn run(args: AttachArgs, out: &mut dyn Write) -> Result<()> {
     let interactive = std::io::stdout().is_terminal();
     let shown = Shown {
         table: output::table_options(&args.view, interactive)?,
+        lines: args.lines.lines.clone(),
         ..Shown::default()
     };
-    let outputs = Outputs::prepare(&args.output, args.view.ask_for_table())?;
+    let table = args.view.ask_for_table() || shown.lines.is_some();
+    let outputs = Outputs::prepare(&args.output, table)?;
     let selection = args.select.selection()?;
     let pid = args.target.pid()?;
     let stop = Arc::new(AtomicBool::new(false));

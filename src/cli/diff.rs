@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::args::SelectArgs;
+use super::args::{SelectArgs, parse_limit};
 use super::{input, json, output};
 use crate::error::{Error, Result};
 use crate::formats::ExportOptions;
 use crate::formats::flamegraph::{self, DifferentialOptions};
+use crate::formats::html;
 use crate::profile::diff::{self, DiffRow};
 use crate::profile::{Filter, Profile, Split};
 use crate::units::{self, parse_duration};
@@ -23,14 +24,14 @@ pub struct DiffArgs {
     old: PathBuf,
     /// The new profile
     new: PathBuf,
-    /// Write a file, or several by repeating it: .svg is a differential flame graph, .json the rows (biopsy.profile-diff/1)
+    /// Write a file, or several by repeating it: .svg is a differential flame graph, .html a page with it and the rows, .json the rows (biopsy.profile-diff/1)
     #[arg(short, long = "output", value_name = "FILE")]
     outputs: Vec<PathBuf>,
     /// Order by the change of: tottime or cumtime
     #[arg(short, long, value_name = "KEY", default_value = "tottime", value_parser = ["tottime", "cumtime", "cumulative"])]
     sort: String,
-    /// At most this many rows [default: 30 on a terminal, all otherwise]
-    #[arg(short, long, value_name = "N")]
+    /// At most this many rows, or "all" [default: 30 on a terminal, all otherwise]
+    #[arg(short, long, value_name = "N", value_parser = parse_limit)]
     limit: Option<usize>,
     /// Flame graph: scale the old profile to the length of the new one
     #[arg(long)]
@@ -56,11 +57,12 @@ pub fn run(args: DiffArgs, out: &mut dyn Write) -> Result<()> {
     for path in &args.outputs {
         let kind = match path.extension().and_then(|e| e.to_str()) {
             Some("svg") => Kind::Svg,
+            Some("html") => Kind::Html,
             Some("json") => Kind::Json,
             _ => {
                 return Err(Error::usage(
                     format!("cannot tell the format of '{}'", path.display()),
-                    "a difference is written as .svg or .json",
+                    "a difference is written as .svg, .html or .json",
                 ));
             }
         };
@@ -76,6 +78,7 @@ pub fn run(args: DiffArgs, out: &mut dyn Write) -> Result<()> {
     let selection = args.select.selection()?;
     let read = |path: &Path| -> Result<Profile> {
         let profile = input::read_with(path, args.period)?;
+        input::check_functions(&profile, path)?;
         let narrowed = selection.narrowed(&profile);
         let narrowed = narrowed.map_err(|error| error.within(path.display().to_string()))?;
         let profile = narrowed.unwrap_or(profile);
@@ -87,7 +90,7 @@ pub fn run(args: DiffArgs, out: &mut dyn Write) -> Result<()> {
     let (old, new) = (read(&args.old)?, read(&args.new)?);
     for (path, kind) in &kinds {
         match kind {
-            Kind::Svg => write_svg(&args, path, &old, &new)?,
+            Kind::Svg | Kind::Html => write_picture(&args, path, *kind, &old, &new)?,
             Kind::Json => write_json(&args, path, &old, &new)?,
         }
         if !args.quiet {
@@ -103,10 +106,17 @@ pub fn run(args: DiffArgs, out: &mut dyn Write) -> Result<()> {
 #[derive(Clone, Copy)]
 enum Kind {
     Svg,
+    Html,
     Json,
 }
 
-fn write_svg(args: &DiffArgs, path: &Path, old: &Profile, new: &Profile) -> Result<()> {
+fn write_picture(
+    args: &DiffArgs,
+    path: &Path,
+    kind: Kind,
+    old: &Profile,
+    new: &Profile,
+) -> Result<()> {
     let name = |path: &PathBuf| input::titles(std::slice::from_ref(path));
     let options = DifferentialOptions {
         export: ExportOptions {
@@ -118,6 +128,10 @@ fn write_svg(args: &DiffArgs, path: &Path, old: &Profile, new: &Profile) -> Resu
         names: [name(&args.old), name(&args.new)],
     };
     let losses = output::write_file(path, false, |file| {
+        if let Kind::Html = kind {
+            let rows = rows(args, old, new).0;
+            return html::write_difference(old, new, &options, &rows, file);
+        }
         flamegraph::write_differential(old, new, &options, file)
     })?;
     if !args.quiet {

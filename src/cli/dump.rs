@@ -56,6 +56,7 @@ pub fn run(args: &DumpArgs, out: &mut dyn Write) -> Result<()> {
         cross_cpu: false,
         no_builtins: true,
         tasks: args.tasks,
+        ..ReaderOptions::default()
     };
     let pid = match args.target()? {
         Target::Process(pid) => pid,

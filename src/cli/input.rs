@@ -26,17 +26,22 @@ pub fn titles(paths: &[PathBuf]) -> String {
     names.join(" + ")
 }
 
-/// Reads a `.biopsy` recording, a `.prof` file or collapsed stacks; `-` is stdin. `period`: the numbers of collapsed
+/// Reads a `.biopsy` recording, a `.prof` file, a `.lprof` file or collapsed stacks; `-` is stdin. `period`: the numbers of collapsed
 /// stacks are samples of so much time each.
 pub fn read_with(path: &Path, period: Option<Duration>) -> Result<Profile> {
     let shown = path.display().to_string();
     let data = read_bytes(path)?;
+    // Where nothing was sampled, such a file has no line.
+    let named = || registry::by_file_name(path).is_ok_and(|format| format.name == "collapsed");
+    if data.is_empty() && named() {
+        return Ok(collapsed::without_stacks());
+    }
     let head = &data[..data.len().min(64 << 10)];
     let format = registry::sniff(head).ok_or_else(|| {
         let why = if data.is_empty() {
             "it is empty".to_string()
         } else {
-            "it is no biopsy recording, no pstats file and no collapsed stacks (at byte 0)"
+            "it is no biopsy recording, no pstats file, no line_profiler file and no collapsed stacks (at byte 0)"
                 .to_string()
         };
         Error::new(ErrorKind::BadFile, format!("cannot read {shown}"), why)
@@ -60,6 +65,19 @@ pub fn read_with(path: &Path, period: Option<Duration>) -> Result<Profile> {
         }
     };
     read.map_err(|error| error.within(shown))
+}
+
+/// Fails for a profile that has nothing but times by line.
+pub fn check_functions(profile: &Profile, path: &Path) -> Result<()> {
+    if !profile.has_line_times() {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::NotAvailable,
+        format!("cannot show the functions of {}", path.display()),
+        "a line profile has times by line alone",
+    )
+    .hint("its lines: biopsy report FILE"))
 }
 
 fn read_bytes(path: &Path) -> Result<Vec<u8>> {

@@ -3,6 +3,7 @@
 
 pub mod args;
 mod attach;
+mod browser;
 mod calls;
 mod diff;
 mod dump;

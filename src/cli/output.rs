@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::args::{OutputArgs, ViewArgs};
+use super::browser;
 use super::sources::Sources;
 use crate::error::{Error, ErrorKind, Result, io_reason};
 use crate::formats::registry::{self, Format};
@@ -14,7 +15,7 @@ use crate::formats::{ExportOptions, Loss};
 use crate::profile::{CallStats, CallTree, Certainty, Filter, Mode, Origin, Profile, Selection};
 use crate::target::disk;
 use crate::units::{printable, several};
-use crate::view::stats::{self, LineOptions, Restriction, SortKey, TableOptions};
+use crate::view::stats::{self, LineOptions, Restriction, SortKey, SourceText, TableOptions};
 
 /// Rows that a terminal gets without `--limit`.
 const TERMINAL_ROWS: usize = 30;
@@ -37,6 +38,8 @@ struct Output {
 #[derive(Debug)]
 pub struct Outputs {
     outputs: Vec<Output>,
+    /// Which of them is opened in a browser.
+    opened: Option<PathBuf>,
     quiet: bool,
 }
 
@@ -45,8 +48,8 @@ pub struct Outputs {
 pub struct Shown {
     /// Sort keys, restrictions, view.
     pub table: TableOptions,
-    /// Cost by line, of the functions that match.
-    pub lines: Option<Option<String>>,
+    /// The lines of functions instead: of those that are meant, or of all.
+    pub lines: Option<Vec<String>>,
     /// A line above the table, such as pstats' file-name line.
     pub heading: Option<String>,
     /// What the profile is called where no command is known.
@@ -117,8 +120,21 @@ impl Outputs {
                 check_writable(path)?;
             }
         }
+        let is_page = |output: &&Output| match output.kind {
+            Kind::Table => false,
+            Kind::File(format) => matches!(format.name, "html" | "flamegraph"),
+        };
+        let page = outputs
+            .iter()
+            .filter(is_page)
+            .find_map(|output| output.path.clone());
+        if args.open && page.is_none() {
+            return Err(Error::usage("nothing to open", "no output is a page")
+                .hint("name one: -o page.html --open"));
+        }
         Ok(Outputs {
             outputs,
+            opened: page.filter(|_| args.open),
             quiet: args.quiet,
         })
     }
@@ -159,6 +175,7 @@ impl Outputs {
             title: shown.title.clone(),
         };
         let mut first_error = None;
+        let mut open = false;
         let mut said: Vec<Loss> = Vec::new();
         for output in &self.outputs {
             let result = match (&output.path, &output.kind) {
@@ -168,9 +185,11 @@ impl Outputs {
                     write_table(profile, filter, shown, file)
                 }),
                 (Some(path), Kind::File(format)) => {
-                    let private = format.name == "biopsy";
+                    // They have the text of source files.
+                    let private = matches!(format.name, "biopsy" | "html");
                     // What is narrowed can be widened again from a recording.
-                    let profile = if private { whole } else { profile };
+                    let is_recording = format.name == "biopsy";
+                    let profile = if is_recording { whole } else { profile };
                     write_file(path, private, |file| {
                         export(format, profile, &options, file)
                     })
@@ -180,6 +199,9 @@ impl Outputs {
                 Ok(losses) => {
                     if let (Some(path), false) = (&output.path, self.quiet) {
                         eprintln!("biopsy: wrote {}", path.display());
+                    }
+                    if self.opened.is_some() && self.opened == output.path {
+                        open = true;
                     }
                     said.extend(losses);
                 }
@@ -203,12 +225,15 @@ impl Outputs {
                 eprintln!("biopsy: note: {loss}");
             }
         }
+        if let Some(page) = self.opened.as_ref().filter(|_| open) {
+            browser::open(page, self.quiet);
+        }
         first_error.map_or(Ok(()), Err)
     }
 }
 
 fn is_binary(format: &Format) -> bool {
-    matches!(format.name, "pstats" | "pprof" | "biopsy")
+    matches!(format.name, "pstats" | "pprof" | "biopsy" | "lprof")
 }
 
 fn export(
@@ -217,6 +242,13 @@ fn export(
     options: &ExportOptions,
     out: &mut dyn Write,
 ) -> Result<Vec<Loss>> {
+    if profile.has_line_times() && !matches!(format.name, "lprof" | "biopsy") {
+        return Err(Error::new(
+            ErrorKind::NotAvailable,
+            format!("cannot write {}", format.name),
+            "a line profile has times by line alone: no calls, no stacks",
+        ));
+    }
     let losses = format.exporter()?.export(profile, options, out)?;
     out.flush()
         .map_err(|error| Error::write(format.name, &error))?;
@@ -244,7 +276,13 @@ fn write_table(
     };
     let above = match (&shown.heading, profile.meta.origin) {
         (Some(heading), _) => Some(heading.clone()),
-        (None, Origin::Sampled) => Some(note_line(profile, certainty)),
+        (None, Origin::Sampled) => {
+            let mut line = note_line(profile, certainty);
+            if shown.lines.is_some() && profile.lines.is_some() {
+                line.push_str("; hits are counted");
+            }
+            Some(line)
+        }
         (None, _) => None,
     };
     if let Some(mut above) = above {
@@ -256,14 +294,19 @@ fn write_table(
         }
         write!(out, "{above}\n\n").map_err(failed)?;
     }
-    if let Some(pattern) = &shown.lines {
+    if let Some(functions) = &shown.lines {
         let mut sources = Sources::new(profile);
         let options = LineOptions {
-            function: pattern.clone(),
+            functions: functions.clone(),
+            restrictions: shown.table.restrictions.clone(),
             strip_dirs: shown.table.strip_dirs,
             qualnames: shown.table.qualnames,
         };
-        let mut read = |file: &str| sources.read(file);
+        let mut read = |file: &str| {
+            let lines = sources.read(file)?;
+            let is_same = !sources.is_doubtful(file);
+            Some(SourceText { lines, is_same })
+        };
         stats::write_lines(profile, filter, &options, &mut read, out)?;
         return Ok(sources.warnings);
     }
@@ -355,7 +398,7 @@ pub fn table_options(args: &ViewArgs, interactive: bool) -> Result<TableOptions>
 }
 
 /// Whether `path` names something that is written in place: a pipe, a terminal, `/dev/null`.
-fn is_special(path: &Path) -> bool {
+pub fn is_special(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|meta| {
         let kind = meta.file_type();
         kind.is_char_device() || kind.is_fifo() || kind.is_block_device() || kind.is_socket()
@@ -485,6 +528,7 @@ mod tests {
             let args = OutputArgs {
                 outputs: outputs.iter().map(PathBuf::from).collect(),
                 format: format.map(str::to_string),
+                open: false,
                 quiet: true,
             };
             Outputs::prepare(&args, false)

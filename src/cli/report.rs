@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::args::{CliMode, OutputArgs, SelectArgs, ViewArgs};
+use super::args::{CliMode, LinesArgs, OutputArgs, SelectArgs, ViewArgs};
 use super::input;
 use super::output::{self, Outputs, Shown};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{Filter, Origin, Profile, Split};
 use crate::units::parse_duration;
 use crate::view::stats::View;
 
-/// Print or convert a .biopsy recording, a .prof file (cProfile's own too) or collapsed stacks.
+/// Print or convert a .biopsy recording, a .prof file (cProfile's own too), a .lprof file of line_profiler or collapsed stacks.
 #[derive(Debug, Args)]
 pub struct ReportArgs {
     /// The file; - for stdin. Several are added up, as pstats' add does
@@ -27,14 +27,13 @@ pub struct ReportArgs {
     #[command(flatten)]
     select: SelectArgs,
     /// Who called each function
-    #[arg(long, help_heading = "Table", conflicts_with = "callees")]
+    #[arg(long, help_heading = "Table", conflicts_with_all = ["callees", "lines"])]
     callers: bool,
     /// Whom each function called
-    #[arg(long, help_heading = "Table")]
+    #[arg(long, help_heading = "Table", conflicts_with = "lines")]
     callees: bool,
-    /// Cost by source line, of all functions or of those whose name matches
-    #[arg(long, help_heading = "Table", value_name = "FUNCTION", num_args = 0..=1, conflicts_with_all = ["callers", "callees"])]
-    lines: Option<Option<String>>,
+    #[command(flatten)]
+    lines: LinesArgs,
     /// Only this thread: part of its name, or its id
     #[arg(long, value_name = "THREAD")]
     thread: Option<String>,
@@ -53,7 +52,7 @@ pub fn run(args: ReportArgs, out: &mut dyn Write) -> Result<()> {
     let interactive = std::io::stdout().is_terminal();
     let mut shown = Shown {
         table: output::table_options(&args.view, interactive)?,
-        lines: args.lines.clone(),
+        lines: args.lines.lines.clone(),
         ..Shown::default()
     };
     shown.table.view = match (args.callers, args.callees) {
@@ -67,8 +66,22 @@ pub fn run(args: ReportArgs, out: &mut dyn Write) -> Result<()> {
     let outputs = Outputs::prepare(&args.output, table)?;
     let (profile, split) = read(&args)?;
     let filter = filter(&args, &profile, split)?;
+    if profile.has_line_times() {
+        if shown.table.view != View::Stats {
+            return Err(Error::new(
+                ErrorKind::NotAvailable,
+                format!("cannot show callers in {}", input::titles(&args.files)),
+                "a line profile has times by line alone",
+            ));
+        }
+        // There is nothing else in it.
+        shown.lines.get_or_insert_default();
+    }
     // print_callers and print_callees have no such line.
-    if profile.meta.origin != Origin::Sampled && shown.table.view == View::Stats {
+    if profile.meta.origin != Origin::Sampled
+        && shown.table.view == View::Stats
+        && !profile.has_line_times()
+    {
         let lines: Vec<String> = args.files.iter().map(|file| file_line(file)).collect();
         shown.heading = Some(lines.join("\n"));
     }
@@ -83,7 +96,18 @@ pub fn run(args: ReportArgs, out: &mut dyn Write) -> Result<()> {
         )
         .hint("sample the program: biopsy run -o FILE.biopsy -- ..."));
     }
-    outputs.write(&profile, &selection, &filter, &shown, out)
+    let is_alone = args.files.len() == 1 && args.output.is_empty() && !table;
+    outputs.write(&profile, &selection, &filter, &shown, out)?;
+    if interactive && is_alone && !args.output.quiet && !profile.has_line_times() {
+        let file = args.files.first().map(|file| file.display().to_string());
+        if let Some(file) = file.filter(|file| file != "-") {
+            output::note(&format!(
+                "browse it: biopsy top {}",
+                shell_words::quote(&file)
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// All files added up, and what is kept apart in them.

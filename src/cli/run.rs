@@ -31,6 +31,11 @@ pub struct RunArgs {
     output: OutputArgs,
     #[command(flatten)]
     view: ViewArgs,
+    /// line_profiler's table instead: time by source line, of all functions or of those that FUNCTION means: a name, the end
+    /// of module.qualname, a pattern over that, file.py:LINE. With --exact the hits of each line are counted, in the program's
+    /// own code or in the functions that are named
+    #[arg(long, value_name = "FUNCTION", num_args = 0.., help_heading = "Table")]
+    lines: Option<Vec<String>>,
     #[command(flatten)]
     select: SelectArgs,
     /// What to run: script.py ARGS, -m MODULE ARGS, -c CODE, or any program
@@ -47,18 +52,29 @@ pub fn run(args: RunArgs, out: &mut dyn Write) -> Result<u8> {
     let interactive = std::io::stdout().is_terminal();
     let shown = Shown {
         table: output::table_options(&args.view, interactive)?,
+        lines: match (&args.lines, args.exact) {
+            // Those that were counted are those that are meant.
+            (Some(_), true) => Some(Vec::new()),
+            (lines, _) => lines.clone(),
+        },
         ..Shown::default()
     };
-    let outputs = Outputs::prepare(&args.output, args.view.ask_for_table())?;
+    let table = args.view.ask_for_table() || shown.lines.is_some();
+    let outputs = Outputs::prepare(&args.output, table)?;
     let selection = args.select.selection()?;
     let words = launch::words(&args.command, &args.python);
-    if args.exact {
-        return run_exact(&args, &words, &outputs, &shown, out);
-    }
+    let counting = match (&args.lines, args.exact) {
+        (None, true) => return run_exact(&args, &words, &outputs, &shown, out),
+        (Some(functions), true) => Some(exact::Prepared::new(&words, Some(functions))?),
+        (_, false) => None,
+    };
+    let started = counting
+        .as_ref()
+        .map_or(words.as_slice(), exact::Prepared::words);
     if args.sample.follows() {
         launch::adopt_orphans();
     }
-    let mut launched = start(&words)?;
+    let mut launched = start(started)?;
     let stop = Arc::new(AtomicBool::new(false));
     let progress = Arc::new(Progress::default());
     if !args.output.quiet {
@@ -76,12 +92,10 @@ pub fn run(args: RunArgs, out: &mut dyn Write) -> Result<u8> {
             status.map(launch::exit_code)
         })
     };
-    let outcome = session::record(
-        root,
-        &(args.sample).options(outputs.need_timeline() || selection.needs_timeline()),
-        stop,
-        progress,
-    );
+    let mut options = (args.sample).options(outputs.need_timeline() || selection.needs_timeline());
+    // The interpreter is busy with counting lines: what it calls is not what the program calls.
+    options.no_counts |= counting.is_some();
+    let outcome = session::record(root, &options, stop, progress);
     drop(line);
     let end = || {
         waiter.join().unwrap_or_else(|_| {
@@ -92,6 +106,18 @@ pub fn run(args: RunArgs, out: &mut dyn Write) -> Result<u8> {
             ))
         })
     };
+    if let Some(counting) = counting {
+        let code = end()?;
+        let mut outcome = outcome.unwrap_or_else(|error| Outcome {
+            profile: Profile::default(),
+            notes: vec![error.to_string()],
+        });
+        let notes = counting.add_lines(&mut outcome.profile, &words)?;
+        outcome.notes.extend(notes);
+        let notes = outcome.notes;
+        let written = write(&args, &outcome.profile, notes, &outputs, &shown, out);
+        return finish(written, code);
+    }
     let outcome = match outcome {
         Ok(outcome) => outcome,
         Err(error) => {
@@ -138,7 +164,7 @@ fn run_exact(
     shown: &Shown,
     out: &mut dyn Write,
 ) -> Result<u8> {
-    let prepared = exact::Prepared::new(words)?;
+    let prepared = exact::Prepared::new(words, None)?;
     let mut launched = start(prepared.words())?;
     let status = launched.wait()?;
     let code = launch::exit_code(status);

@@ -1,6 +1,7 @@
-//! Source text for `--lines`: found where the recording says that it was, with a word where it is not the same any more.
+//! Source text for `--lines`: what the recording kept of it, else what is found where it says that the file was, with a word
+//! where it is not the same any more.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,6 +12,9 @@ use crate::profile::{Profile, SourceFile};
 /// Larger files are not shown.
 const MOST_BYTES: u64 = 16 << 20;
 
+/// What may be wrong then.
+const OTHER: &str = ": the text beside the lines may be of other code";
+
 /// Files, each read once.
 #[derive(Debug, Default)]
 pub struct Sources {
@@ -18,6 +22,8 @@ pub struct Sources {
     /// When the recording began; 0 when that is not known.
     started_at_ms: u64,
     files: HashMap<String, Option<Arc<Vec<String>>>>,
+    /// Those that may not be the ones that ran.
+    doubtful: HashSet<String>,
     /// What is to be said of files that may not be those that ran.
     pub warnings: Vec<String>,
 }
@@ -42,9 +48,23 @@ impl Sources {
         text
     }
 
+    /// Whether a file that was read may not be the one that ran.
+    pub fn is_doubtful(&self, file: &str) -> bool {
+        self.doubtful.contains(file)
+    }
+
     fn find(&mut self, file: &str) -> Option<Arc<Vec<String>>> {
         let mut recorded = self.recorded.iter().filter(|s| s.file == file);
         let (source, other) = (recorded.next(), recorded.next());
+        let kept = source.filter(|_| other.is_none());
+        if let Some((source, text)) = kept.and_then(|s| s.text.as_ref().map(|text| (s, text))) {
+            if self.started_at_ms > 0 && source.modified_ms > self.started_at_ms {
+                let warning = format!("{} was changed while it was recorded", source.path);
+                self.warnings.push(format!("{warning}{OTHER}"));
+                self.doubtful.insert(file.to_string());
+            }
+            return Some(Arc::new(text.lines().map(str::to_string).collect()));
+        }
         let path = Path::new(source.map_or(file, |source| &source.path));
         let meta = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
         if meta.len() > MOST_BYTES {
@@ -61,8 +81,11 @@ impl Sources {
             ))
         } else {
             let why = self.differs(source, &bytes, modified_ms);
-            why.map(|why| format!("{shown} {why}: the text beside the lines may be of other code"))
+            why.map(|why| format!("{shown} {why}{OTHER}"))
         };
+        if warning.is_some() {
+            self.doubtful.insert(file.to_string());
+        }
         self.warnings.extend(warning);
         let text = String::from_utf8_lossy(&bytes);
         Some(Arc::new(text.lines().map(str::to_string).collect()))

@@ -79,42 +79,46 @@ def _bootstrap():
             profiler = profilers[ident] = _lsprof.Profiler()
         return profiler
 
+    def wrap_start_new_thread(begin):
+        """From now on each new thread calls `begin` first."""
+        start_new_thread = _thread.start_new_thread
+
+        class Entry:
+            # Calling an instance looks up `__call__` in the new thread,
+            # which calls `begin`, then calls the function itself: no frame
+            # of ours is below it.
+            __slots__ = ('function',)
+
+            def __init__(self, function):
+                self.function = function
+
+            @property
+            def __call__(self):
+                begin()
+                return self.function
+
+            def __repr__(self):
+                return repr(self.function)
+
+        def wrapper(*args):
+            if args and callable(args[0]):
+                args = (Entry(args[0]),) + args[1:]
+            return start_new_thread(*args)
+
+        wrapper.__name__ = wrapper.__qualname__ = 'start_new_thread'
+        wrapper.__module__ = '_thread'
+        wrapper.__doc__ = start_new_thread.__doc__
+        _thread.start_new_thread = _thread.start_new = wrapper
+        if 'threading' in sys.modules:
+            sys.modules['threading']._start_new_thread = wrapper
+
     class SetProfile:
         """3.6 - 3.11: a profile function in each thread."""
 
         start_name = '<built-in method _thread.start_new_thread>'
 
         def start(self):
-            start_new_thread = _thread.start_new_thread
-
-            class Entry:
-                # Calling an instance looks up `__call__` in the new thread,
-                # which switches on its Profiler, then calls the function
-                # itself: no frame of ours is below it.
-                __slots__ = ('function',)
-
-                def __init__(self, function):
-                    self.function = function
-
-                @property
-                def __call__(self):
-                    thread_profiler().enable()
-                    return self.function
-
-                def __repr__(self):
-                    return repr(self.function)
-
-            def wrapper(*args):
-                if args and callable(args[0]):
-                    args = (Entry(args[0]),) + args[1:]
-                return start_new_thread(*args)
-
-            wrapper.__name__ = wrapper.__qualname__ = 'start_new_thread'
-            wrapper.__module__ = '_thread'
-            wrapper.__doc__ = start_new_thread.__doc__
-            _thread.start_new_thread = _thread.start_new = wrapper
-            if 'threading' in sys.modules:
-                sys.modules['threading']._start_new_thread = wrapper
+            wrap_start_new_thread(lambda: thread_profiler().enable())
             if hasattr(os, 'register_at_fork'):
                 os.register_at_fork(after_in_child=self.forget)
             thread_profiler().enable()
@@ -210,6 +214,9 @@ def _bootstrap():
                         list(map(_lsprof.Profiler.enable, [profilers[ident]]))
                         list(map(_lsprof.Profiler.disable, [profilers[ident]]))
 
+    line_collector = None
+    line_words = ()
+
     # ---- the result -------------------------------------------------------
 
     def label(code):
@@ -286,6 +293,8 @@ def _bootstrap():
         if getpid() != own_pid:
             return
         try:
+            if line_collector:
+                return write_out(collector.result())
             rows = merge()
             remove_own(rows, collector.start_name)
             write_out({
@@ -474,7 +483,10 @@ def _bootstrap():
             collector.start()
             return run
 
-    collector = Monitoring() if version >= (3, 12) else SetProfile()
+    if line_collector:
+        collector = line_collector(line_words)
+    else:
+        collector = Monitoring() if version >= (3, 12) else SetProfile()
     return Program()
 
 

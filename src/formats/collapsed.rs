@@ -11,7 +11,7 @@ use std::io::{BufWriter, Write};
 
 use rustc_hash::FxHashMap;
 
-pub use self::read::import_with;
+pub use self::read::{import_with, without_stacks};
 use super::depth::{LEFT_OUT, Pieces};
 use super::{ExportOptions, Exporter, Loss, unsaid};
 use crate::error::{Error, Result};

@@ -9,6 +9,7 @@ pub mod firefox;
 pub mod flamegraph;
 pub mod html;
 pub mod json;
+pub mod lprof;
 pub mod marshal;
 pub mod pprof;
 pub mod pstats;
@@ -85,7 +86,7 @@ fn check_timeline(profile: &Profile) -> Result<()> {
 
 /// Writes a profile.
 pub trait Exporter: Sync {
-    /// Whether it shows when things happened: then a profile without a timeline is refused.
+    /// Whether it shows when things happened: most that do refuse a profile without a timeline.
     fn needs_timeline(&self) -> bool {
         false
     }

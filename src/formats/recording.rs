@@ -44,6 +44,10 @@
 //!              f64 are finite and not negative, and the shares add up to at most 1
 //! 15 SOURCES   varint n, n times: texts file, path; varints modified_ms, size; u32 CRC-32 of the file's bytes
 //! 16 QUALNAMES varint n, n times: varint function (each later than the one before); text, empty for the name itself
+//! 17 LINES     f64 seconds in a unit of the times (positive); u8 1 when the hits are lower bounds; varint n, n times:
+//!              varint function (in one of these at most); varint m, m times: varint line - the line before (0 before the
+//!              first), varint hits, f64 time
+//! 18 TEXTS     varint n, n times: varint place of a row of SOURCES (each later than the one before); text: the file's
 //! 0 END        last: varints number of blocks before this one, number of runs
 //! ```
 //!
@@ -87,10 +91,12 @@ mod kind {
     pub(super) const COUNTS: u32 = 14;
     pub(super) const SOURCES: u32 = 15;
     pub(super) const QUALNAMES: u32 = 16;
+    pub(super) const LINES: u32 = 17;
+    pub(super) const TEXTS: u32 = 18;
 
     /// Whether blocks of a kind are unpacked: 12 and 13 are of older writers.
     pub(super) fn is_known(kind: u32) -> bool {
-        kind <= ROWS || (COUNTS..=QUALNAMES).contains(&kind)
+        kind <= ROWS || (COUNTS..=TEXTS).contains(&kind)
     }
 }
 
@@ -288,6 +294,39 @@ mod tests {
         let stored = zstd::bulk::compress(&last, 3).expect("compresses");
         let last = block(kind::END, last.len() as u32, &stored);
         [&data[..end], &more, &last].concat()
+    }
+
+    #[test]
+    fn texts_of_sources_round_trip() {
+        use crate::profile::SourceFile;
+        let source = |file: &str, text: Option<&str>| SourceFile {
+            file: file.to_string(),
+            path: format!("/srv/{file}"),
+            modified_ms: 17,
+            size: 5,
+            hash: 7,
+            text: text.map(Into::into),
+        };
+        let long = "x = 1\n".repeat(400_000);
+        let profile = Profile {
+            sources: vec![
+                source("a.py", Some(&long)),
+                source("b.py", None),
+                source("c.py", Some("é\n")),
+            ],
+            ..Profile::default()
+        };
+        let data = written(&profile);
+        let read = Recording.import(&data).expect("reads");
+        assert_eq!(read.sources, profile.sources);
+        // A second text, and one of no file.
+        for place in [0, 3] {
+            let data = with_block(&data, kind::TEXTS, &[1, place, 1, b'x']);
+            assert!(Recording.import(&data).is_err(), "{place}");
+        }
+        let data = with_block(&data, kind::TEXTS, &[1, 1, 1, b'x']);
+        let read = Recording.import(&data).expect("reads");
+        assert_eq!(read.sources[1].text.as_deref(), Some("x"));
     }
 
     #[test]

@@ -87,6 +87,13 @@ pub static FORMATS: &[Format] = &[
         importer: None,
     },
     Format {
+        name: "lprof",
+        patterns: &[".lprof"],
+        about: "line_profiler's file, hits and times by line: python -m line_profiler",
+        exporter: Some(&super::lprof::Lprof),
+        importer: Some(&super::lprof::Lprof),
+    },
+    Format {
         name: "biopsy",
         patterns: &[".biopsy"],
         about: "the full recording: biopsy report",
@@ -216,6 +223,7 @@ mod tests {
             ("a.txt", "collapsed"),
             ("a.html", "html"),
             ("a.biopsy", "biopsy"),
+            ("a.lprof", "lprof"),
             ("a.doc", "none"),
             ("callgrind.out.", "none"),
         ] {

@@ -2,10 +2,10 @@
 //! lists, the interpreter's modules and what is in them, its builtins, and the types of all of these. A link that is
 //! broken somewhere hides some of them, not all.
 
-use super::Heap;
 use super::decode::dict::{self, Keys};
 use super::open::LINK_MASK;
 use super::types::field;
+use super::{Heap, fragments};
 use crate::layout::heap::GC_HEAD;
 
 /// Objects from each end of each list.
@@ -58,6 +58,19 @@ pub fn find(heap: &Heap) -> Candidates {
     found.objects.sort_unstable();
     found.objects.dedup();
     found
+}
+
+/// Adds objects of a core file that was cut short, from wherever they are.
+pub fn add_fragments(heap: &Heap, objects: &mut Vec<u64>) {
+    let mut types = Vec::new();
+    fragments::each(heap, |object| {
+        types.extend(heap.memory.word(object.wrapping_add(8)));
+        objects.push(object);
+        objects.len() < MOST
+    });
+    objects.extend(types);
+    objects.sort_unstable();
+    objects.dedup();
 }
 
 fn from_lists(heap: &Heap, objects: &mut Vec<u64>) {

@@ -32,6 +32,8 @@ pub struct Doubts {
     pub unreadable: u64,
     /// Objects of C types whose layout is not known: found through them is whatever looks like an object.
     pub conservative: u64,
+    /// Bytes of memory that a core file lacks since it was cut short: with any, all numbers are lower bounds.
+    pub missing: u64,
 }
 
 /// Types of which something could not be told, each with the number of its objects, most objects first.
@@ -69,6 +71,11 @@ pub struct Census {
 }
 
 impl Census {
+    /// Whether all numbers are lower bounds.
+    pub fn is_cut(&self) -> bool {
+        self.doubts.missing > 0
+    }
+
     /// Number of objects and their bytes.
     pub fn total(&self) -> (u64, u64) {
         self.types.iter().fold((0, 0), |(objects, bytes), row| {

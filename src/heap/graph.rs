@@ -206,6 +206,9 @@ pub struct Graph {
     pub texts: Vec<(ObjectId, NameId)>,
     /// Caches of functions, by object.
     pub caches: Vec<Cache>,
+    /// Bytes of memory that a core file lacks since it was cut short: with any, what refers to an object may be missing, and
+    /// all numbers are lower bounds.
+    pub missing: u64,
 }
 
 impl Graph {

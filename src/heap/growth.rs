@@ -141,6 +141,99 @@ fn change(old: u64, new: u64) -> i64 {
     i64::try_from(change).unwrap_or(if change < 0 { i64::MIN } else { i64::MAX })
 }
 
+/// Moments that are kept; where there were more, every other one.
+const MOST_MOMENTS: usize = 2000;
+
+/// Types that are followed.
+const MOST_FOLLOWED: usize = 4096;
+
+/// The numbers of one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MomentTotals {
+    /// When.
+    pub at: SystemTime,
+    /// Objects and bytes of all types.
+    pub total: (u64, u64),
+    /// Resident memory.
+    pub rss: Option<u64>,
+}
+
+/// All numbers over time, of a bounded number of moments and types.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    moments: Vec<MomentTotals>,
+    /// Objects and bytes of a type at each moment from the first at which it was there.
+    types: FxHashMap<String, (usize, Vec<(u64, u64)>)>,
+    /// Of so many moments one is kept, and how many have gone by since the last that was.
+    of: usize,
+    passed: usize,
+}
+
+impl History {
+    /// Takes a summary in.
+    pub fn add(&mut self, census: &Census) {
+        if self.passed + 1 < self.of {
+            self.passed += 1;
+            return;
+        }
+        self.passed = 0;
+        if self.moments.len() >= MOST_MOMENTS {
+            self.halve();
+        }
+        let now = self.moments.len();
+        self.moments.push(MomentTotals {
+            at: census.taken_at,
+            total: census.total(),
+            rss: census.rss_bytes,
+        });
+        for row in &census.types {
+            if !self.types.contains_key(&row.name) && self.types.len() >= MOST_FOLLOWED {
+                continue;
+            }
+            let (first, points) = self
+                .types
+                .entry(row.name.clone())
+                .or_insert((now, Vec::new()));
+            // It may have been gone meanwhile.
+            points.resize(now - *first, (0, 0));
+            points.push((row.objects, row.bytes));
+        }
+    }
+
+    /// Keeps every other moment.
+    fn halve(&mut self) {
+        let mut at = 0;
+        self.moments.retain(|_| {
+            at += 1;
+            at % 2 == 1
+        });
+        for (first, points) in self.types.values_mut() {
+            let mut at = *first;
+            points.retain(|_| {
+                at += 1;
+                at % 2 == 1
+            });
+            *first = first.div_ceil(2);
+        }
+        self.of = self.of.max(1) * 2;
+    }
+
+    /// The moments.
+    pub fn moments(&self) -> &[MomentTotals] {
+        &self.moments
+    }
+
+    /// Each type with its objects and bytes at each moment.
+    pub fn types(&self) -> impl Iterator<Item = (&str, Vec<(u64, u64)>)> {
+        self.types.iter().map(|(name, (first, points))| {
+            let mut all = vec![(0, 0); *first];
+            all.extend(points);
+            all.resize(self.moments.len(), (0, 0));
+            (name.as_str(), all)
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,5 +311,41 @@ mod tests {
         assert_eq!(change(5, 3), -2);
         assert_eq!(change(0, u64::MAX), i64::MAX);
         assert_eq!(change(u64::MAX, 0), i64::MIN);
+    }
+
+    #[test]
+    fn a_history_of_any_length_is_kept_with_fewer_moments() {
+        let mut history = History::default();
+        let at = |step: u64| census(step, &[("a", step, 10 * step)]);
+        for step in 0..9000u64 {
+            let mut now = at(step);
+            if step >= 5001 {
+                now.types.push(TypeCount {
+                    name: "late".to_string(),
+                    objects: 1,
+                    bytes: step,
+                });
+            }
+            history.add(&now);
+        }
+        let moments = history.moments();
+        assert!((1000..=2000).contains(&moments.len()), "{}", moments.len());
+        let seconds = |at: SystemTime| {
+            at.duration_since(SystemTime::UNIX_EPOCH)
+                .expect("after")
+                .as_secs()
+        };
+        for (name, points) in history.types() {
+            assert_eq!(points.len(), moments.len());
+            for (moment, point) in moments.iter().zip(points) {
+                let step = seconds(moment.at);
+                let expected = match name {
+                    "a" => (step, 10 * step),
+                    _ if step >= 5001 => (1, step),
+                    _ => (0, 0),
+                };
+                assert_eq!(point, expected, "{name} at {step}");
+            }
+        }
     }
 }

@@ -12,6 +12,7 @@ mod decode;
 pub mod diff;
 pub mod dominators;
 pub mod fold;
+mod fragments;
 pub mod functions;
 pub mod graph;
 pub mod growth;
@@ -48,6 +49,15 @@ pub use objects::{Object, Referents};
 use census::Doubts;
 use memory::{Memory, Place};
 
+/// What one interpreter keeps of a static type.
+#[derive(Debug, Clone, Copy)]
+struct StaticState {
+    kind: u64,
+    dict: u64,
+    /// `tp_subclasses`.
+    subclasses: u64,
+}
+
 /// Python's heap in an image.
 #[derive(Debug)]
 pub struct Heap<'a> {
@@ -66,8 +76,10 @@ pub struct Heap<'a> {
     subtype_traverse: u64,
     /// `dk_lookup` of dicts whose keys are not all strings (up to 3.10).
     general_lookup: u64,
-    /// Dicts of static types that belong to an interpreter (3.12 and newer), by type.
-    static_dicts: Vec<(u64, u64)>,
+    /// What of static types belongs to an interpreter (3.12 and newer).
+    static_states: Vec<StaticState>,
+    /// Interpreters, each with the dict of its interned strings (3.14 and newer).
+    interned: Vec<(u64, u64)>,
     /// What was not sure when it was opened.
     doubts: Doubts,
     threads: usize,
@@ -77,6 +89,11 @@ impl<'a> Heap<'a> {
     /// What the heap is in.
     pub fn captured(&self) -> &'a Captured {
         self.captured
+    }
+
+    /// Whether it is of a core file that was cut short, so that all numbers are lower bounds.
+    pub fn is_cut(&self) -> bool {
+        self.captured.is_cut()
     }
 
     /// Work with so many threads, at least one; as many as there are processors unless this says otherwise.

@@ -12,9 +12,9 @@ impl Heap<'_> {
     /// What the dict of the type at `class` has under `name`.
     pub fn type_entry(&self, class: u64, name: &str) -> Option<u64> {
         let own = self.memory.word(class + u64::from(field::DICT))?;
-        let shared = self.static_dicts.iter().find(|(known, _)| *known == class);
+        let shared = self.static_states.iter().find(|state| state.kind == class);
         let dict = match shared {
-            Some((_, dict)) if own < 1 << 16 => *dict,
+            Some(state) if own < 1 << 16 => state.dict,
             _ => own,
         };
         self.dict_entry(dict, name)

@@ -3,18 +3,20 @@
 
 use rustc_hash::FxHashMap;
 
-use super::Heap;
 use super::candidates::{self, Candidates};
 use super::census::Doubts;
 use super::decode::dict::{self, Keys};
 use super::memory::{Memory, each_word};
 use super::types::{self, field, flag};
+use super::{Heap, StaticState};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::debug_offsets::{self, Mismatch};
+use crate::layout::heap::held;
 use crate::layout::heap::{self as layout, GENERATION_STRIDE, HeapOffsets, StaticTypes, fields};
 use crate::layout::{GcOffsets, GcPlace};
 use crate::layout::{Offsets, tables};
 use crate::target::image::{Captured, Held};
+use crate::target::memory::core::WHOLE_CORE;
 use crate::target::runtime::Runtime;
 
 /// Most interpreters of one process.
@@ -30,6 +32,12 @@ const FUNCTIONS: usize = 64;
 /// Most entries of an interpreter's static types, and bytes of its state that are searched for them.
 const STATIC_TYPES: u64 = 512;
 const STATE: u64 = 512 << 10;
+/// Keys that tell the dict of interned strings, and words around its expected place that are looked at.
+const INTERNED: usize = 64;
+const NEAR: u64 = 512;
+
+/// No function's address.
+const NOWHERE: u64 = 1;
 
 /// Clears the marks that a collection leaves in the words of a list.
 pub const LINK_MASK: u64 = !3;
@@ -51,21 +59,30 @@ impl<'a> Heap<'a> {
             subtype_dealloc: 0,
             subtype_traverse: 0,
             general_lookup: 0,
-            static_dicts: Vec::new(),
-            doubts: Doubts::default(),
+            static_states: Vec::new(),
+            interned: Vec::new(),
+            doubts: Doubts {
+                missing: captured.missing(),
+                ..Doubts::default()
+            },
             threads: std::thread::available_parallelism().map_or(1, usize::from),
         };
         heap.interpreters = heap.find_interpreters()?;
         heap.find_lists()?;
-        let Candidates { objects, lost } = candidates::find(&heap);
+        let Candidates { mut objects, lost } = candidates::find(&heap);
         heap.type_type = heap
             .find_type_type(&objects)
+            .or_else(|| captured.dead.as_ref()?.type_type)
             .ok_or_else(|| heap.misfit("no object that was found has a type"))?;
+        if heap.is_cut() {
+            candidates::add_fragments(&heap, &mut objects);
+        }
         heap.find_subtype_functions(&objects)?;
         heap.find_general_lookup(&objects)?;
         heap.doubts.torn += heap.check_sizes(&objects)?;
         heap.doubts.unreadable += lost;
-        heap.find_static_dicts();
+        heap.find_static_states();
+        heap.interned = heap.find_interned();
         Ok(heap)
     }
 
@@ -88,10 +105,51 @@ impl<'a> Heap<'a> {
                 .word(next.wrapping_add(self.offsets.interpreter.next.into()))
                 .unwrap_or(0);
         }
+        if found.is_empty() && self.is_cut() {
+            return Ok(self.interpreters_by_threads());
+        }
         if found.is_empty() {
             return Err(self.misfit("_PyRuntime.interpreters.head leads nowhere"));
         }
         Ok(found)
+    }
+
+    /// Interpreters whose list is missing: each is what its first thread is of. None where they are part of `_PyRuntime`
+    /// (3.11 and newer), which is missing too.
+    fn interpreters_by_threads(&self) -> Vec<u64> {
+        let (threads, interp) = (
+            self.offsets.interpreter.threads_head,
+            self.offsets.thread.interp,
+        );
+        let mut found = Vec::new();
+        for span in self.captured.image.spans() {
+            for (index, word) in each_word(span.bytes()).enumerate() {
+                let at = span.start() + index as u64 * 8;
+                let Some(interpreter) = at.checked_sub(threads.into()) else {
+                    continue;
+                };
+                let of_thread = self.memory.word(word.wrapping_add(interp.into()));
+                let is_it = word != 0
+                    && interpreter.is_multiple_of(16)
+                    && of_thread == Some(interpreter)
+                    && self.has_modules(interpreter);
+                if is_it && found.len() < INTERPRETERS {
+                    found.push(interpreter);
+                }
+            }
+        }
+        found
+    }
+
+    /// Whether what would be an interpreter's `modules` is a dict, as far as its keys show.
+    fn has_modules(&self, interpreter: u64) -> bool {
+        let at = interpreter.wrapping_add(self.offsets.interpreter.modules.into());
+        let place = self
+            .memory
+            .word(at)
+            .and_then(|dict| self.memory.place(dict));
+        let keys = place.and_then(|place| Keys::read(self, place.word(dict::KEYS)?));
+        keys.is_some_and(|keys| keys.count > 0)
     }
 
     /// The heads of all lists, each of which must be part of a ring.
@@ -127,6 +185,9 @@ impl<'a> Heap<'a> {
             );
             // Of a heap that is damaged one or the other may be; in a place that is wrong all are.
             if let Some(first) = first.filter(|_| count > MOST_BROKEN) {
+                if self.is_cut() {
+                    continue;
+                }
                 // An interpreter that is being made or taken down has none yet or no more.
                 if index + 1 < collectors.len() {
                     continue;
@@ -194,9 +255,12 @@ impl<'a> Heap<'a> {
             is_class.then_some((dealloc, traverse))
         });
         let mut most = by_count(functions).into_iter();
-        let (dealloc, traverse) = most
-            .next()
-            .ok_or_else(|| self.misfit("no class was found"))?;
+        let (dealloc, traverse) = match most.next() {
+            Some(found) => found,
+            // Then there are no instances either.
+            None if self.is_cut() => (NOWHERE, NOWHERE),
+            None => return Err(self.misfit("no class was found")),
+        };
         self.subtype_dealloc = dealloc;
         self.subtype_traverse = traverse;
         Ok(())
@@ -211,8 +275,14 @@ impl<'a> Heap<'a> {
             .iter()
             .filter_map(|object| self.lookup_of_subclasses(*object));
         let found = by_count(lookups).into_iter().next();
-        self.general_lookup = found
-            .ok_or_else(|| self.misfit("__subclasses__ of no type is a dict with ints for keys"))?;
+        self.general_lookup = match found {
+            Some(found) => found,
+            // Which dicts have other keys shows in nothing that is told of it.
+            None if self.is_cut() => 0,
+            None => {
+                return Err(self.misfit("__subclasses__ of no type is a dict with ints for keys"));
+            }
+        };
         Ok(())
     }
 
@@ -271,7 +341,8 @@ impl<'a> Heap<'a> {
         {
             return Err(self.misfit(first));
         }
-        if checked < LEAST_TYPES {
+        // Where types are missing, they are known by their symbols, and so is the version.
+        if checked < LEAST_TYPES && !self.is_cut() {
             return Err(self.misfit("the types of the interpreter were not found"));
         }
         self.check_functions(objects)?;
@@ -306,16 +377,22 @@ impl<'a> Heap<'a> {
                 let target = self.memory.word(function.wrapping_add(offset.into()));
                 target.and_then(name_of).as_deref() == Some(expected)
             };
-            if functions.iter().filter(fits).count() * 2 < functions.len() {
+            // What was cut off says nothing.
+            let is_there = |function: &&u64| {
+                let target = self.memory.word(function.wrapping_add(offset.into()));
+                !self.is_cut() || target.and_then(name_of).is_some()
+            };
+            let told = functions.iter().filter(is_there).count();
+            if functions.iter().filter(fits).count() * 2 < told {
                 return Err(self.misfit(format!("{field} of a function is no {expected}")));
             }
         }
         Ok(())
     }
 
-    /// Dicts of static types, which each interpreter has for itself (3.12 and newer). The table is looked for by
-    /// its contents when it is not where it was in the release that the layout was taken from.
-    fn find_static_dicts(&mut self) {
+    /// Dicts and subclasses of static types, which each interpreter has for itself (3.12 and newer). The table is looked
+    /// for by its contents when it is not where it was in the release that the layout was taken from.
+    fn find_static_states(&mut self) {
         let Some(place) = self.layout.static_types else {
             return;
         };
@@ -324,22 +401,86 @@ impl<'a> Heap<'a> {
             let Some(start) = self.static_table(*interpreter, place) else {
                 continue;
             };
-            for index in 0..STATIC_TYPES {
-                let entry = start + index * u64::from(place.stride);
-                let Some(kind) = self.memory.word(entry) else {
-                    break;
-                };
-                let dict = self.memory.word(entry + u64::from(place.dict)).unwrap_or(0);
-                let is_type = self.memory.word(kind.wrapping_add(8)) == Some(self.type_type);
-                if kind == 0 || !is_type {
-                    break;
-                }
-                if dict != 0 {
-                    found.push((kind, dict));
-                }
+            self.static_entries(start, place, STATIC_TYPES, &mut found);
+            if let Some(entries) = place.builtins {
+                let behind = u64::from(entries) * u64::from(place.stride);
+                let first = start.wrapping_add(behind + StaticTypes::EXTENSIONS);
+                self.static_entries(first, place, StaticTypes::MOST_EXTENSIONS, &mut found);
             }
         }
-        self.static_dicts = found;
+        self.static_states = found;
+    }
+
+    /// Dicts of interned strings: known by their keys, which are strings and their own values.
+    fn find_interned(&self) -> Vec<(u64, u64)> {
+        let Some(offset) = held::of(self.layout.minor).and_then(|held| held.interned) else {
+            return Vec::new();
+        };
+        let mut kinds = types::Types::default();
+        let mut is_named = |address: u64, name: &str| {
+            let kind = self.memory.word(address.wrapping_add(8));
+            kind.and_then(|kind| kinds.resolved(self, kind))
+                .is_some_and(|kind| kind.tp_name == name)
+        };
+        let mut fits = |dict: u64| {
+            if !is_named(dict, "dict") {
+                return false;
+            }
+            let Some(place) = self.memory.place(dict) else {
+                return false;
+            };
+            let Some(keys) = place.word(32).and_then(|keys| Keys::read(self, keys)) else {
+                return false;
+            };
+            let (mut same, mut left) = (0, INTERNED);
+            let read = keys.each(self, place.word_or_0(40), |key, value| {
+                if value != 0 && (key != value || !is_named(key, "str")) {
+                    return false;
+                }
+                same += usize::from(value != 0);
+                left -= 1;
+                left > 0
+            });
+            read.is_some() && left == 0 && same > 0
+        };
+        let mut found = Vec::new();
+        for interpreter in &self.interpreters {
+            let mut near = (0..=NEAR).flat_map(|step| {
+                let place = interpreter.wrapping_add(offset.into());
+                [place.wrapping_add(step * 8), place.wrapping_sub(step * 8)]
+            });
+            let dict = near.find_map(|at| self.memory.word(at).filter(|dict| fits(*dict)));
+            found.extend(dict.map(|dict| (*interpreter, dict)));
+        }
+        found
+    }
+
+    fn static_entries(
+        &self,
+        start: u64,
+        place: StaticTypes,
+        most: u64,
+        found: &mut Vec<StaticState>,
+    ) {
+        for index in 0..most {
+            let entry = start.wrapping_add(index * u64::from(place.stride));
+            let Some(kind) = self.memory.word(entry) else {
+                break;
+            };
+            let is_type = self.memory.word(kind.wrapping_add(8)) == Some(self.type_type);
+            if kind == 0 || !is_type {
+                break;
+            }
+            let get = |offset: u32| {
+                let at = entry.wrapping_add(offset.into());
+                self.memory.word(at).unwrap_or(0)
+            };
+            found.push(StaticState {
+                kind,
+                dict: get(place.dict),
+                subclasses: get(place.dict + 8),
+            });
+        }
     }
 
     fn static_table(&self, interpreter: u64, place: StaticTypes) -> Option<u64> {
@@ -389,7 +530,11 @@ fn misfit(captured: &Captured, why: impl Into<String>) -> Error {
     // What is missing explains it sooner than a Python that is not as it should be.
     if let Some(caveat) = captured.dead.as_ref().and_then(|dead| dead.caveats.last()) {
         let why = format!("{}; {caveat}", why.into());
-        return Error::new(ErrorKind::NotAvailable, of, why);
+        let error = Error::new(ErrorKind::NotAvailable, of, why);
+        return match captured.is_cut() {
+            true => error.hint(WHOLE_CORE),
+            false => error,
+        };
     }
     Error::new(
         ErrorKind::UnsupportedPython,

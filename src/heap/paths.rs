@@ -4,9 +4,9 @@ mod forms;
 
 use std::collections::VecDeque;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
-pub use self::forms::{FormKeys, Forms};
+pub use self::forms::{FormKeys, Forms, Threads};
 use super::fold::Fold;
 use super::graph::{Graph, ObjectId, Root};
 use super::steps::{self, Step};
@@ -61,11 +61,12 @@ fn rank(root: &Root) -> u8 {
 /// Waves in which roots are followed, each after all that the ones before reach.
 const WAVES: u8 = 3;
 
-/// The dict of a thread's state has the values of thread locals, which are known by the name of the local; objects that only
-/// the lists know come last.
+/// The dict of a thread's state has the values of thread locals, which are known by the name of the local; strings that are
+/// interned have better holders than the dict of all of them; objects that only the lists know come last.
 fn wave_of(graph: &Graph, root: &Root) -> u8 {
     match root {
         Root::Thread { field, .. } if graph.name(*field) == "dict" => 1,
+        Root::Interpreter(field) if graph.name(*field).ends_with("interned_strings") => 1,
         Root::Tracked | Root::Garbage => 2,
         _ => 0,
     }
@@ -192,6 +193,21 @@ impl<'a> Paths<'a> {
         Some(text)
     }
 
+    /// Whether the path to `object` begins in a thread.
+    pub fn in_thread(&self, object: ObjectId) -> bool {
+        let mut at = object;
+        while self.is_reached(at) {
+            match self.before(at) {
+                Ok((owner, _)) => at = owner,
+                Err(root) => {
+                    let root = self.graph.roots.get(root).map(|(_, root)| root);
+                    return matches!(root, Some(Root::Frame { .. } | Root::Thread { .. }));
+                }
+            }
+        }
+        false
+    }
+
     /// Paths to `object` that differ in their last reference, the shortest first, at most `count`; `direct` are the
     /// references to it.
     pub fn several(
@@ -255,17 +271,29 @@ impl<'a> Paths<'a> {
     pub fn forms(&self, objects: impl IntoIterator<Item = ObjectId>) -> Vec<Form> {
         let mut forms = Forms::new(self);
         let mut found: FxHashMap<u32, (u64, ObjectId)> = FxHashMap::default();
+        let mut threads: FxHashMap<u32, FxHashSet<i32>> = FxHashMap::default();
         for object in objects {
             if !self.is_reached(object) {
                 continue;
             }
             let form = forms.of(object);
             found.entry(form).or_insert((0, object)).0 += 1;
+            if let Some(thread) = forms.thread_of(object) {
+                threads.entry(form).or_default().insert(thread);
+            }
         }
         // Roots may be called the same: a variable of a function that runs several times.
         let mut by_text: FxHashMap<String, (u64, ObjectId)> = FxHashMap::default();
         for (form, (objects, example)) in found {
-            let known = by_text.entry(forms.text(form)).or_insert((0, example));
+            let threads = threads.get(&form).and_then(|threads| {
+                let first = threads.iter().next()?;
+                Some(match threads.len() {
+                    1 => Threads::One(*first),
+                    several => Threads::Many(several),
+                })
+            });
+            let text = forms.text_in(form, threads);
+            let known = by_text.entry(text).or_insert((0, example));
             known.0 += objects;
             known.1 = known.1.min(example);
         }

@@ -7,12 +7,12 @@ use std::borrow::Cow;
 
 use rustc_hash::FxHashSet;
 
-use super::Heap;
 use super::decode::dict::Keys;
 use super::decode::sinks::Named;
 use super::decode::{Name, frames, references};
 use super::memory::{Place, each_word};
 use super::types::Types;
+use super::{Heap, fragments};
 use crate::layout::CurrentFrame;
 use crate::target::threads;
 
@@ -74,10 +74,13 @@ pub fn find(heap: &Heap) -> Vec<(u64, Reason)> {
         thread_stacks(heap, *interpreter, &mut roots);
         held::interpreter(heap, *interpreter, &mut roots);
     }
+    if heap.interpreters.is_empty() {
+        modules_by_links(heap, &mut roots);
+    }
     held::signals(heap, &mut roots);
     roots.push((heap.type_type, Reason::StaticType));
-    for (kind, _) in &heap.static_dicts {
-        roots.push((*kind, Reason::StaticType));
+    for state in &heap.static_states {
+        roots.push((state.kind, Reason::StaticType));
     }
     roots
 }
@@ -136,6 +139,30 @@ fn modules(heap: &Heap, interpreter: u64, roots: &mut Vec<(u64, Reason)>) {
             roots.push((value, Reason::Module { name, interpreter }));
         }
         true
+    });
+}
+
+/// Modules of a core file that lacks the interpreters, and with them the list of modules.
+fn modules_by_links(heap: &Heap, roots: &mut Vec<(u64, Reason)>) {
+    let mut types = Types::default();
+    // `md_name` follows `md_weaklist`, which follows the state.
+    let name_at = heap.layout.module_object.state + 16;
+    let mut left = MODULES;
+    fragments::each(heap, |object| {
+        let place = heap.memory.place(object);
+        let kind = place.and_then(|place| types.find(heap, place.word(8)?));
+        if kind.is_some_and(|kind| types.get(kind).tp_name == "module") {
+            let name = place.map_or(0, |place| place.word_or_0(name_at));
+            roots.push((
+                object,
+                Reason::Module {
+                    name,
+                    interpreter: 0,
+                },
+            ));
+            left -= 1;
+        }
+        left > 0
     });
 }
 

@@ -195,6 +195,7 @@ pub fn root(graph: &Graph, root: &Root) -> String {
             }
         }
         Root::StaticType => "<static type>".to_string(),
+        Root::Tracked | Root::Garbage if graph.missing > 0 => "<missing>".to_string(),
         Root::Tracked => "<C code>".to_string(),
         Root::Garbage => "<garbage>".to_string(),
     }

@@ -124,6 +124,7 @@ mod kind {
     pub(super) const CACHES: u32 = 12;
     pub(super) const ACCOUNT: u32 = 13;
     pub(super) const BLOCKS: u32 = 14;
+    pub(super) const UNSURE: u32 = 15;
 }
 
 /// Rows that a block of `kind` may have for each of its bytes, the head included.

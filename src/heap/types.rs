@@ -199,6 +199,8 @@ pub enum Holding {
     TreeArray,
     /// A ring of items.
     Queue,
+    /// What several iterators over one have still to give, and where it goes on.
+    TeeData,
     /// A buffer and a dict.
     BytesIo,
     /// Not known: whatever looks like an object.
@@ -364,7 +366,11 @@ fn is_metatype(heap: &Heap, mut address: u64) -> bool {
 pub fn resolve(heap: &Heap, address: u64) -> Option<TypeInfo> {
     let own = head(heap, address)?;
     let layout = &heap.layout;
-    let tp_name = heap.memory.c_string(own.name, NAME_LIMIT)?;
+    let tp_name = match heap.memory.c_string(own.name, NAME_LIMIT) {
+        Some(name) => name,
+        None if heap.is_cut() => format!("<class at {address:#x}, name missing>"),
+        None => return None,
+    };
     let is_class =
         |head: &Head| head.flags & flag::HEAP != 0 && head.dealloc == heap.subtype_dealloc;
 
@@ -519,6 +525,8 @@ fn printed_name(heap: &Heap, own: &Head, tp_name: &str) -> String {
     match (module, qualname) {
         (Some(module), Some(name)) if module == "builtins" => name,
         (Some(module), Some(name)) => format!("{module}.{name}"),
+        // Where the module's name is missing: it may be any.
+        (None, Some(name)) if heap.is_cut() && !tp_name.contains('.') => format!("?.{name}"),
         (None, Some(name)) if !tp_name.contains('.') => name,
         _ => tp_name.to_string(),
     }

@@ -12,8 +12,8 @@ use super::decode::sinks::Targets;
 use super::decode::{references, size};
 use super::memory::{Bits, Place};
 use super::open::LINK_MASK;
-use super::roots;
 use super::types::{Holding, TypeIndex, TypeInfo, Types};
+use super::{fragments, roots};
 use crate::layout::heap::GC_HEAD;
 
 /// Objects in a batch.
@@ -169,6 +169,7 @@ fn sum(a: Doubts, b: Doubts) -> Doubts {
         torn: a.torn + b.torn,
         unreadable: a.unreadable + b.unreadable,
         conservative: a.conservative + b.conservative,
+        missing: a.missing.max(b.missing),
     }
 }
 
@@ -224,6 +225,19 @@ impl<'h, 'a> Walker<'h, 'a> {
                 });
                 self.doubts.torn += u64::from(!whole);
             }
+        }
+        if self.heap.is_cut() {
+            fragments::each(self.heap, |object| {
+                if let Some(place) = self.heap.memory.place(object) {
+                    young.set_alone(place.bit());
+                }
+                batch.push(object);
+                if batch.len() == BATCH {
+                    let full = std::mem::replace(&mut batch, Vec::with_capacity(BATCH));
+                    self.shared.give(Work::Visit(full));
+                }
+                true
+            });
         }
         self.shared.give(Work::Visit(batch));
     }

@@ -22,6 +22,9 @@ impl Profile {
             let (one, two) = (kind(one.origin), kind(two.origin));
             return Err(differ(&format!("{one} and {two}")));
         }
+        if self.has_line_times() != other.has_line_times() {
+            return Err(differ("times by line and by function"));
+        }
         if one.mode != two.mode {
             let (one, two) = (one.mode.name(), two.mode.name());
             return Err(differ(&format!("modes {one} and {two}")));

@@ -181,6 +181,7 @@ impl Certainty {
         };
         let several = |count: usize, word| units::several(count as u64, word);
         match (self.estimates, self.lower_bounds) {
+            (0, 0) => "no calls were seen".to_string(),
             (_, 0) => format!("{noun} are estimates{error}"),
             (0, _) => format!("{noun} are lower bounds"),
             (estimates, lower_bounds) => format!(
@@ -481,7 +482,7 @@ mod tests {
             ),
             (words(3, 0, Some(f64::NAN)), "ncalls are estimates"),
             (words(0, 3, None), "ncalls are lower bounds"),
-            (words(0, 0, None), "ncalls are estimates"),
+            (words(0, 0, None), "no calls were seen"),
         ] {
             assert_eq!(certainty, expected);
         }

@@ -19,6 +19,8 @@ pub struct DiffRow {
     pub old: Option<Side>,
     /// Numbers of the new profile.
     pub new: Option<Side>,
+    /// The function in the old profile and in the new one.
+    pub functions: [Option<FunctionId>; 2],
 }
 
 /// One side's numbers.
@@ -88,27 +90,36 @@ pub fn rows(old: (&CallStats, &Tables), new: (&CallStats, &Tables)) -> Vec<DiffR
             used[old_at] = true;
         }
     }
-    let row = |tables: &Tables, function, old, new| {
+    let row = |tables: &Tables,
+               function,
+               old: Option<(FunctionId, Side)>,
+               new: Option<(FunctionId, Side)>| {
         let (file, line, name) = key(tables, function);
         DiffRow {
             file: file.to_string(),
             line,
             name: name.to_string(),
             qualname: tables.qualname(function).map(str::to_string),
-            old,
-            new,
+            old: old.map(|(_, side)| side),
+            new: new.map(|(_, side)| side),
+            functions: [old, new].map(|side| side.map(|(function, _)| function)),
         }
     };
     let mut rows: Vec<DiffRow> = new_rows
         .iter()
         .zip(&pairs)
         .map(|((function, side), pair)| {
-            row(new.1, *function, pair.map(|at| old_rows[at].1), Some(*side))
+            row(
+                new.1,
+                *function,
+                pair.map(|at| old_rows[at]),
+                Some((*function, *side)),
+            )
         })
         .collect();
     for ((function, side), used) in old_rows.iter().zip(used) {
         if !used {
-            rows.push(row(old.1, *function, Some(*side), None));
+            rows.push(row(old.1, *function, Some((*function, *side)), None));
         }
     }
     rows

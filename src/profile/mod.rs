@@ -9,6 +9,7 @@ pub mod counts;
 pub mod diff;
 pub mod estimate;
 pub mod filter;
+pub mod lines;
 mod ncalls;
 pub mod record;
 pub mod select;
@@ -19,11 +20,12 @@ pub mod tree;
 pub use aggregate::{CallStats, Certainty, EdgeStats, FunctionStats};
 pub use counts::{CallEstimate, CallSource, Counted};
 pub use filter::{Filter, Mode, Split};
+pub use lines::{Hits, LineCount, LineCounts, LineRow, LineTable, LineTables};
 pub use record::{
-    Meta, Origin, ProcessInfo, Profile, Recorder, Run, RunState, SourceFile, ThreadInfo,
+    MOST_TEXT, Meta, Origin, ProcessInfo, Profile, Recorder, Run, RunState, SourceFile, ThreadInfo,
 };
 pub use select::Selection;
-pub use tables::{Frame, Function, FunctionKind, StackNode, Tables};
+pub use tables::{Frame, Function, FunctionKind, GC, StackNode, Tables};
 pub use tree::{CallTree, Group, TreeNode};
 
 macro_rules! id {

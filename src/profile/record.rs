@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 
 use super::aggregate::CallStats;
 use super::counts::Counted;
+use super::lines::LineCounts;
 use super::{FrameId, ProcessId, StackId, Tables, ThreadId};
 
 /// Where the numbers come from.
@@ -16,7 +17,7 @@ pub enum Origin {
     /// Samples taken by biopsy.
     #[default]
     Sampled,
-    /// Exact counts and times of a deterministic profiler (`--exact`, or a `.prof` file).
+    /// Exact counts and times of a deterministic profiler (`--exact`, a `.prof` file, or a `.lprof` file).
     Exact,
     /// Stacks with weights, whose unit is mostly unknown, from a collapsed-stack file.
     Collapsed,
@@ -108,7 +109,12 @@ pub struct SourceFile {
     pub size: u64,
     /// CRC-32 of its bytes.
     pub hash: u32,
+    /// Its text at that time, where it was kept: see [`MOST_TEXT`].
+    pub text: Option<std::sync::Arc<str>>,
 }
+
+/// Bytes of the text of one source file that is kept; the largest of the standard library have 300 KiB.
+pub const MOST_TEXT: u64 = 1 << 20;
 
 /// A thread of the recording.
 #[derive(Debug, Clone, PartialEq)]
@@ -202,6 +208,8 @@ pub struct Profile {
     pub counts: Vec<Counted>,
     /// Source files of the functions, as far as they could be read while recording.
     pub sources: Vec<SourceFile>,
+    /// What was counted of lines, or is all that there is (then the origin is [`Origin::Exact`], without `exact`).
+    pub lines: Option<LineCounts>,
     /// Exact statistics, when the origin is [`Origin::Exact`]: there are no stacks then.
     pub exact: Option<CallStats>,
     /// The tree that stands for the stacks of `exact` where only a part is shown; else it is estimated when asked for.
@@ -257,6 +265,21 @@ impl Profile {
         for node in from.stacks() {
             let parent = node.parent.map(|parent| stacks[parent.index()]);
             stacks.push(to.stack(parent, frames[node.frame.index()]));
+        }
+        match (&mut self.lines, &other.lines) {
+            (Some(sum), Some(more)) => sum.add(more, &functions),
+            (Some(sum), None) => sum.at_least = true,
+            (None, Some(more)) => {
+                let mut sum = LineCounts {
+                    unit: more.unit,
+                    // Nobody counted in what is here already.
+                    at_least: !self.processes.is_empty(),
+                    functions: Vec::new(),
+                };
+                sum.add(more, &functions);
+                self.lines = Some(sum);
+            }
+            (None, None) => {}
         }
         self.processes.extend(other.processes.iter().cloned());
         self.threads

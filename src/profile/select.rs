@@ -7,7 +7,8 @@
 use regex::Regex;
 
 use super::{
-    CallStats, CallTree, FunctionId, Origin, Profile, Run, RunState, StackId, Tables, TreeNode,
+    CallStats, CallTree, FunctionId, FunctionKind, GC, Origin, Profile, Run, RunState, StackId,
+    Tables, TreeNode,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -24,6 +25,8 @@ pub struct Selection {
     pub from_us: Option<u64>,
     /// Up to this time, microseconds since the start of the recording.
     pub to_us: Option<u64>,
+    /// Garbage collection is no row of its own.
+    pub no_gc: bool,
 }
 
 impl Selection {
@@ -40,7 +43,8 @@ impl Selection {
     /// The part of `profile` that is shown; `None` for all of it. Fails where it takes a time that the profile does not
     /// know.
     pub fn narrowed(&self, profile: &Profile) -> Result<Option<Profile>> {
-        if self.is_all() {
+        // What was traced has no such row.
+        if self.is_all() && (!self.no_gc || profile.exact.is_some()) {
             return Ok(None);
         }
         let mut narrowed = profile.clone();
@@ -51,6 +55,17 @@ impl Selection {
     fn apply(&self, profile: &mut Profile) -> Result<()> {
         if self.needs_timeline() {
             self.cut(profile)?;
+        }
+        if profile.has_line_times() {
+            return Err(Error::new(
+                ErrorKind::NotAvailable,
+                "cannot show a part of it",
+                "the profile has times by line, and no stacks",
+            ));
+        }
+        if !self.is_all() {
+            // Hits are of the whole.
+            profile.lines = None;
         }
         let marks = Marks::of(self, &profile.tables);
         if profile.exact.is_some() {
@@ -130,10 +145,8 @@ impl Selection {
 
     fn narrow_runs(&self, profile: &mut Profile, marks: &Marks) {
         let wanted = self.wanted_stacks(&profile.tables, marks);
-        let shown = match &self.hide {
-            Some(_) => Some(Shown::of(&mut profile.tables, marks)),
-            None => None,
-        };
+        let hides = marks.hide.contains(&true);
+        let shown = hides.then(|| Shown::of(&mut profile.tables, marks));
         for run in &mut profile.runs {
             let stack = run.stack;
             if !wanted[stack.index()] {
@@ -295,10 +308,18 @@ impl Marks {
             };
             functions.map(|at| found(FunctionId(at))).collect()
         };
+        let mut hide = of(&selection.hide);
+        for (at, function) in tables.functions().iter().enumerate() {
+            let is_gc =
+                function.kind == FunctionKind::Builtin && tables.name(FunctionId(at as u32)) == GC;
+            if let (true, true, Some(hide)) = (selection.no_gc, is_gc, hide.get_mut(at)) {
+                *hide = true;
+            }
+        }
         Marks {
             focus: of(&selection.focus),
             ignore: of(&selection.ignore),
-            hide: of(&selection.hide),
+            hide,
         }
     }
 }

@@ -9,6 +9,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{FrameId, FunctionId, StackId, StringId};
 
+/// What stands for the garbage collector on stacks, a function as those of C.
+pub const GC: &str = "<GC>";
+
 /// What a row stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FunctionKind {

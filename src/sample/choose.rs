@@ -3,15 +3,18 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::StackReader;
 use super::fast::{self, FastOptions, FastReader};
 use super::pyspy::{PySpyReader, ReaderOptions};
+use super::{ReaderChoice, StackReader};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::tables;
 use crate::target::locate::{Kind, Version};
 use crate::target::memory::Live;
 use crate::target::{access, locate, process, runtime};
 use crate::units::Pid;
+
+/// The shortest time between two timer interrupts of a thread, which each take microseconds of it.
+const SHORTEST_NS: u64 = 50_000;
 
 /// A reader and what it reads.
 pub struct Opened {
@@ -47,7 +50,7 @@ pub fn open(pid: Pid, options: ReaderOptions) -> Result<Opened> {
         // Says what it is; goes on when a Python is linked into another program.
         locate::version(pid)?;
     }
-    let ours = !options.native && !options.locals;
+    let ours = !options.native && !options.locals && options.choice != ReaderChoice::PySpy;
     let mut fallback = None;
     if ours {
         match open_fast(pid, options) {
@@ -87,6 +90,8 @@ fn open_fast(pid: Pid, options: ReaderOptions) -> Result<Opened> {
         cross_cpu: options.cross_cpu,
         no_builtins: options.no_builtins,
         tasks: options.tasks,
+        interrupt_ns: (options.choice == ReaderChoice::Interrupt)
+            .then(|| options.period_ns.max(SHORTEST_NS)),
     };
     let (reader, version) = FastReader::open(pid, fast)?;
     Ok(Opened {

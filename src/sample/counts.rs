@@ -9,6 +9,7 @@
 //! Nothing is written to the target, it is not stopped, and what watches cost it is kept to a share of its time ([`plan`]).
 
 mod cost;
+mod dilation;
 mod estimate;
 mod plan;
 mod tally;
@@ -30,9 +31,6 @@ use crate::profile::{CallEstimate, CallSource, Counted, FunctionId, Tables, Thre
 use crate::target::memory::Live;
 use crate::target::watchpoint::{self, Access, REGISTERS, Refusal, Watch};
 use crate::units::{Pid, Tid};
-
-/// Hits by which the cost of one is measured at the start.
-const TRIALS: u32 = 100;
 
 /// Most functions that are remembered of a thread.
 const MOST_FUNCTIONS: usize = 50_000;
@@ -105,6 +103,8 @@ pub struct Watching {
     bounds: FxHashSet<(ThreadId, FunctionId)>,
     /// CPU time of all threads.
     cpu_ns: f64,
+    /// CPU time at which the cost of a hit is measured next.
+    measure_at_ns: f64,
     lost: u64,
 }
 
@@ -153,7 +153,7 @@ impl Words {
 impl Watching {
     /// Measures what a hit costs; fails where there are no watchpoints. The process has Python 3.`minor`.
     pub fn new(pid: Pid, minor: u32) -> Result<Watching, Refusal> {
-        let cost_ns = watchpoint::cost_of_a_hit(TRIALS)?;
+        let cost_ns = watchpoint::cost_of_a_hit(cost::TRIALS)?;
         Ok(Watching {
             threads: FxHashMap::default(),
             open: 0,
@@ -171,6 +171,7 @@ impl Watching {
             done: FxHashMap::default(),
             bounds: FxHashSet::default(),
             cpu_ns: 0.0,
+            measure_at_ns: cost::EVERY_NS,
             lost: 0,
         })
     }
@@ -183,12 +184,20 @@ impl Watching {
 
     /// Takes over a sample of a thread, which has been added to the profile, ends watches and begins others.
     pub fn sample(&mut self, tables: &Tables, reader: &mut dyn StackReader, shown: &Shown<'_>) {
-        let thread = self.threads.entry(shown.thread).or_insert_with(Thread::new);
-        thread.take(&mut self.cost, &mut self.words, &mut self.lost);
+        let random = &mut self.random;
+        let thread = self.threads.entry(shown.thread);
+        let thread = thread.or_insert_with(|| Thread::new(random));
+        thread.take(&self.cost, &mut self.words, &mut self.lost);
         thread.show(tables, shown, &mut self.random);
         let cpu_ns = shown.cpu_ns as f64;
         thread.cpu_ns += cpu_ns;
         self.cpu_ns += cpu_ns;
+        if self.cpu_ns >= self.measure_at_ns {
+            self.measure_at_ns = self.cpu_ns + cost::EVERY_NS;
+            if let Ok(own_ns) = watchpoint::cost_of_a_hit(cost::TRIALS) {
+                self.cost.measured(own_ns);
+            }
+        }
         thread.samples += 1;
         if thread.samples.is_multiple_of(HOT_EVERY) {
             thread.hot = plan::hot(&thread.tallies, thread.cpu_ns);
@@ -199,6 +208,8 @@ impl Watching {
             }
         }
         if let Some(top) = thread.levels.last() {
+            let at = top.frame.frame;
+            thread.dilation.sample(at, cpu_ns, &mut self.random);
             let own = thread.tallies.get_mut(top.tally as usize);
             if let Some(own) = own {
                 own.own_ns += cpu_ns;
@@ -207,7 +218,7 @@ impl Watching {
         self.purse.earn(cpu_ns);
         thread.advance(&mut self.purse, &mut self.random);
         thread.rests = false;
-        if shown.on_cpu && !thread.closed && self.purse.has_any() {
+        if shown.on_cpu && !thread.closed && self.purse.has_any() && thread.dilation.allows() {
             if thread.watch.is_none() {
                 self.make_room();
                 if self.open >= MOST_THREADS || !watchpoint::has_descriptors(1 + REGISTERS) {
@@ -345,7 +356,7 @@ impl Watching {
     /// A thread has ended, or has no Python on its stack any more.
     pub fn gone(&mut self, thread: ThreadId) {
         if let Some(thread) = self.threads.get_mut(&thread) {
-            thread.take(&mut self.cost, &mut self.words, &mut self.lost);
+            thread.take(&self.cost, &mut self.words, &mut self.lost);
             thread.rest();
         }
         if self.threads.len() > MOST_REMEMBERED {
@@ -396,7 +407,7 @@ impl Watching {
 
     /// Adds what is known of a thread to the results.
     fn add(&mut self, id: ThreadId, mut thread: Thread) {
-        thread.take(&mut self.cost, &mut self.words, &mut self.lost);
+        thread.take(&self.cost, &mut self.words, &mut self.lost);
         thread.close();
         let cpu_ns = thread.cpu_ns;
         for tally in &mut thread.tallies {

@@ -17,8 +17,10 @@ mod decode;
 mod hold;
 #[cfg(test)]
 mod hostile;
+mod interrupts;
 mod lists;
 mod names;
+mod presence;
 mod tasks;
 mod thread;
 mod users;
@@ -39,7 +41,7 @@ use rustc_hash::FxHashSet;
 use super::Watchable;
 use super::builtins::Builtins;
 use super::tasks::TaskStacks;
-use super::{Fault, StackReader, ThreadStack, ThreadStacks};
+use super::{Fault, Interrupted, Sleeper, StackReader, ThreadStack, ThreadStacks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::debug_offsets::{self, Mismatch};
 use crate::layout::{Offsets, tables};
@@ -91,6 +93,8 @@ pub struct FastOptions {
     pub no_builtins: bool,
     /// Look at asyncio's tasks.
     pub tasks: bool,
+    /// Read stacks in timer interrupts, so much CPU time apart, where that can be.
+    pub interrupt_ns: Option<u64>,
 }
 
 /// A GIL and who had it when it was read last.
@@ -172,8 +176,16 @@ pub struct FastReader<M: Memory = Live> {
     others: Vec<Version>,
     /// Whether there were stacks with more frames than are followed.
     too_deep: bool,
+    /// Frames of the longest stack that was followed.
+    longest: usize,
     /// `None` for what lives.
     dead: Option<DeadTarget>,
+    /// Where threads are read in their timer interrupts.
+    interruptions: Option<Box<interrupts::Interruptions>>,
+    /// Why they are not, where that was asked for.
+    why_not_interrupted: Option<String>,
+    /// Whether they ever were.
+    was_interrupted: bool,
 }
 
 impl<'a> FastReader<&'a Image> {
@@ -209,6 +221,9 @@ impl FastReader<Live> {
             reader.stopper = Some(stopper);
         }
         reader.self_check()?;
+        if let Some(period_ns) = options.interrupt_ns {
+            reader.why_not_interrupted = reader.start_interrupts(period_ns).err();
+        }
         Ok((reader, runtime.version))
     }
 }
@@ -333,7 +348,11 @@ impl<M: Memory> FastReader<M> {
             python: runtime.version.clone(),
             others: runtime.others.clone(),
             too_deep: false,
+            longest: 0,
             dead: None,
+            interruptions: None,
+            why_not_interrupted: None,
+            was_interrupted: false,
         }
     }
 
@@ -387,6 +406,10 @@ impl<M: Memory> FastReader<M> {
             true => format!(
                 "its stack has more than {} frames, which are not read",
                 thread::DEEPEST
+            ),
+            false if self.longest > thread::DEEP => format!(
+                "a stack of {} frames was not found standing still for as long as it takes to copy",
+                self.longest
             ),
             false => "its Python has no readable stack (still starting?)".to_string(),
         };
@@ -457,7 +480,31 @@ impl<M: Memory> StackReader for FastReader<M> {
         self.look_at_tasks(tables, threads, stacks, at_rest)
     }
 
+    fn is_interrupting(&self) -> bool {
+        self.interruptions.is_some()
+    }
+
+    fn next_interrupt(
+        &mut self,
+        tables: &mut Tables,
+        stacks: &mut ThreadStacks,
+    ) -> Option<Interrupted> {
+        self.take_interrupt(tables, stacks)
+    }
+
+    fn read_sleepers(
+        &mut self,
+        tables: &mut Tables,
+        stacks: &mut ThreadStacks,
+        sleepers: &mut Vec<Sleeper>,
+    ) -> Result<(), Fault> {
+        self.look_at_sleeping(tables, stacks, sleepers)
+    }
+
     fn describe(&self) -> String {
+        if self.interruptions.is_some() {
+            return "own reader, in the timer interrupts of the threads".to_string();
+        }
         match (self.stillness, self.why_approximate) {
             (Stillness::SameCpu, _) => "own reader, on the CPU of the GIL's holder".to_string(),
             (Stillness::Stopped, _) => "own reader, target stopped for each sample".to_string(),
@@ -481,12 +528,10 @@ impl<M: Memory> StackReader for FastReader<M> {
                 thread::DEEPEST
             )
         });
-        let others = self.others.iter().map(|other| {
-            format!(
-                "process {pid} runs a second Python in it: {other} is not read, only {} is",
-                self.python
-            )
-        });
+        let others = self
+            .others
+            .iter()
+            .map(|other| runtime::second(pid, other, &self.python));
         let lost_threads = self.dead.as_ref().filter(|dead| dead.lost_threads);
         let lost_threads = lost_threads.map(|_| {
             "the core file lacks a part of the list of threads: more are there than are shown"
@@ -496,7 +541,17 @@ impl<M: Memory> StackReader for FastReader<M> {
         let lost_frames = (lost > 0).then(|| {
             format!("of {lost} threads there are frames that are not shown: the core file lacks what they need")
         });
+        let otherwise = self.why_not_interrupted.as_ref().map(|why| {
+            format!(
+                "threads are not read in their timer interrupts: {why}; they are read from outside"
+            )
+        });
+        let doubtful = self.is_doubtful().then(|| {
+            "the program drops code objects: a stack that was read in a timer interrupt may have the name of a function that was gone".to_string()
+        });
         deep.into_iter()
+            .chain(otherwise)
+            .chain(doubtful)
             .chain(approximate)
             .chain(others)
             .chain(lost_threads)
@@ -509,7 +564,7 @@ impl<M: Memory> StackReader for FastReader<M> {
     }
 
     fn is_exact(&self) -> bool {
-        self.stillness != Stillness::None
+        (self.interruptions.is_some() || self.stillness != Stillness::None) && !self.is_doubtful()
     }
 
     fn watchable(&mut self, code: u32, function: FunctionId) -> Option<Watchable> {

@@ -5,6 +5,7 @@ pub mod builtins;
 pub mod calls;
 pub mod choose;
 pub mod clock;
+mod collections;
 pub mod counts;
 pub mod dump;
 pub mod fast;
@@ -104,6 +105,39 @@ pub enum Fault {
     Denied,
 }
 
+/// A thread in one of its timer interrupts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Glimpse {
+    /// Its index in [`ThreadStacks`].
+    pub thread: usize,
+    /// Time in which it ran since its last one, microseconds.
+    pub ran_us: u64,
+    /// Interrupts since the last one of which nothing was kept.
+    pub lost: u64,
+}
+
+/// What came of an interrupt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interrupted {
+    /// The stack of the thread is in [`ThreadStacks`].
+    Seen(Glimpse),
+    /// So many could not be used.
+    GivenUp(u64),
+}
+
+/// A thread that is off the CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sleeper {
+    /// Its index in [`ThreadStacks`].
+    pub thread: usize,
+    /// Whether it would go on, but waits for a CPU.
+    pub waits: bool,
+    /// Time of that, or asleep, since it was seen so last, microseconds.
+    pub time_us: u64,
+    /// Whether it has been on a CPU since it was seen off one last.
+    pub changed: bool,
+}
+
 /// Reads the stacks of one process.
 pub trait StackReader {
     /// Reads all threads' stacks; names go into `tables`. On a fault `stacks` holds nothing of use.
@@ -118,6 +152,31 @@ pub trait StackReader {
         _threads: &ThreadStacks,
         _stacks: &mut tasks::TaskStacks,
         _at_rest: bool,
+    ) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// Whether running threads are read in their timer interrupts: by [`StackReader::next_interrupt`], again and again until
+    /// there is none, and then [`StackReader::read_sleepers`], in place of [`StackReader::read`].
+    fn is_interrupting(&self) -> bool {
+        false
+    }
+
+    /// Brings the stack of the thread of the next interrupt up to date; `None` when there is none.
+    fn next_interrupt(
+        &mut self,
+        _tables: &mut Tables,
+        _stacks: &mut ThreadStacks,
+    ) -> Option<Interrupted> {
+        None
+    }
+
+    /// Brings the list of threads and the stacks of those that are off the CPU up to date.
+    fn read_sleepers(
+        &mut self,
+        _tables: &mut Tables,
+        _stacks: &mut ThreadStacks,
+        _sleepers: &mut Vec<Sleeper>,
     ) -> Result<(), Fault> {
         Ok(())
     }
@@ -160,11 +219,27 @@ pub trait StackReader {
     }
 }
 
+/// How stacks are to be read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ReaderChoice {
+    /// As fits best.
+    #[default]
+    Auto,
+    /// In the threads' own timer interrupts.
+    Interrupt,
+    /// From outside, on the CPU of the GIL's holder.
+    SameCpu,
+    /// By py-spy's reader.
+    PySpy,
+}
+
 /// How to sample.
 #[derive(Debug, Clone)]
 pub struct SampleOptions {
     /// Samples a second.
     pub rate: Rate,
+    /// How stacks are read.
+    pub reader: ReaderChoice,
     /// Stop after this time; `None` for the target's end or a signal.
     pub duration: Option<Duration>,
     /// Which samples count; recorded for the outputs, all are taken.

@@ -14,7 +14,7 @@ use py_spy::stack_trace::{Frame as SpyFrame, StackTrace};
 use py_spy::{Pid as SpyPid, PythonSpy};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{Fault, FrameSample, Locals, StackReader, ThreadStack, ThreadStacks};
+use super::{Fault, FrameSample, Locals, ReaderChoice, StackReader, ThreadStack, ThreadStacks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{FrameId, FunctionKind, Tables};
 use crate::target::access;
@@ -48,6 +48,10 @@ pub struct ReaderOptions {
     pub no_builtins: bool,
     /// asyncio's tasks too: our own reader's only.
     pub tasks: bool,
+    /// Which reader.
+    pub choice: ReaderChoice,
+    /// Time between samples, nanoseconds; 0 for as fast as can be.
+    pub period_ns: u64,
 }
 
 /// Reads stacks through py-spy.
@@ -160,7 +164,7 @@ impl PySpyReader {
             Fault::Torn => Error::new(
                 ErrorKind::Failed,
                 format!("cannot read process {pid}"),
-                "its Python has no readable stack (still starting?)",
+                "its Python has no readable stack (still starting, or one of more than 4,096 frames, which py-spy's reader does not follow?)",
             ),
         })?;
         Ok((reader, version))
@@ -376,7 +380,7 @@ fn not_opened(pid: Pid, error: &dyn std::fmt::Display) -> Error {
             ErrorKind::Failed,
             format!("cannot read process {pid}"),
             format!(
-                "Python {version} has no interpreter that can be read (still starting?): {error}"
+                "Python {version} has no interpreter that can be read (still starting, or a stack of more than 4,096 frames, which py-spy's reader does not follow?): {error}"
             ),
         ),
     }

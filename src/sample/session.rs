@@ -8,6 +8,8 @@ mod assemble;
 mod counting;
 mod family;
 mod finish;
+mod interrupted;
+mod known;
 pub mod live;
 mod progress;
 mod unseen;
@@ -26,6 +28,7 @@ use unseen::Unseen;
 
 use super::choose::{self, Opened, Patience};
 use super::clock::Clock;
+use super::collections::Collectors;
 use super::counts::{Shown, Watching};
 use super::pyspy::{self, ReaderOptions};
 use super::rest::{Rest, Running};
@@ -33,7 +36,7 @@ use super::slot::{Comings, Evidence, Slot};
 use super::sources;
 use super::states::Remarks;
 use super::tasks::{MOST_TASKS, Moment, Spent, TaskStacks, Timelines};
-use super::{Fault, SampleOptions, ThreadStack, ThreadStacks, interpreters};
+use super::{Fault, SampleOptions, ThreadStacks, interpreters};
 use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{ProcessInfo, Profile, Recorder, RunState};
 use crate::target::threads::Threads;
@@ -117,6 +120,8 @@ impl Shared {
             no_builtins: self.options.no_builtins,
             tasks: self.options.tasks,
             cross_cpu: self.options.rate.hz().is_none_or(|hz| hz > 20_000.0),
+            choice: self.options.reader,
+            period_ns: self.options.rate.hz().map_or(0, |hz| (1e9 / hz) as u64),
         }
     }
 
@@ -225,16 +230,14 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
             }
         }
         let began = Instant::now();
-        let outcome = sampler.sample(clock.ahead());
+        let outcome = sampler.take(clock.ahead());
         clock.took(began.elapsed());
         sampler.count_retried();
         sampler.show();
         match outcome {
-            Ok(()) => {
+            Ok(_) => {
                 faults_in_a_row = 0;
-                clock.stretch(sampler.rest.periods(sampler.last_us, clock.period()));
-                sampler.part.samples += 1;
-                shared.progress.samples.fetch_add(1, Ordering::Relaxed);
+                clock.stretch(sampler.next_periods(clock.period()));
             }
             Err(fault) => {
                 if !process::is_alive(pid) {
@@ -277,7 +280,9 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
         let profile = &mut sampler.part.recorder.profile;
         profile.sources = sources::gather(pid, &folders, &profile.tables);
     }
-    sampler.part.lateness_us = clock.mean_lateness_us();
+    if !sampler.opened.reader.is_interrupting() {
+        sampler.part.lateness_us = clock.mean_lateness_us();
+    }
     Ok(sampler.part)
 }
 
@@ -320,6 +325,8 @@ struct Looked {
     known_ns: u64,
     /// Whether any of them rests.
     any_rests: bool,
+    /// Whether the kernel was not asked about one of them: its clock is that of a moment ago.
+    believed: bool,
 }
 
 struct ProcessSampler<'a> {
@@ -331,12 +338,16 @@ struct ProcessSampler<'a> {
     os_threads: Threads,
     rest: Rest,
     running: Running,
+    /// Who collects garbage.
+    collectors: Collectors,
     /// By Python's thread ident.
     slots: FxHashMap<u64, Slot>,
     comings: Comings,
     tasks: TaskStacks,
     timelines: Timelines,
     unseen: Unseen,
+    /// Whether threads that are read in their interrupts sleep now and then.
+    naps: bool,
     last_us: u64,
     generation: u64,
     remarks: Remarks,
@@ -380,11 +391,13 @@ impl<'a> ProcessSampler<'a> {
             os_threads: Threads::new(pid),
             rest: Rest::new(pid),
             running: Running::new(pid),
+            collectors: Collectors::default(),
             slots: FxHashMap::default(),
             comings: Comings::default(),
             tasks: TaskStacks::default(),
             timelines: Timelines::default(),
             unseen: Unseen::default(),
+            naps: true,
             last_us: shared.now_us(),
             generation: 0,
             remarks: Remarks::default(),
@@ -494,7 +507,7 @@ impl<'a> ProcessSampler<'a> {
         let looked = self.look(&mut slots, &shown, now_us);
         if !looked.any_rests {
             self.rest.nobody();
-        } else if !self.rest.goes_on(looked.known_ns) {
+        } else if !looked.believed && !self.rest.goes_on(looked.known_ns) {
             self.wake(&mut slots, now_us);
         }
         let happened = self.add(&mut slots, &shown, now_us, until_us);
@@ -535,30 +548,15 @@ impl<'a> ProcessSampler<'a> {
             if thread.frames.is_empty() {
                 continue;
             }
-            if thread.gone {
-                self.remarks.gone.insert(thread.python_id);
+            let Some(slot) = self.known_slot(slots, thread) else {
                 continue;
-            }
-            let slot = slots
-                .entry(thread.python_id)
-                .or_insert_with(|| self.new_slot(thread));
-            // Idents are used again by later threads; a thread that is starting has no id of the OS yet.
-            if slot.os_id == 0 {
-                slot.learn_id(&mut self.part.recorder, &mut self.os_threads, thread.os_id);
-            } else if thread.os_id != 0 && slot.os_id != thread.os_id {
-                let recorder = &mut self.part.recorder;
-                self.comings.gone(recorder, slot);
-                if let Some(watching) = &mut self.watching {
-                    watching.gone(slot.id);
-                }
-                *slot = self.new_slot(thread);
-            }
-            self.unseen.stack(thread.frames.len());
+            };
             looked.threads += usize::from(slot.generation != self.generation);
             slot.generation = self.generation;
             slot.rests = !blocking && slot.may_rest(thread);
             if !blocking && !slot.rests {
-                slot.look(&mut self.os_threads, thread.holds_gil, now_us);
+                let asked = slot.look_at(&mut self.os_threads, thread, now_us);
+                looked.believed |= !asked;
             }
             looked.any_rests |= slot.rests;
             looked.known_ns = looked.known_ns.wrapping_add(slot.cpu_ns());
@@ -583,6 +581,7 @@ impl<'a> ProcessSampler<'a> {
         let mut happened = self.shared.options.blocking;
         let mut spent: Vec<Spent> = Vec::new();
         let mut runnable_us = 0;
+        let is_alone = slots.len() == 1;
         for (at, thread) in stacks.threads.iter().enumerate() {
             let slot = slots.get_mut(&thread.python_id);
             let Some(slot) = slot.filter(|_| !thread.frames.is_empty() && !thread.gone) else {
@@ -597,9 +596,12 @@ impl<'a> ProcessSampler<'a> {
             }
             let task = running.map(|running| running.depth);
             let mut evidence = Evidence {
+                collectors: &mut self.collectors,
+                is_alone,
                 is_exact: reader.is_exact(),
                 running: self.running.share(),
                 most_ahead_us,
+                given: None,
                 leads: |code, from, to| reader.leads(code, from, to),
             };
             let added = slot.add(recorder, &mut evidence, thread, task, until_us);
@@ -678,11 +680,5 @@ impl<'a> ProcessSampler<'a> {
         for slot in self.slots.values_mut() {
             slot.look(&mut self.os_threads, false, now_us);
         }
-    }
-
-    fn new_slot(&mut self, thread: &ThreadStack) -> Slot {
-        let (recorder, os_threads) = (&mut self.part.recorder, &mut self.os_threads);
-        self.comings
-            .slot(recorder, os_threads, thread, self.last_us)
     }
 }

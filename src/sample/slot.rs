@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use rustc_hash::FxHashMap;
 
 use super::calls::Roots;
+use super::collections::{self, Collection, Collectors};
 use super::{FrameSample, ThreadStack, states};
 use crate::profile::record::Sample;
 use crate::profile::{ProcessId, Recorder, RunState, StackId, Tables, ThreadId, ThreadInfo};
@@ -14,6 +15,10 @@ use crate::units::Tid;
 /// Samples after which a thread's own clock is right about it: one that lives for less may end before its next sample,
 /// and then only the process's clock tells what it used.
 const YOUNG: u8 = 3;
+
+/// For how long a thread that was seen on a CPU is taken to be there still, without asking the kernel, while it goes on holding
+/// the GIL, or goes on without it: two reads in `/proc` cost more than a whole sample does otherwise.
+const BELIEVED_US: u64 = 1000;
 
 /// What is remembered of a thread between samples.
 pub struct Slot {
@@ -25,8 +30,14 @@ pub struct Slot {
     /// The stack up to each of `frames`.
     pub stacks: Vec<StackId>,
     pub stack: Option<StackId>,
+    /// What was recorded of it: the same, with `<GC>` where it collected.
+    shown: Option<StackId>,
     /// What the kernel said of it for this sample.
     pub seen: Option<threads::Activity>,
+    /// When it was asked, whether the thread held the GIL then, and [`ThreadStack::version`].
+    asked_us: u64,
+    asked_holder: bool,
+    asked_version: u64,
     pub last_us: u64,
     pub last_cpu_ns: u64,
     /// CPU time that no sample on a CPU has accounted for yet; below zero where samples have accounted in advance.
@@ -48,10 +59,16 @@ pub struct Slot {
     pub whole: Vec<FrameSample>,
     /// Samples with another outermost frame than that of `frames`.
     pub roots: Roots,
+    /// The collection of garbage that it was seen in last.
+    collection: Collection,
 }
 
 /// What the reader says of the stacks that are added.
-pub struct Evidence<F> {
+pub struct Evidence<'a, F> {
+    /// Who collects garbage.
+    pub collectors: &'a mut Collectors,
+    /// Whether the process has no other thread with Python.
+    pub is_alone: bool,
     /// [`super::StackReader::leads`].
     pub leads: F,
     /// [`super::StackReader::is_exact`]: frames of stacks that need not have existed as a whole are no evidence of calls.
@@ -60,15 +77,37 @@ pub struct Evidence<F> {
     pub running: f64,
     /// Most time to come that a sample stands for, microseconds: the first one of all also has the time before it.
     pub most_ahead_us: u64,
+    /// Time and CPU time that the sample stands for, where that is known, microseconds; `None` for the time since the last one.
+    pub given: Option<(u64, u64)>,
 }
 
 impl Slot {
     /// Asks the kernel about the thread. One that holds the GIL and was on a CPU for nearly all of the time
     /// since its last sample is there still; others, which may have fallen asleep just now, are looked at.
     pub fn look(&mut self, os_threads: &mut Threads, holds_gil: bool, now_us: u64) {
+        self.asked_us = now_us;
         let since_us = now_us.saturating_sub(self.last_us);
         let busy_ns = holds_gil.then_some(since_us.saturating_mul(900).max(1));
         self.seen = self.tid.and_then(|tid| os_threads.activity(tid, busy_ns));
+    }
+
+    /// Asks the kernel about the thread, unless it was on a CPU a moment ago and has gone on in the same way; whether it was
+    /// asked.
+    pub fn look_at(&mut self, os_threads: &mut Threads, thread: &ThreadStack, now_us: u64) -> bool {
+        let goes_on = match thread.holds_gil {
+            true => self.asked_holder,
+            false => !self.asked_holder && self.asked_version == thread.version,
+        };
+        let goes_on = goes_on && thread.version != 0;
+        if goes_on
+            && self.seen.is_some_and(|seen| seen.on_cpu)
+            && now_us.saturating_sub(self.asked_us) < BELIEVED_US
+        {
+            return false;
+        }
+        (self.asked_holder, self.asked_version) = (thread.holds_gil, thread.version);
+        self.look(os_threads, thread.holds_gil, now_us);
+        true
     }
 
     /// Takes note of the id of a thread that had none yet, or none that was known.
@@ -110,7 +149,7 @@ impl Slot {
 
     /// Adds the samples of its rest.
     pub fn settle(&mut self, recorder: &mut Recorder) {
-        if let Some(stack) = self.stack
+        if let Some(stack) = self.shown
             && self.rested > 0
         {
             recorder.add(Sample {
@@ -148,11 +187,25 @@ impl Slot {
         rests
     }
 
+    /// Counts a sample for later of a thread that has been off the CPU since the last one, which stands for `time_us`.
+    pub fn stays_off(&mut self, thread: &ThreadStack, waits: bool, time_us: u64) -> bool {
+        let same = self.version == thread.version && self.state.has(RunState::ON_CPU) == waits;
+        if same {
+            let from_us = match self.rested {
+                0 => self.last_us,
+                _ => self.rested_until_us,
+            };
+            self.rested += 1;
+            self.rested_until_us = from_us.saturating_add(time_us);
+        }
+        same
+    }
+
     /// Adds one sample. The time of a thread that runs a task, whose coroutines start at depth `task`, is the task's.
     pub fn add(
         &mut self,
         recorder: &mut Recorder,
-        evidence: &mut Evidence<impl FnMut(u32, u32, u32) -> bool>,
+        evidence: &mut Evidence<'_, impl FnMut(u32, u32, u32) -> bool>,
         thread: &ThreadStack,
         task: Option<usize>,
         until_us: u64,
@@ -179,7 +232,7 @@ impl Slot {
         let on_cpu = state.has(RunState::ON_CPU);
         let stood_still = thread.version != 0 && thread.version == self.version;
         let mut used_ns = 0;
-        if let Some(seen) = self.seen {
+        if let Some(seen) = self.seen.filter(|_| evidence.given.is_none()) {
             used_ns = seen.cpu_ns.saturating_sub(self.last_cpu_ns);
             self.pending_cpu_ns = self.pending_cpu_ns.saturating_add_unsigned(used_ns);
             self.last_cpu_ns = seen.cpu_ns;
@@ -204,20 +257,32 @@ impl Slot {
             // Of the time of a thread that is in Python now and then, samples with Python have no more than their own.
             cpu_us = cpu_us.min(runs_for(wall_us));
         }
-        if self.seen.is_some() {
+        if let Some((_, given_us)) = evidence.given {
+            cpu_us = given_us;
+        } else if self.seen.is_some() {
             self.pending_cpu_ns -= cpu_us as i64 * 1000;
         }
         let kept = match task {
             Some(_) => state.with(RunState::ELSEWHERE),
             None => state,
         };
+        let tables = &mut recorder.profile.tables;
+        let shown = frames.iter().map(|frame| frame.frame);
+        let called = match self.collection.is_under_way() || thread.collects {
+            true => collections::called(tables, shown.clone()),
+            false => None,
+        };
+        let is_certain = called.is_some() || evidence.is_alone;
+        let collects = task.is_none() && evidence.collectors.has(self.id, thread, is_certain);
+        let shown = (self.collection).show(tables, &self.stacks, shown, fresh, collects, called);
+        let (stack_shown, fresh_shown) = shown.unwrap_or((stack, fresh));
         recorder.add(Sample {
             thread: self.id,
-            stack,
+            stack: stack_shown,
             count: 1,
             wall_us,
             cpu_us: if task.is_some() { 0 } else { cpu_us },
-            fresh_from: fresh.and_then(super::countable),
+            fresh_from: fresh_shown.and_then(super::countable),
             state: kept,
         });
         let moved = self.stack != Some(stack) || all_fresh.is_some();
@@ -227,7 +292,7 @@ impl Slot {
         if task.is_some() {
             self.whole.extend_from_slice(&thread.frames);
         }
-        self.stack = Some(stack);
+        (self.stack, self.shown) = (Some(stack), Some(stack_shown));
         self.last_us = until_us;
         (self.version, self.state) = (thread.version, kept);
         Added {
@@ -321,6 +386,9 @@ impl Comings {
             stacks: Vec::new(),
             stack: None,
             seen,
+            asked_us: 0,
+            asked_holder: false,
+            asked_version: 0,
             last_us,
             last_cpu_ns: seen.map_or(0, |seen| seen.cpu_ns),
             pending_cpu_ns: 0,
@@ -334,6 +402,8 @@ impl Comings {
             rested_until_us: 0,
             whole: Vec::new(),
             roots: Roots::default(),
+            shown: None,
+            collection: Collection::default(),
         };
         match self.gone.remove(&(thread.python_id, os_id)) {
             Some(gone) => slot.is_back(recorder, gone),

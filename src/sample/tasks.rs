@@ -49,14 +49,21 @@ pub struct TaskStack {
     /// Whether nothing is known of it while it does not run: it was found running since the tasks were looked at, or
     /// changed whenever it was.
     pub unknown: bool,
+    /// Whether it ran in the last look, and was not seen to wait since: `frames` lacks what it called.
+    pub ran: bool,
     /// Whether it only waits for another task: that one's stack has this one's above it, and its time.
     pub told_below: bool,
 }
 
 impl TaskStack {
+    /// Whether `frames` are what it waits in.
+    pub fn is_known(&self) -> bool {
+        !(self.unknown || self.ran)
+    }
+
     /// Whether its time is recorded while it does not run.
     fn has_time(&self) -> bool {
-        !(self.unknown || self.told_below)
+        self.is_known() && !self.told_below
     }
 }
 
@@ -80,6 +87,8 @@ pub struct TaskStacks {
     pub running: Vec<Running>,
     /// Whether some were left out, since there are too many.
     pub cut: bool,
+    /// Places of those whose stack was read again since the last sample.
+    pub read_again: Vec<usize>,
     /// Counts how often they were looked at.
     pub look: u64,
     /// Tasks in all looks together, and how many of them changed while they were read: those are as at the look before.
@@ -203,13 +212,14 @@ impl Timelines {
         let running = spent.iter().map(|spent| spent.running.task);
         let ran = std::mem::replace(&mut self.ran, running.clone().collect());
         if tasks.look == self.look {
-            let mut moved: Vec<usize> = running.chain(ran).collect();
+            let again = tasks.read_again.iter().copied();
+            let mut moved: Vec<usize> = running.chain(ran).chain(again).collect();
             moved.sort_unstable();
             moved.dedup();
             for at in moved {
                 let spent = spent.iter().find(|spent| spent.running.task == at);
                 if let Some(task) = tasks.tasks.get(at)
-                    && (spent.is_some() || !task.unknown)
+                    && (spent.is_some() || task.is_known())
                 {
                     self.add_task(recorder, task, threads, spent, moment, tasks.look);
                 }

@@ -93,6 +93,15 @@ impl std::fmt::Debug for Image {
     }
 }
 
+/// The first, else the second.
+struct Either(Box<dyn Constants>, Box<dyn Constants>);
+
+impl Constants for Either {
+    fn read(&self, address: u64, into: &mut [u8]) -> bool {
+        self.0.read(address, into) || self.1.read(address, into)
+    }
+}
+
 impl Image {
     /// An image of `spans`, of which those that overlap an earlier one are left out.
     pub fn new(mut spans: Vec<Span>, constants: Option<Box<dyn Constants>>) -> Image {
@@ -130,6 +139,27 @@ impl Image {
         Image {
             constants: Some(constants),
             ..self
+        }
+    }
+
+    /// The same with `more` where neither it nor what it has for constants knows.
+    pub fn and_constants(self, more: Box<dyn Constants>) -> Image {
+        Image {
+            constants: Some(match self.constants {
+                Some(first) => Box::new(Either(first, more)),
+                None => more,
+            }),
+            ..self
+        }
+    }
+
+    /// The same with `more` spans, as far as they are elsewhere.
+    pub fn with_spans(self, more: Vec<Span>) -> Image {
+        let mut spans = self.spans;
+        spans.extend(more);
+        Image {
+            residence: self.residence,
+            ..Image::new(spans, self.constants)
         }
     }
 
@@ -231,6 +261,10 @@ pub struct Dead {
     pub regions: Vec<Region>,
     /// What the core does not have, for people.
     pub caveats: Vec<String>,
+    /// Bytes of memory that it does not have since it was cut short.
+    pub missing: u64,
+    /// Where `type` was, when symbols and what is left told.
+    pub type_type: Option<u64>,
 }
 
 /// A process at one moment.
@@ -258,4 +292,16 @@ pub struct Captured {
     pub static_data: Vec<Range<u64>>,
     /// What else is known of it when it is a core file.
     pub dead: Option<Box<Dead>>,
+}
+
+impl Captured {
+    /// Bytes of memory that are missing since the core file was cut short; 0 of what was not.
+    pub fn missing(&self) -> u64 {
+        self.dead.as_ref().map_or(0, |dead| dead.missing)
+    }
+
+    /// Whether it is a core file that was cut short.
+    pub fn is_cut(&self) -> bool {
+        self.missing() > 0
+    }
 }

@@ -32,7 +32,7 @@ pub struct Version {
     pub major: u32,
     /// Such as 11.
     pub minor: u32,
-    /// Such as 7.
+    /// Such as 7; [`Version::UNKNOWN`] where nothing tells.
     pub patch: u32,
     /// `a1`, `b2`, `rc1`, or nothing for a release.
     pub suffix: String,
@@ -40,13 +40,18 @@ pub struct Version {
     pub free_threaded: bool,
 }
 
+impl Version {
+    /// A patch release that is not known.
+    pub const UNKNOWN: u32 = u32::MAX;
+}
+
 impl std::fmt::Display for Version {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{}.{}.{}{}",
-            self.major, self.minor, self.patch, self.suffix
-        )?;
+        write!(f, "{}.{}.", self.major, self.minor)?;
+        match self.patch {
+            Version::UNKNOWN => f.write_str("?")?,
+            patch => write!(f, "{patch}{}", self.suffix)?,
+        }
         if self.free_threaded {
             f.write_str("t")
         } else {

@@ -61,6 +61,16 @@ pub trait Memory {
         self.read(address, &mut bytes)?;
         Ok(u64::from_ne_bytes(bytes))
     }
+
+    /// Whether [`Memory::read`] gives so much at this address from a copy that was taken before.
+    fn is_copy(&self, _address: u64, _length: usize) -> bool {
+        false
+    }
+
+    /// Reads as [`Memory::read`] does, but never from a copy that was taken before.
+    fn read_now(&self, address: u64, into: &mut [u8]) -> Result<(), Unreadable> {
+        self.read(address, into)
+    }
 }
 
 /// The memory of a running process.

@@ -9,6 +9,7 @@ pub mod disk;
 pub mod elf;
 pub mod fifo;
 pub mod image;
+pub mod interrupt;
 pub mod launch;
 pub mod list;
 pub mod locate;

@@ -35,6 +35,11 @@ pub struct Runtime {
     pub others: Vec<Version>,
 }
 
+/// What is said of a second Python that is alive in a process.
+pub fn second(pid: Pid, other: &Version, read: &Version) -> String {
+    format!("process {pid} runs a second Python in it: {other} is not read, only {read} is")
+}
+
 /// Most bytes of one mapping that are searched for the version's text.
 const DATA_LIMIT: u64 = 8 << 20;
 
@@ -210,7 +215,7 @@ fn version_in_memory(memory: &impl Memory, regions: &[Region], runtime: u64) -> 
 }
 
 /// The version in a text such as `3.8.18 (default, `.
-fn version_text(bytes: &[u8]) -> Option<Version> {
+pub fn version_text(bytes: &[u8]) -> Option<Version> {
     let pattern = Regex::new(r"3\.(\d{1,2})\.(\d{1,2})((?:a|b|rc)\d{1,2})?\+? \(").ok()?;
     let found = pattern.captures(bytes)?;
     let text = |group| {

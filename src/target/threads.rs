@@ -54,6 +54,22 @@ pub struct Activity {
 }
 
 impl Activity {
+    /// That of a thread that runs, of which nothing else is known.
+    pub fn running() -> Activity {
+        Activity {
+            on_cpu: true,
+            ..Activity::default()
+        }
+    }
+
+    /// The same of a thread that sleeps.
+    pub fn asleep(self) -> Activity {
+        Activity {
+            on_cpu: false,
+            ..self
+        }
+    }
+
     /// That of a thread of a process that died: asleep in `wait`, or busy.
     pub fn at_death(wait: Option<Wait>) -> Activity {
         Activity {

@@ -7,7 +7,7 @@
 //! and going on the CPU, go in order of time to one [`Ring`]. Everything is undone when the descriptors are closed, which
 //! the kernel does when we die.
 
-mod ring;
+pub(super) mod ring;
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
@@ -246,7 +246,7 @@ impl Watch {
                     }
                 }
                 ring::Record::In { at_ns } => Event::In { at_ns },
-                ring::Record::Out { at_ns } => Event::Out { at_ns },
+                ring::Record::Out { at_ns, .. } => Event::Out { at_ns },
                 ring::Record::Lost => Event::Lost,
             };
             event(seen);
@@ -272,7 +272,7 @@ impl Register {
 }
 
 /// What all our events have in common. The ring tells one by its identifier, with the instruction and the time.
-fn attributes() -> perf_event_attr {
+pub(super) fn attributes() -> perf_event_attr {
     let mut attributes = perf_event_attr {
         size: size_of::<perf_event_attr>() as u32,
         sample_type: u64::from(PERF_SAMPLE_IP | PERF_SAMPLE_TIME | PERF_SAMPLE_IDENTIFIER),
@@ -303,7 +303,7 @@ fn watchpoint(address: u64, access: Access) -> perf_event_attr {
     attributes
 }
 
-fn open(attributes: &mut perf_event_attr, tid: Tid) -> Result<File, Refusal> {
+pub(super) fn open(attributes: &mut perf_event_attr, tid: Tid) -> Result<File, Refusal> {
     // SAFETY: `attributes` is a whole perf_event_attr whose `size` says so.
     let fd = unsafe {
         perf_event_open(

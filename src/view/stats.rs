@@ -6,6 +6,7 @@
 //! in names are escaped, names are padded to at most [`MAX_PADDING`], and a number of calls that is a lower
 //! bound is marked (`>=23`) and has no time per call, since that would be an upper bound that looks like a mean.
 
+mod block;
 mod lines;
 mod restriction;
 pub mod rows;
@@ -13,7 +14,7 @@ mod sort;
 
 use std::io::{self, Write};
 
-pub use self::lines::{Cost, LineOptions, line_costs, shown as source_text, write_lines};
+pub use self::lines::{LineOptions, SourceText, shown as source_text, write_lines};
 pub use self::restriction::Restriction;
 pub use self::sort::SortKey;
 use crate::error::{Error, Result};

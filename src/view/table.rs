@@ -201,6 +201,7 @@ mod tests {
                 name: "f".to_string(),
                 old,
                 new,
+                functions: [None; 2],
             });
         let text = differences(&rows, 1.0, 1.0);
         let ends: Vec<String> = text

@@ -3,6 +3,8 @@
 
 #![allow(dead_code)]
 
+pub mod page;
+
 use std::fmt;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -166,17 +168,22 @@ impl Python {
 
     /// The test venv's interpreter, if it can import numpy.
     pub fn with_numpy() -> Option<Python> {
+        Python::with_module("numpy")
+    }
+
+    /// The test venv's interpreter, if it can import a module.
+    pub fn with_module(module: &str) -> Option<Python> {
         let python = venv().map(|venv| venv.join("bin/python"))?;
-        let words = "import sys, numpy; print('%d.%d.%d' % sys.version_info[:3])";
-        let output = Command::new(&python).args(["-c", words]).output().ok()?;
+        let words = format!("import sys, {module}; print('%d.%d.%d' % sys.version_info[:3])");
+        let output = Command::new(&python).args(["-c", &words]).output().ok()?;
         if !output.status.success() {
-            not_here("numpy in the test venv");
+            not_here(format_args!("{module} in the test venv"));
             return None;
         }
         let version = String::from_utf8(output.stdout).ok()?.trim().to_string();
         let minor = version.split('.').nth(1)?.parse().ok()?;
         Some(Python {
-            version: format!("{version} with numpy"),
+            version: format!("{version} with {module}"),
             minor,
             command: vec![python.to_str()?.to_string()],
             root: None,

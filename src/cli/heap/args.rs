@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use crate::cli::args::parse_limit;
 use crate::cli::output;
 use crate::error::{Error, Result};
 use crate::heap::census::Counting;
@@ -209,25 +210,9 @@ impl ReportArgs {
     }
 }
 
-/// A number of rows, or `all`.
-fn parse_limit(text: &str) -> Result<usize, String> {
-    if text == "all" {
-        return Ok(usize::MAX);
-    }
-    text.parse()
-        .map_err(|_| "expected a number of rows, or all".to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn limits_as_people_type_them() {
-        assert_eq!(parse_limit("10"), Ok(10));
-        assert_eq!(parse_limit("all"), Ok(usize::MAX));
-        assert!(parse_limit("-1").is_err() && parse_limit("many").is_err());
-    }
 
     #[test]
     fn reports_have_the_form_of_their_name() {

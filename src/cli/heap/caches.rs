@@ -8,6 +8,7 @@ use super::args::SizesArgs;
 use super::holders_json as json;
 use super::input::{GraphArgs, Subject};
 use super::put;
+use crate::cli::args::parse_limit;
 use crate::error::Result;
 use crate::heap::fold::Fold;
 use crate::heap::paths::Paths;
@@ -29,8 +30,8 @@ pub struct CachesArgs {
     /// Of these only those with more than so many items
     #[arg(long, value_name = "N", default_value_t = 100, requires = "since")]
     items: u64,
-    /// At most this many rows in each list
-    #[arg(short, long, value_name = "N")]
+    /// At most this many rows in each list, or "all" [default: all]
+    #[arg(short, long, value_name = "N", value_parser = parse_limit)]
     limit: Option<usize>,
     #[command(flatten)]
     sizes: SizesArgs,
@@ -48,6 +49,9 @@ pub fn run(args: &CachesArgs, out: &mut dyn Write) -> Result<()> {
         .map(|old| Subject::open(old, args.target.pause()))
         .transpose()?;
     let new = args.target.open()?;
+    for subject in old.iter().chain([&new]) {
+        subject.whole("what the caches keep", "caches may be missing")?;
+    }
     let same_process = old.as_ref().is_some_and(|old| old.is_same_process(&new));
     let old = old.map(|old| old.graph(false)).transpose()?;
     let mut graph = args.target.graph_of(new)?;

@@ -5,6 +5,7 @@ use std::io::Write;
 use clap::Args;
 
 use super::args::{CountingArgs, Form, FormArgs, ReportArgs, RowArgs, SizesArgs};
+use super::html::PageArgs;
 use super::input::{PauseArgs, Subject};
 use super::{json, put};
 use crate::cli::output;
@@ -15,6 +16,8 @@ use crate::heap::graph::{Graph, Sizes};
 use crate::heap::why::{self, TypeReason};
 use crate::view::heap::diff as view;
 use crate::view::heap::diff::Comparison;
+use crate::view::heap::page::Page;
+use crate::view::heap::summary;
 
 /// The exit code for a broken rule.
 pub const BROKEN: u8 = 3;
@@ -47,6 +50,8 @@ pub struct DiffArgs {
     form: FormArgs,
     #[command(flatten)]
     reports: ReportArgs,
+    #[command(flatten)]
+    page: PageArgs,
 }
 
 /// Limits to growth.
@@ -71,8 +76,13 @@ fn parse_rule(text: &str) -> Result<Rule, String> {
 
 pub fn run(args: &DiffArgs, out: &mut dyn Write) -> Result<u8> {
     args.reports.check()?;
+    args.page.check()?;
     let mut old = Subject::open(&args.old, &args.pause)?;
     let mut new = Subject::open(&args.new, &args.pause)?;
+    let source = new.source();
+    for subject in [&old, &new] {
+        subject.whole("what grew", "what is missing may have been there")?;
+    }
     // A summary has been counted: the other side follows.
     let counting = old
         .counting()
@@ -90,6 +100,7 @@ pub fn run(args: &DiffArgs, out: &mut dyn Write) -> Result<u8> {
     };
     let snapshots = matches!((&old, &new), (Subject::Snapshot(_), Subject::Snapshot(_)));
     let one_process = snapshots && old.is_same_process(&new);
+    let mut graph = None;
     if counting == Counting::Reachable && (one_process || args.why) {
         let mut old = match old {
             Subject::Summary(_) => None,
@@ -104,12 +115,34 @@ pub fn run(args: &DiffArgs, out: &mut dyn Write) -> Result<u8> {
         let compared = why::compare(old.as_ref(), &new, types);
         verdict.fates = compared.fates.filter(|_| one_process);
         verdict.reasons = compared.reasons;
+        graph = Some(new);
+    } else if args.page.is_wanted() && !matches!(new, Subject::Summary(_)) {
+        graph = Some(new.graph(false)?);
     }
     let names = (args.old.as_str(), args.new.as_str());
     let form = args.form.form();
     put(out, &verdict.in_form(form, names, &args.rows)?)?;
     args.reports
         .write(|form| verdict.in_form(form, names, &args.rows))?;
+    if let (Some(graph), false) = (&mut graph, args.why) {
+        args.sizes.choose(std::iter::once(graph));
+    }
+    let note = summary::note(&new_census, source);
+    let note = match view::versions_note((&old_census.python, &new_census.python)) {
+        Some(versions) => format!("{note}; {versions}"),
+        None => note,
+    };
+    args.page.write(&Page {
+        title: format!("{} and {}", args.old, args.new),
+        note,
+        census: &new_census,
+        graph: graph.as_ref(),
+        account: None,
+        diff: Some(&verdict.types),
+        reasons: &verdict.reasons,
+        history: None,
+    })?;
+    args.page.show();
     Ok(verdict.exit_code())
 }
 

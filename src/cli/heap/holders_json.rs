@@ -182,7 +182,11 @@ pub fn paths(graph: &Graph, rows: &[PathRow], hidden: usize) -> Result<String> {
             shown
         })
         .collect();
-    text(&json!({"schema": "biopsy.heap-path/1", "paths": rows, "hidden": hidden}))
+    let mut document = json!({"schema": "biopsy.heap-path/1", "paths": rows, "hidden": hidden});
+    if graph.missing > 0 {
+        document["lower_bounds"] = json!(true);
+    }
+    text(&document)
 }
 
 /// `biopsy.heap-caches/1`. No limit is null; so are `containers` when they were not asked for, and a count that there was

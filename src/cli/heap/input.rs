@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Once;
 
 use clap::{Args, ValueEnum};
 use rustc_hash::FxHashMap;
@@ -20,6 +21,7 @@ use crate::target::memory::copy::{self, CaptureOptions, Pause};
 use crate::target::memory::moment::Moment;
 use crate::target::open::{self, Target};
 use crate::target::process;
+use crate::target::runtime::{self, Runtime};
 use crate::units::Pid;
 use crate::view::heap::summary::{self, Source};
 
@@ -84,8 +86,26 @@ impl PauseArgs {
                 "biopsy: note: process {pid} was collecting garbage all the time: some of its objects may be missing"
             );
         }
+        tell_others(&captured);
         Ok(captured)
     }
+}
+
+/// Says, once, which other Pythons the process has.
+fn tell_others(captured: &Captured) {
+    static SAID: Once = Once::new();
+    let Runtime {
+        others, version, ..
+    } = &captured.runtime;
+    if others.is_empty() {
+        return;
+    }
+    SAID.call_once(|| {
+        let pid = captured.pid.unwrap_or(Pid(0));
+        for other in others {
+            eprintln!("biopsy: note: {}", runtime::second(pid, other, version));
+        }
+    });
 }
 
 /// Which heap.
@@ -104,9 +124,13 @@ pub struct HeapTargetArgs {
 impl HeapTargetArgs {
     /// Opens it; a process is copied.
     pub fn open(&self) -> Result<Subject> {
+        self.open_held(&self.pause)
+    }
+
+    fn open_held(&self, pause: &PauseArgs) -> Result<Subject> {
         match (&self.target, &self.name) {
-            (Some(target), _) => Subject::open(target, &self.pause),
-            (None, Some(pattern)) => Subject::of_process(list::find_by_name(pattern)?, &self.pause),
+            (Some(target), _) => Subject::open(target, pause),
+            (None, Some(pattern)) => Subject::of_process(list::find_by_name(pattern)?, pause),
             (None, None) => Err(no_heap()),
         }
     }
@@ -152,6 +176,10 @@ impl GraphArgs {
     /// The same for sizes: it is said which may be wrong.
     pub fn sized_graph(&self) -> Result<Graph> {
         let subject = self.open()?;
+        subject.whole(
+            "who keeps how much alive",
+            "what is missing may hold the same objects",
+        )?;
         let Subject::Image(captured) = subject else {
             return self.graph_of(subject);
         };
@@ -161,6 +189,44 @@ impl GraphArgs {
             eprintln!("biopsy: note: {text}");
         }
         Ok(graph)
+    }
+
+    /// Opens it with the sizes of its mappings, and counts all that can be known of it.
+    pub fn whole(&self) -> Result<(Whole, Source)> {
+        let mut subject = self.target.open_held(&self.target.pause.with_mappings())?;
+        subject.whole(
+            "who keeps how much alive",
+            "what is missing may hold the same objects",
+        )?;
+        let source = subject.source();
+        let census = subject.census(Counting::Reachable)?;
+        let whole = match subject {
+            Subject::Image(captured) => {
+                let heap = open_heap(&captured)?;
+                let graph = heap.graph(self.values)?;
+                if let Some(text) = summary::own_sizes(&heap.own_sizes(&graph)) {
+                    eprintln!("biopsy: note: {text}");
+                }
+                // A core file has no sizes of mappings.
+                let account = heap.account(&graph).ok();
+                Whole {
+                    census,
+                    graph,
+                    account,
+                }
+            }
+            Subject::Snapshot(reader) => Whole {
+                census,
+                account: reader.head().account.clone(),
+                graph: self.graph_of(Subject::Snapshot(reader))?,
+            },
+            summary @ Subject::Summary(_) => Whole {
+                census,
+                account: None,
+                graph: self.graph_of(summary)?,
+            },
+        };
+        Ok((whole, source))
     }
 
     /// Opens it and reads its graph.
@@ -177,6 +243,17 @@ impl GraphArgs {
     pub fn pause(&self) -> &PauseArgs {
         &self.target.pause
     }
+}
+
+/// All that can be known of a heap.
+#[derive(Debug)]
+pub struct Whole {
+    /// Its objects by type.
+    pub census: Census,
+    /// Who refers to whom.
+    pub graph: Graph,
+    /// Where the resident memory is; `None` where that is not known.
+    pub account: Option<Account>,
 }
 
 /// A heap that can be asked.
@@ -221,6 +298,7 @@ impl Subject {
                     for caveat in dead.iter().flat_map(|dead| &dead.caveats) {
                         eprintln!("biopsy: note: {caveat}");
                     }
+                    tell_others(&captured);
                     return Ok(Subject::Image(Box::new(captured)));
                 }
             }
@@ -245,8 +323,31 @@ impl Subject {
         ))
     }
 
+    /// Fails for a core file that was cut short: of `what` nothing is true as long as something is missing.
+    pub fn whole(&self, what: &str, why: &str) -> Result<()> {
+        let is_cut = match self {
+            Subject::Image(captured) => captured.is_cut(),
+            Subject::Summary(census) => census.is_cut(),
+            Subject::Snapshot(_) => false,
+        };
+        if !is_cut {
+            return Ok(());
+        }
+        let why = format!("the core file was cut short, and {why}");
+        Err(
+            Error::new(ErrorKind::NotAvailable, format!("cannot tell {what}"), why)
+                .hint("biopsy heap summary, objects, path and referrers show what is left of it"),
+        )
+    }
+
     /// Counts its objects.
     pub fn census(&mut self, counting: Counting) -> Result<Census> {
+        if counting == Counting::Muppy {
+            self.whole(
+                "what muppy would count",
+                "which objects the collector shows is not known",
+            )?;
+        }
         match self {
             Subject::Image(captured) => Ok(open_heap(captured)?.census(counting)),
             Subject::Snapshot(reader) => {
@@ -270,6 +371,12 @@ impl Subject {
         counting: Counting,
         each: &mut dyn FnMut(Object) -> Result<()>,
     ) -> Result<()> {
+        if counting == Counting::Muppy {
+            self.whole(
+                "what muppy would count",
+                "which objects the collector shows is not known",
+            )?;
+        }
         match self {
             Subject::Image(captured) => {
                 let mut result = Ok(());

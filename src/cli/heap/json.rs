@@ -71,6 +71,9 @@ struct DoubtsDocument {
     torn: u64,
     unreadable: u64,
     conservative: u64,
+    /// Bytes that a core file lacks since it was cut short.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    missing_bytes: u64,
     /// Types of which the objects are that `conservative` counts, and classes whose own `__sizeof__` is not run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     unknown_layout: Vec<UnsureDocument>,
@@ -83,6 +86,14 @@ struct UnsureDocument {
     #[serde(rename = "type")]
     name: String,
     objects: u64,
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde asks for a reference"
+)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 fn unsure(found: &[(String, u64)]) -> Vec<UnsureDocument> {
@@ -107,6 +118,7 @@ impl From<&Census> for DoubtsDocument {
             torn: doubts.torn,
             unreadable: doubts.unreadable,
             conservative: doubts.conservative,
+            missing_bytes: doubts.missing,
             unknown_layout: unsure(&census.unsure.layout),
             own_sizeof: unsure(&census.unsure.size),
         }
@@ -124,6 +136,9 @@ struct SummaryDocument {
     rss_bytes: Option<u64>,
     /// `reachable` or `muppy`.
     counting: String,
+    /// Whether all numbers are lower bounds, as those of a core file that was cut short.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    lower_bounds: bool,
     #[serde(default)]
     doubts: DoubtsDocument,
     /// Of all types, whether they are listed or not.
@@ -148,6 +163,7 @@ pub fn summary(census: &Census, rows: &Rows) -> Result<String> {
             Counting::Muppy => "muppy",
         }
         .to_string(),
+        lower_bounds: census.is_cut(),
         doubts: census.into(),
         total: TotalDocument { objects, bytes },
         types: chosen.into_iter().map(type_document).collect(),
@@ -210,6 +226,7 @@ pub fn read_summary(name: &str, data: &[u8]) -> Result<Census> {
             torn: document.doubts.torn,
             unreadable: document.doubts.unreadable,
             conservative: document.doubts.conservative,
+            missing: document.doubts.missing_bytes,
         },
         unsure: Unsure {
             layout: read_unsure(document.doubts.unknown_layout),
@@ -598,6 +615,7 @@ mod tests {
                 },
             ],
             doubts: Doubts {
+                missing: 0,
                 torn: 1,
                 unreadable: 2,
                 conservative: 3,

@@ -4,6 +4,7 @@ mod args;
 mod caches;
 mod diff;
 mod holders_json;
+mod html;
 pub(super) mod input;
 mod json;
 mod objects;
@@ -33,6 +34,7 @@ Memory grows? In this order:
 Others:
   biopsy heap summary 4711                       type | # objects | total size, as muppy prints it
   biopsy heap watch 4711 --every 1m              the difference again and again
+  biopsy heap html 4711 -o heap.html --open      a page: treemap, paths, caches, resident memory
   biopsy heap run --at exit --baseline main.heap --fail-on 'myapp.*:+100' -- -m pytest
                                                  a step in CI";
 
@@ -66,6 +68,8 @@ enum HeapCommand {
     Caches(caches::CachesArgs),
     /// Tell where the resident memory is: objects, free blocks, malloc, files, stacks
     Rss(rss::RssArgs),
+    /// Write a page to explore a heap with
+    Html(html::HtmlArgs),
     /// Start a program and take snapshots at named moments
     Run(run::RunArgs),
 }
@@ -83,6 +87,7 @@ pub fn run(args: HeapArgs, out: &mut dyn Write) -> Result<u8> {
         HeapCommand::Path(args) => path::run(&args, out).map(|()| 0),
         HeapCommand::Caches(args) => caches::run(&args, out).map(|()| 0),
         HeapCommand::Rss(args) => rss::run(&args, out).map(|()| 0),
+        HeapCommand::Html(args) => html::run(&args).map(|()| 0),
         HeapCommand::Run(args) => run::run(args, out),
     }
 }

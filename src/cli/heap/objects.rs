@@ -9,6 +9,7 @@ use rustc_hash::FxHashMap;
 use super::args::CountingArgs;
 use super::input::HeapTargetArgs;
 use super::json;
+use crate::cli::args::parse_limit;
 use crate::error::{Error, Result};
 use crate::glob;
 use crate::heap::Object;
@@ -45,8 +46,8 @@ pub struct ObjectsArgs {
         help_heading = "Rows"
     )]
     sort: OrderArg,
-    /// At most this many lines
-    #[arg(short, long, value_name = "N", help_heading = "Rows")]
+    /// At most this many lines, or "all" [default: all]
+    #[arg(short, long, value_name = "N", value_parser = parse_limit, help_heading = "Rows")]
     limit: Option<usize>,
     /// Only objects whose type has such a name: myapp.*, dict; repeatable
     #[arg(short, long = "type", value_name = "GLOB", help_heading = "Rows")]

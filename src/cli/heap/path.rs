@@ -9,6 +9,7 @@ use super::holders_json as json;
 use super::input::GraphArgs;
 use super::put;
 use super::referrers::{Asked, SubjectArgs};
+use crate::cli::args::parse_limit;
 use crate::error::Result;
 use crate::heap::fold::Fold;
 use crate::heap::graph::{Graph, ObjectId};
@@ -25,8 +26,8 @@ pub struct PathArgs {
     target: GraphArgs,
     #[command(flatten)]
     subject: SubjectArgs,
-    /// At most this many different paths, or types where several match [default: 5, of types 20]
-    #[arg(short, long, value_name = "N")]
+    /// At most this many different paths, or types where several match, or "all" [default: 5, of types 20]
+    #[arg(short, long, visible_alias = "limit", value_name = "N", value_parser = parse_limit)]
     count: Option<usize>,
     /// Print JSON
     #[arg(long)]
@@ -91,11 +92,15 @@ pub fn run(args: &PathArgs, out: &mut dyn Write) -> Result<()> {
         return put(out, &json::paths(&graph, &rows, hidden)?);
     }
     let mut text = match (rows.is_empty(), args.subject.address) {
+        (true, _) if graph.missing > 0 => {
+            "no root that is left reaches it: what holds it is missing from the core file\n"
+                .to_string()
+        }
         (true, _) => {
             "no root reaches it: garbage that is not collected yet, or held by C code\n".to_string()
         }
         (false, Some(_)) => holders::paths(&rows),
-        (false, None) => holders::forms(&rows),
+        (false, None) => holders::forms(&graph, &rows),
     };
     if hidden > 0 {
         text.push_str(&format!("({hidden} more {what}, not shown)\n"));

@@ -8,6 +8,7 @@ use super::holders_json as json;
 use super::input::GraphArgs;
 use super::put;
 use super::retained::{instances, kind_of};
+use crate::cli::args::parse_limit;
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::fold::Fold;
 use crate::heap::graph::{Graph, ObjectId};
@@ -28,8 +29,8 @@ pub struct ReferrersArgs {
     /// Levels
     #[arg(long, value_name = "N", default_value_t = 3)]
     depth: usize,
-    /// Children of one node
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    /// Children of one node, or "all"
+    #[arg(long, visible_alias = "limit", value_name = "N", default_value = "10", value_parser = parse_limit)]
     max: usize,
     /// Print the tree of one object in Graphviz's language: dot -Tsvg
     #[arg(long, conflicts_with = "json")]

@@ -8,6 +8,7 @@ use super::args::SizesArgs;
 use super::holders_json as json;
 use super::input::GraphArgs;
 use super::put;
+use crate::cli::args::parse_limit;
 use crate::error::Result;
 use crate::glob;
 use crate::heap::fold::Fold;
@@ -16,7 +17,7 @@ use crate::heap::paths::Paths;
 use crate::heap::retained::Retained;
 use crate::heap::steps;
 use crate::units::parse_bytes;
-use crate::view::heap::holders::{self, Unfold};
+use crate::view::heap::holders::{self, Lines, Unfold};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum ByArg {
@@ -42,8 +43,8 @@ pub struct RetainedArgs {
     /// Levels of the tree
     #[arg(long, value_name = "N", default_value_t = 4, requires = "tree")]
     depth: usize,
-    /// At most this many rows; in the tree, children of each holder
-    #[arg(short, long, value_name = "N", default_value_t = 15)]
+    /// At most this many rows, or "all"; in the tree, children of each holder
+    #[arg(short, long, value_name = "N", default_value = "15", value_parser = parse_limit)]
     limit: usize,
     /// Only holders whose type has such a name: myapp.*, dict; repeatable
     #[arg(short, long = "type", value_name = "GLOB")]
@@ -57,6 +58,9 @@ pub struct RetainedArgs {
     #[arg(long, conflicts_with = "tree")]
     json: bool,
 }
+
+/// Objects for each line that are looked at, as far as threads have them.
+const THREADS: usize = 64;
 
 pub fn run(args: &RetainedArgs, out: &mut dyn Write) -> Result<()> {
     let mut graph = args.target.sized_graph()?;
@@ -102,7 +106,12 @@ pub fn run(args: &RetainedArgs, out: &mut dyn Write) -> Result<()> {
         return put(out, &(note(&graph, whole) + &tree));
     }
     let wanted = wanted_types(&graph, wants);
-    let rows = retained.by_object(args.limit, |object| {
+    // The same variable of many threads is one line: more objects than lines.
+    let most = match args.json {
+        true => args.limit,
+        false => args.limit.saturating_mul(THREADS),
+    };
+    let rows = retained.by_object(most, |object| {
         let type_id = graph.type_ids.get(object as usize);
         retained.dominators().retained(object) >= least
             && type_id.is_some_and(|id| wanted.get(*id as usize).copied().unwrap_or(false))
@@ -110,7 +119,11 @@ pub fn run(args: &RetainedArgs, out: &mut dyn Write) -> Result<()> {
     let text = if args.json {
         json::holders(&graph, &paths, &rows, whole)?
     } else {
-        note(&graph, whole) + &holders::holders(&graph, &paths, &rows, whole)
+        let lines = Lines {
+            most: args.limit,
+            is_all: rows.len() < most,
+        };
+        note(&graph, whole) + &holders::holders(&graph, &paths, &rows, whole, lines)
     };
     put(out, &text)
 }

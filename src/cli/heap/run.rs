@@ -187,6 +187,7 @@ pub fn run(args: RunArgs, out: &mut dyn Write) -> Result<u8> {
 /// What to compare with: read before the program starts.
 fn read_baseline(path: &Path, args: &RunArgs) -> Result<(Census, Option<Graph>)> {
     let mut subject = Subject::of_file(path)?;
+    subject.whole("what grew", "what is missing may have been there")?;
     let counting = subject.counting().unwrap_or(args.counting.counting());
     let census = subject.census(counting)?;
     let graph = match subject {

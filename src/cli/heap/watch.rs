@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::args::{CountingArgs, Form, RowArgs, SizesArgs};
+use super::html::PageArgs;
 use super::input::{PauseArgs, Subject};
 use super::{json, put};
 use crate::cli::args::TargetArgs;
@@ -16,12 +17,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::heap::census::Census;
 use crate::heap::diff::{self, CensusDiff};
 use crate::heap::graph::{Graph, Sizes};
-use crate::heap::growth::Growing;
-use crate::heap::why;
+use crate::heap::growth::{Growing, History};
+use crate::heap::why::{self, TypeReason};
 use crate::target::process;
 use crate::target::signals::{self, OnSignal};
 use crate::units::{Pid, parse_duration};
 use crate::view::heap::diff::reasons;
+use crate::view::heap::page::Page;
 use crate::view::heap::watch::Step;
 use crate::view::heap::{Rows, summary, watch};
 
@@ -60,9 +62,12 @@ pub struct WatchArgs {
     /// Print JSON, one document a line: biopsy.heap-step/1 for each step, biopsy.heap-growth/1 at the end
     #[arg(long, help_heading = "Output")]
     json: bool,
+    #[command(flatten)]
+    page: PageArgs,
 }
 
 pub fn run(args: &WatchArgs, out: &mut dyn Write) -> Result<()> {
+    args.page.check()?;
     let pid = args.target.pid()?;
     let stop = Arc::new(AtomicBool::new(false));
     signals::handle(OnSignal::Stop(stop.clone()))?;
@@ -88,6 +93,7 @@ pub fn run(args: &WatchArgs, out: &mut dyn Write) -> Result<()> {
     };
     screen.first(&first, source)?;
     let mut growing = Growing::from(&first);
+    let mut over_time = OverTime::of(args, &first, source)?;
     let mut before = first;
     let mut latest_graph = None;
     // How many objects there were, and what grew, before a step at which most of them went and did not come again.
@@ -133,6 +139,7 @@ pub fn run(args: &WatchArgs, out: &mut dyn Write) -> Result<()> {
             screen.note = summary::note(&census, source);
             screen.first(&census, source)?;
             growing = Growing::from(&census);
+            over_time = OverTime::of(args, &census, source)?;
             before = census;
             continue;
         }
@@ -145,25 +152,31 @@ pub fn run(args: &WatchArgs, out: &mut dyn Write) -> Result<()> {
         }
         growing.step(&census);
         screen.step(&growing, &census, &diff, before.rss_bytes)?;
+        over_time.add(&census)?;
         before = census;
         latest_graph = graph;
     }
+    let mut let_go = false;
     // The interpreter lets go of everything when it ends, which says nothing of what grew.
     if let (Some((_, earlier, graph)), false) = (whole, process::is_alive(pid)) {
         note(&format!(
             "process {pid} let go of most objects at its end, which is left out of what grew"
         ));
         (growing, latest_graph) = (earlier, graph);
+        let_go = true;
     }
     screen.end(&growing)?;
     match (&mut first_graph, &mut latest_graph) {
         (Some(old), Some(new)) => {
             let sizes = args.sizes.choose([&mut *old, &mut *new].into_iter());
-            screen.why(&growing, old, new, sizes)?;
+            let reasons = screen.why(&growing, old, new, sizes)?;
+            // Who held what before is no part of the numbers after.
+            over_time.write(&before, (!let_go).then_some(&*new), &reasons)?;
         }
         (Some(_), None) => note("nothing can be said of why: there was no second summary"),
         (None, _) => {}
     }
+    args.page.show();
     match ended {
         None => Ok(()),
         Some(error) if is_end(&error) || !process::is_alive(pid) => {
@@ -171,6 +184,48 @@ pub fn run(args: &WatchArgs, out: &mut dyn Write) -> Result<()> {
             Ok(())
         }
         Some(error) => Err(error),
+    }
+}
+
+/// The page of what was seen so far, written anew at each step: it is there whatever ends us.
+struct OverTime<'a> {
+    args: &'a WatchArgs,
+    first: Census,
+    source: summary::Source,
+    history: History,
+}
+
+impl<'a> OverTime<'a> {
+    fn of(args: &'a WatchArgs, first: &Census, source: summary::Source) -> Result<OverTime<'a>> {
+        let mut found = OverTime {
+            args,
+            first: first.clone(),
+            source,
+            history: History::default(),
+        };
+        found.add(first)?;
+        Ok(found)
+    }
+
+    fn add(&mut self, census: &Census) -> Result<()> {
+        if !self.args.page.is_wanted() {
+            return Ok(());
+        }
+        self.history.add(census);
+        self.write(census, None, &[])
+    }
+
+    fn write(&self, census: &Census, graph: Option<&Graph>, reasons: &[TypeReason]) -> Result<()> {
+        self.args.page.write(&Page {
+            title: summary::title(census),
+            note: summary::note(census, self.source),
+            census,
+            graph,
+            account: None,
+            diff: Some(&diff::censuses(&self.first, census)?),
+            reasons,
+            history: Some(&self.history),
+        })
     }
 }
 
@@ -257,7 +312,13 @@ impl Screen<'_> {
         )
     }
 
-    fn why(&mut self, growing: &Growing, old: &Graph, new: &Graph, sizes: Sizes) -> Result<()> {
+    fn why(
+        &mut self,
+        growing: &Growing,
+        old: &Graph,
+        new: &Graph,
+        sizes: Sizes,
+    ) -> Result<Vec<TypeReason>> {
         let mut grown = growing.growths();
         grown.retain(|growth| self.rows.wants(&growth.name));
         let all = self.rows.wants(why::ALL_TYPES);
@@ -269,7 +330,8 @@ impl Screen<'_> {
         } else {
             reasons(&rows, sizes)
         };
-        put(self.out, &text)
+        put(self.out, &text)?;
+        Ok(rows)
     }
 
     fn end(&mut self, growing: &Growing) -> Result<()> {

@@ -157,6 +157,7 @@ fn open(args: &TopArgs) -> Result<Subject> {
     }
     let path = PathBuf::from(target);
     let profile = Box::new(input::read_with(&path, None)?);
+    input::check_functions(&profile, &path)?;
     Ok(Subject::File(path, profile))
 }
 

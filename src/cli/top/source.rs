@@ -6,9 +6,10 @@ use super::data::Computed;
 use super::page::{Page, Row, key_of};
 use super::tree::Look;
 use crate::cli::sources::Sources;
+use crate::profile::lines::{Cost, line_costs};
 use crate::profile::{FunctionId, FunctionKind, Tables};
 use crate::units::{Pid, printable};
-use crate::view::stats::{Cost, line_costs, rows, source_text};
+use crate::view::stats::{rows, source_text};
 
 /// Letters of a line that are kept; the rest is beyond the edge.
 const MOST_LETTERS: usize = 500;
@@ -42,7 +43,9 @@ pub fn page(
         page.empty = "this profile has times by function, and none by line".to_string();
         return (page, None);
     }
-    let costs = line_costs(&computed.tree, tables, function);
+    let costs = line_costs(&computed.tree, tables)
+        .remove(&function)
+        .unwrap_or_default();
     let text = read(sources, pid, tables.file(function));
     let hottest = costs
         .iter()

@@ -87,6 +87,11 @@ pub fn import_with(data: &[u8], period: Option<Duration>) -> Result<Profile> {
     Ok(reader.finish())
 }
 
+/// The profile of an empty file.
+pub fn without_stacks() -> Profile {
+    Reader::default().finish()
+}
+
 /// Lines with their offsets.
 fn lines(data: &[u8]) -> impl Iterator<Item = (u64, Cow<'_, str>)> {
     let mut offset = 0;

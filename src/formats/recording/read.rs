@@ -1,14 +1,16 @@
 //! Reads a recording. The bytes are hostile: nothing is allocated that the size of the file does not
 //! justify, and every id is checked before it is used.
 
+use rustc_hash::FxHashSet;
+
 use super::{MAGIC, VERSION, WHAT, kind, runs};
 use crate::blocks::bytes::{Cursor, unzigzag};
 use crate::blocks::{BLOCK_HEAD, BlockHead, Unpacker, number};
 use crate::error::{Error, Result};
 use crate::profile::{
     CallEstimate, CallSource, CallStats, Counted, EdgeStats, Frame, FrameId, Function, FunctionId,
-    FunctionKind, FunctionStats, Meta, Mode, Origin, ProcessId, ProcessInfo, Profile, SourceFile,
-    StackId, StringId, ThreadId, ThreadInfo,
+    FunctionKind, FunctionStats, LineCount, LineCounts, Meta, Mode, Origin, ProcessId, ProcessInfo,
+    Profile, SourceFile, StackId, StringId, ThreadId, ThreadInfo,
 };
 
 /// Shares of callers may add up to so much, for they are rounded.
@@ -123,6 +125,8 @@ impl<'a> Blocks<'a> {
 #[derive(Default)]
 struct Reader {
     profile: Profile,
+    /// Functions whose lines have been read.
+    counted: FxHashSet<FunctionId>,
     order: Vec<StackId>,
 }
 
@@ -164,7 +168,9 @@ impl Reader {
             kind::ROWS => self.rows(cursor)?,
             kind::COUNTS => self.counts(cursor)?,
             kind::SOURCES => self.sources(cursor)?,
+            kind::TEXTS => self.texts(cursor)?,
             kind::QUALNAMES => self.qualnames(cursor)?,
+            kind::LINES => self.lines(cursor)?,
             _ => return Ok(()),
         }
         cursor.end()
@@ -308,7 +314,20 @@ impl Reader {
                 modified_ms,
                 size,
                 hash,
+                text: None,
             });
+        }
+        Ok(())
+    }
+
+    fn texts(&mut self, cursor: &mut Cursor<'_>) -> Result<()> {
+        for _ in 0..cursor.rows(2)? {
+            let at = cursor.index(self.profile.sources.len(), "source")?;
+            let text = cursor.text()?;
+            match self.profile.sources.get_mut(at as usize) {
+                Some(source) if source.text.is_none() => source.text = Some(text.into()),
+                _ => return Err(cursor.bad("a source has two texts")),
+            }
         }
         Ok(())
     }
@@ -324,6 +343,44 @@ impl Reader {
                 text => text.to_string(),
             };
             tables.set_qualname(function, &qualname);
+        }
+        Ok(())
+    }
+
+    fn lines(&mut self, cursor: &mut Cursor<'_>) -> Result<()> {
+        let functions = self.profile.tables.functions().len();
+        let unit = amount(cursor)?;
+        if unit <= 0.0 {
+            return Err(cursor.bad("times without a unit"));
+        }
+        let at_least = flag(cursor)?;
+        let known = self.profile.lines.get_or_insert_with(|| LineCounts {
+            unit,
+            ..LineCounts::default()
+        });
+        known.at_least |= at_least;
+        for _ in 0..cursor.rows(2)? {
+            let function = FunctionId(cursor.index(functions, "function")?);
+            if !self.counted.insert(function) {
+                return Err(cursor.bad("the lines of a function twice"));
+            }
+            let mut lines: Vec<LineCount> = Vec::new();
+            for _ in 0..cursor.rows(10)? {
+                let before = lines.last().map_or(0, |last| last.line);
+                let step = cursor.varint()?;
+                if step == 0 && !lines.is_empty() {
+                    return Err(cursor.bad("a line stands twice"));
+                }
+                let line = u32::try_from(step)
+                    .ok()
+                    .and_then(|step| before.checked_add(step));
+                lines.push(LineCount {
+                    line: line.ok_or_else(|| cursor.bad("a line is out of range"))?,
+                    hits: cursor.varint()?,
+                    time: amount(cursor)?,
+                });
+            }
+            known.functions.push((function, lines));
         }
         Ok(())
     }

@@ -7,8 +7,8 @@ use crate::blocks::Packer;
 use crate::blocks::bytes::{put_f64, put_text, put_varint, zigzag};
 use crate::error::{Error, Result};
 use crate::profile::{
-    CallSource, CallStats, Counted, EdgeStats, FunctionId, FunctionKind, FunctionStats, Meta, Mode,
-    Origin, Profile, Tables,
+    CallSource, CallStats, Counted, EdgeStats, FunctionId, FunctionKind, FunctionStats, LineCounts,
+    Meta, Mode, Origin, Profile, Tables,
 };
 
 /// Rows of a table, and runs, in one block. At 24 bytes a run a block is 1.5 MiB in memory, and one
@@ -48,6 +48,9 @@ pub(super) fn profile(profile: &Profile, out: &mut dyn Write) -> Result<()> {
     writer.counts(&profile.counts)?;
     writer.sources(profile)?;
     writer.qualnames(&profile.tables)?;
+    if let Some(lines) = &profile.lines {
+        writer.lines(lines)?;
+    }
     if let Some(exact) = &profile.exact {
         writer.exact(exact)?;
     }
@@ -231,6 +234,21 @@ impl Writer<'_> {
             }
             self.block(kind::SOURCES)?;
         }
+        let texts = profile.sources.iter().zip(0u64..);
+        let texts = texts.filter_map(|(source, at)| source.text.as_ref().map(|text| (text, at)));
+        let (mut rows, mut bytes) = (0, Vec::new());
+        let mut texts = texts.peekable();
+        while let Some((text, at)) = texts.next() {
+            put_varint(&mut bytes, at);
+            put_text(&mut bytes, text);
+            rows += 1;
+            if bytes.len() >= BLOCK_BYTES || texts.peek().is_none() {
+                put_varint(&mut self.packer.raw, rows);
+                self.packer.raw.append(&mut bytes);
+                self.block(kind::TEXTS)?;
+                rows = 0;
+            }
+        }
         Ok(())
     }
 
@@ -247,6 +265,35 @@ impl Writer<'_> {
                 put_text(&mut self.packer.raw, if is_plain { "" } else { qualname });
             }
             self.block(kind::QUALNAMES)?;
+        }
+        Ok(())
+    }
+
+    fn lines(&mut self, lines: &LineCounts) -> Result<()> {
+        let mut rows = 0;
+        let mut bytes = Vec::new();
+        let last = lines.functions.len().max(1);
+        for at in 0..last {
+            if let Some((function, counts)) = lines.functions.get(at) {
+                put_varint(&mut bytes, u64::from(function.0));
+                put_varint(&mut bytes, counts.len() as u64);
+                let mut before = 0;
+                for count in counts {
+                    put_varint(&mut bytes, u64::from(count.line.saturating_sub(before)));
+                    put_varint(&mut bytes, count.hits);
+                    put_f64(&mut bytes, count.time);
+                    before = count.line;
+                }
+                rows += 1;
+            }
+            if bytes.len() >= BLOCK_BYTES || at + 1 == last {
+                put_f64(&mut self.packer.raw, lines.unit);
+                self.packer.raw.push(u8::from(lines.at_least));
+                put_varint(&mut self.packer.raw, rows);
+                self.packer.raw.append(&mut bytes);
+                self.block(kind::LINES)?;
+                rows = 0;
+            }
         }
         Ok(())
     }

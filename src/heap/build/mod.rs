@@ -8,6 +8,7 @@ mod part;
 mod reach;
 mod texts;
 
+use super::decode::dict::{self, Keys};
 use super::graph::{Graph, NameId, Root, Type, flags};
 use super::memory::Bits;
 use super::types::Types;
@@ -76,10 +77,12 @@ impl Heap<'_> {
         }
         caches::add(self, &types, &mut graph, &mut names);
         graph.roots = self.roots(&ids, &types, &mut names);
-        reach::add_tracked(&mut graph);
+        let borrowed = self.interned_strings(&ids, &graph);
+        reach::add_tracked(&mut graph, borrowed);
         graph.texts.sort_by_key(|(object, _)| *object);
         graph.texts.dedup_by_key(|(object, _)| *object);
         graph.names = names.into_list();
+        graph.missing = self.captured.missing();
         Ok(graph)
     }
 
@@ -127,6 +130,33 @@ impl Heap<'_> {
                 }
                 next += 1;
             });
+    }
+
+    /// Strings that dicts of interned ones borrow, each with the root that it is known by where nothing else leads to it.
+    fn interned_strings(&self, ids: &Ids, graph: &Graph) -> Vec<(u32, Root)> {
+        let mut found = Vec::new();
+        for (_, dict) in &self.interned {
+            let id = self.id(ids, *dict);
+            let root = graph.roots.iter().find(|(object, _)| Some(*object) == id);
+            let (Some((_, root)), Some(place)) = (root, self.memory.place(*dict)) else {
+                continue;
+            };
+            let Some(keys) = place
+                .word(dict::KEYS)
+                .and_then(|keys| Keys::read(self, keys))
+            else {
+                continue;
+            };
+            // What cannot be read has been told by those who look at the dict itself.
+            let _ = keys.each(self, 0, |key, value| {
+                let place = self.memory.place(key).filter(|_| value != 0);
+                if place.is_some_and(|place| !self.is_immortal(&place)) {
+                    found.extend(self.id(ids, key).map(|id| (id, root.clone())));
+                }
+                true
+            });
+        }
+        found
     }
 
     fn roots(&self, ids: &Ids, types: &Types, names: &mut Names) -> Vec<(u32, Root)> {

@@ -36,8 +36,9 @@ impl Reached {
 }
 
 /// Adds a root for each tracked object that nothing else leads to: first those that no other one refers to, then one
-/// of each ring that is left; what is kept by something unseen before what is garbage.
-pub fn add_tracked(graph: &mut Graph) {
+/// of each ring that is left; what is kept by something unseen before what is garbage. Of `borrowed` those get their root that
+/// nothing at all leads to.
+pub fn add_tracked(graph: &mut Graph, borrowed: Vec<(ObjectId, Root)>) {
     let count = graph.len() as ObjectId;
     let mut reached = Reached {
         words: vec![0; graph.len() / 64 + 1],
@@ -47,7 +48,7 @@ pub fn add_tracked(graph: &mut Graph) {
         reached.add(graph, *object);
     }
     let lost: Vec<ObjectId> = (0..count).filter(|id| !reached.has(*id)).collect();
-    let kept = kept(graph, &lost, &reached);
+    let mut kept = kept(graph, &lost, &reached);
     let mut held: Vec<ObjectId> = Vec::new();
     for id in &lost {
         held.extend(
@@ -75,8 +76,21 @@ pub fn add_tracked(graph: &mut Graph) {
             }
         }
     }
+    let known = found.len();
+    for (id, root) in borrowed {
+        if !reached.has(id) {
+            reached.add(graph, id);
+            kept.add(graph, id);
+            found.push((id, root));
+        }
+    }
+    let mut borrowed: Vec<ObjectId> = found.iter().skip(known).map(|(id, _)| *id).collect();
+    borrowed.sort_unstable();
     graph.roots.extend(found);
-    for id in lost {
+    for id in lost
+        .into_iter()
+        .filter(|id| borrowed.binary_search(id).is_err())
+    {
         let garbage = if kept.has(id) { 0 } else { flags::GARBAGE };
         if let Some(bits) = graph.flags.get_mut(id as usize) {
             *bits |= flags::LOST | garbage;
@@ -144,7 +158,7 @@ mod tests {
         let mut graph = lists(&targets, &[0]);
         graph.flags.fill(flags::TRACKED);
         graph.refcounts[3] = 2;
-        add_tracked(&mut graph);
+        add_tracked(&mut graph, Vec::new());
         let garbage = graph.flags.iter().map(|bits| bits & flags::GARBAGE != 0);
         assert_eq!(
             garbage.collect::<Vec<_>>(),

@@ -188,8 +188,19 @@ pub fn references(
             })
             .ok_or(Torn);
     }
+    // A string that is interned and mortal is not counted by the dict of all of them, and goes without it.
+    let interned = heap
+        .interned
+        .iter()
+        .any(|(_, dict)| *dict == place.address());
+    let borrowed = |key: u64| {
+        let place = heap.memory.place(key);
+        full && interned && place.is_some_and(|place| !heap.is_immortal(&place))
+    };
     let visited = keys.each(heap, values, |key, value| {
-        if value != 0 {
+        if value != 0 && borrowed(key) {
+            sink.borrowed(key);
+        } else if value != 0 {
             sink.item(key);
             sink.item(value);
         }

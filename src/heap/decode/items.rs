@@ -171,6 +171,7 @@ pub fn others(
         Holding::NdArray if full => modules::array(heap, place, sink),
         Holding::TreeNode => modules::tree_node(heap, place, sink),
         Holding::TreeArray => modules::tree_array(place, sink),
+        Holding::TeeData => modules::tee_data(place, sink),
         Holding::Queue => modules::queue(heap, place, sink),
         Holding::BytesIo => modules::bytes_io(heap, place, full, sink),
         _ => Ok(()),
@@ -312,12 +313,10 @@ pub fn static_type(heap: &Heap, place: &Place, sink: &mut impl Sink) -> Result<(
             sink.field(word, Name::Field(name));
         }
     }
-    for (_, dict) in heap
-        .static_dicts
-        .iter()
-        .filter(|(known, _)| *known == place.address())
-    {
-        sink.field(*dict, Name::Field("__dict__"));
+    let own = heap.static_states.iter();
+    for state in own.filter(|state| state.kind == place.address()) {
+        sink.field(state.dict, Name::Field("__dict__"));
+        sink.field(state.subclasses, Name::Field("tp_subclasses"));
     }
     Ok(())
 }

@@ -47,6 +47,9 @@ pub trait Sink {
     /// One of many. 0 is none.
     fn item(&mut self, target: u64);
 
+    /// One that is not counted: it goes when all others that have it are gone. Only what looks for all objects follows it.
+    fn borrowed(&mut self, _target: u64) {}
+
     /// Many, as words.
     fn items(&mut self, words: &[u8]);
 

@@ -63,6 +63,30 @@ pub fn tree_array(place: &Place, sink: &mut impl Sink) -> Result<(), Torn> {
     Ok(())
 }
 
+/// `it`, `numread`, `nextlink` and the values that were read (`teedataobject`, Modules/itertoolsmodule.c): those behind them were
+/// never written to.
+mod tee {
+    pub const IT: u32 = 16;
+    pub const READ: u32 = 24;
+    pub const NEXT: u32 = 32;
+    pub const VALUES: u64 = 40;
+    /// `LINKCELLS`.
+    pub const MOST: u64 = 57;
+}
+
+/// What iterators that share another one (`itertools.tee`) have still to give.
+pub fn tee_data(place: &Place, sink: &mut impl Sink) -> Result<(), Torn> {
+    sink.field(place.word(tee::IT).ok_or(Torn)?, Name::Field("it"));
+    sink.field(place.word(tee::NEXT).ok_or(Torn)?, Name::Field("nextlink"));
+    let count = u64::from(place.int(tee::READ));
+    if count > tee::MOST || !sink.afford(count) {
+        return Err(Torn);
+    }
+    sink.rest(Rest::Items);
+    sink.items(place.bytes(tee::VALUES, count * 8).ok_or(Torn)?);
+    Ok(())
+}
+
 /// A queue whose items are in a ring.
 pub fn queue(heap: &Heap, place: &Place, sink: &mut impl Sink) -> Result<(), Torn> {
     let get = |offset| place.word(offset).ok_or(Torn);

@@ -54,6 +54,10 @@ impl Sink for Targets {
         }
     }
 
+    fn borrowed(&mut self, target: u64) {
+        self.item(target);
+    }
+
     #[inline]
     fn items(&mut self, words: &[u8]) {
         self.targets

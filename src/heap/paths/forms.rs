@@ -5,7 +5,7 @@
 use rustc_hash::FxHashMap;
 
 use super::{NONE, Paths};
-use crate::heap::graph::{Graph, ObjectId, Root};
+use crate::heap::graph::{NameId, ObjectId, Root};
 use crate::heap::steps::{self, Step};
 
 /// Repeats of one step that a form keeps; more are one form (the links of a list).
@@ -30,6 +30,9 @@ struct FormNode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum End {
     Root(u32, ObjectId),
+    /// A variable of a function, and a field of a thread's state: of whichever thread.
+    Frame(NameId, Option<NameId>),
+    Thread(NameId),
     /// A root that has no name but its object's type: all of a type are one.
     Unnamed(u8, u32),
     Step(Step),
@@ -45,6 +48,40 @@ pub struct Forms<'a, 'b> {
     known: FxHashMap<(u32, End), u32>,
     /// Form of each object, [`NONE`] until it is asked for.
     of_object: Vec<u32>,
+    /// The thread of each, where its path begins in one.
+    thread_of: FxHashMap<ObjectId, i32>,
+    /// Threads of forms that are roots.
+    threads: FxHashMap<u32, Threads>,
+}
+
+/// In which threads a path begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    /// In this one, by its OS id.
+    One(i32),
+    /// In so many.
+    Many(usize),
+    /// In several.
+    Several,
+}
+
+impl Threads {
+    /// How a path begins, up to what it is that they have.
+    fn text(self) -> String {
+        match self {
+            Threads::One(thread) => steps::thread_name(thread),
+            Threads::Many(count) => format!("<{count} threads"),
+            Threads::Several => "<several threads".to_string(),
+        }
+    }
+
+    /// With one more.
+    fn and(self, other: i32) -> Threads {
+        match self {
+            Threads::One(thread) if thread == other => self,
+            _ => Threads::Several,
+        }
+    }
 }
 
 impl<'a, 'b> Forms<'a, 'b> {
@@ -55,6 +92,8 @@ impl<'a, 'b> Forms<'a, 'b> {
             nodes: Vec::new(),
             known: FxHashMap::default(),
             of_object: vec![NONE; paths.graph.len()],
+            thread_of: FxHashMap::default(),
+            threads: FxHashMap::default(),
         }
     }
 
@@ -63,9 +102,11 @@ impl<'a, 'b> Forms<'a, 'b> {
         // Up to what is known, then down again.
         let mut up = Vec::new();
         let mut at = object;
+        let mut thread = None;
         let mut form = loop {
             let known = self.of_object.get(at as usize).copied().unwrap_or(NONE);
             if known != NONE {
+                thread = self.thread_of.get(&at).copied();
                 break known;
             }
             up.push(at);
@@ -76,15 +117,40 @@ impl<'a, 'b> Forms<'a, 'b> {
         };
         while let Some(object) = up.pop() {
             form = match self.paths.before(object) {
-                Err(root) => self.node(NONE, self.root(root, object)),
+                Err(root) => {
+                    let node = self.node(NONE, self.root(root, object));
+                    thread = self.thread(root);
+                    if let Some(thread) = thread {
+                        let known = self.threads.get(&node);
+                        let threads = known.map_or(Threads::One(thread), |known| known.and(thread));
+                        self.threads.insert(node, threads);
+                    }
+                    node
+                }
                 Ok(_) if self.paths.is_fold_step(object) => form,
                 Ok((_, step)) => self.node(form, End::Step(step.general())),
             };
             if let Some(place) = self.of_object.get_mut(object as usize) {
                 *place = form;
             }
+            if let Some(thread) = thread {
+                self.thread_of.insert(object, thread);
+            }
         }
         form
+    }
+
+    /// The thread in which the path to an object begins whose form was asked for.
+    pub fn thread_of(&self, object: ObjectId) -> Option<i32> {
+        self.thread_of.get(&object).copied()
+    }
+
+    /// The thread of a root.
+    fn thread(&self, root: usize) -> Option<i32> {
+        match self.paths.graph.roots.get(root)? {
+            (_, Root::Frame { thread, .. } | Root::Thread { thread, .. }) => Some(*thread),
+            _ => None,
+        }
     }
 
     /// The form of the path to `object`, when it was asked for before.
@@ -97,6 +163,13 @@ impl<'a, 'b> Forms<'a, 'b> {
         let graph = self.paths.graph;
         let kind = match graph.roots.get(root) {
             Some((_, found)) if found.is_unnamed() => super::rank(found),
+            Some((
+                _,
+                Root::Frame {
+                    function, local, ..
+                },
+            )) => return End::Frame(*function, *local),
+            Some((_, Root::Thread { field, .. })) => return End::Thread(*field),
             _ => return End::Root(u32::try_from(root).unwrap_or(NONE), object),
         };
         let type_id = graph.type_ids.get(object as usize);
@@ -143,19 +216,28 @@ impl<'a, 'b> Forms<'a, 'b> {
 
     /// Such as `leak_app.REGISTRY.by_path[*][*]`.
     pub fn text(&self, form: u32) -> String {
+        self.text_in(form, None)
+    }
+
+    /// The same with the threads in which it begins, where these are known.
+    pub fn text_in(&self, form: u32, threads: Option<Threads>) -> String {
         let mut back = Vec::new();
         let mut at = form;
         while let Some(node) = self.nodes.get(at as usize) {
             back.push(*node);
+            if node.before == NONE {
+                break;
+            }
             at = node.before;
         }
-        back.iter()
-            .rev()
-            .map(|node| self.end_text(node))
-            .collect::<String>()
+        let threads = threads.or_else(|| self.threads.get(&at).copied());
+        let mut text = threads.map_or(String::new(), Threads::text);
+        let ends = back.iter().rev().map(|node| self.end_text(node));
+        text.extend(ends);
+        text
     }
 
-    /// What `node` adds to the text of the form before it.
+    /// What `node` adds to the text of the form before it; of what a thread has what follows the thread.
     fn end_text(&self, node: &FormNode) -> String {
         let graph = self.paths.graph;
         let mut text = String::new();
@@ -165,6 +247,11 @@ impl<'a, 'b> Forms<'a, 'b> {
                     text = self.paths.begin(root, object);
                 }
             }
+            End::Frame(function, local) => {
+                let local = local.map_or("<stack>", |local| graph.name(local));
+                text = format!(", {}()>.{local}", graph.name(function));
+            }
+            End::Thread(field) => text = format!(">.{}", graph.name(field)),
             End::Unnamed(kind, type_id) => {
                 let root = graph
                     .roots
@@ -197,28 +284,13 @@ impl FormKeys {
     /// variables are told by their functions.
     pub fn of(&mut self, forms: &Forms<'_, '_>) -> Vec<u32> {
         let mut keys: Vec<u32> = Vec::with_capacity(forms.nodes.len());
-        let graph = forms.paths.graph;
         // A form stands behind the one before it.
         for node in &forms.nodes {
             let before = keys.get(node.before as usize).copied().unwrap_or(NONE);
-            let text = match node.end {
-                End::Root(root, _) => match graph.roots.get(root as usize) {
-                    Some((_, root @ Root::Frame { .. })) => frame_text(graph, root),
-                    _ => forms.end_text(node),
-                },
-                _ => forms.end_text(node),
-            };
+            let text = forms.end_text(node);
             let next = u32::try_from(self.known.len()).unwrap_or(NONE);
             keys.push(*self.known.entry((before, text)).or_insert(next));
         }
         keys
-    }
-}
-
-fn frame_text(graph: &Graph, root: &Root) -> String {
-    let text = steps::root(graph, root);
-    match text.split_once(", ") {
-        Some((_, function)) => function.to_string(),
-        None => text,
     }
 }

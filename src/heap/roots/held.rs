@@ -71,6 +71,9 @@ pub fn interpreter(heap: &Heap, interpreter: u64, roots: &mut Vec<(u64, Reason)>
     for (name, offset) in held.others {
         put(word(*offset), Cow::Borrowed(name));
     }
+    for (_, dict) in heap.interned.iter().filter(|(of, _)| *of == interpreter) {
+        put(*dict, Cow::Borrowed("interned_strings"));
+    }
     let array = match held.at_exit {
         AtExit::List(offset) => {
             put(word(offset), Cow::Borrowed("atexit"));

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::{MOST_TEXT, SnapshotHead};
 use crate::blocks::bytes::{self, Cursor, put_varint, unzigzag, zigzag};
 use crate::error::Result;
-use crate::heap::census::{Counting, Doubts, TypeCount};
+use crate::heap::census::{Counting, Doubts, TypeCount, Unsure};
 use crate::heap::graph::{Cache, Label, NameId, Rest, Root, Shape};
 use crate::heap::malloc::Malloc;
 use crate::heap::rss::{Account, Pages, Part};
@@ -134,6 +134,7 @@ fn put_doubts(out: &mut Vec<u8>, doubts: Doubts) {
 
 fn doubts(cursor: &mut Cursor<'_>) -> Result<Doubts> {
     Ok(Doubts {
+        missing: 0,
         torn: cursor.varint()?,
         unreadable: cursor.varint()?,
         conservative: cursor.varint()?,
@@ -302,6 +303,35 @@ pub(super) fn type_count(cursor: &mut Cursor<'_>) -> Result<TypeCount> {
         objects: cursor.varint()?,
         bytes: cursor.varint()?,
     })
+}
+
+/// What of a type is not sure, with its name and objects.
+type UnsureRow<'a> = (u8, &'a (String, u64));
+
+/// What of a type is not sure.
+const LAYOUT: u8 = 0;
+const SIZE: u8 = 1;
+
+pub(super) fn unsure_rows(unsure: &Unsure) -> impl Iterator<Item = UnsureRow<'_>> {
+    let layout = unsure.layout.iter().map(|row| (LAYOUT, row));
+    layout.chain(unsure.size.iter().map(|row| (SIZE, row)))
+}
+
+pub(super) fn put_unsure(out: &mut Vec<u8>, (what, (name, objects)): &UnsureRow<'_>) {
+    out.push(*what);
+    put_text(out, name);
+    put_varint(out, *objects);
+}
+
+pub(super) fn add_unsure(cursor: &mut Cursor<'_>, unsure: &mut Unsure) -> Result<()> {
+    let what = cursor.byte()?;
+    let row = (cursor.text()?.to_string(), cursor.varint()?);
+    match what {
+        LAYOUT => unsure.layout.push(row),
+        SIZE => unsure.size.push(row),
+        other => return Err(cursor.bad(format_args!("nothing {other} is unsure of a type"))),
+    }
+    Ok(())
 }
 
 pub(super) fn put_shape(out: &mut Vec<u8>, shape: &Shape) {

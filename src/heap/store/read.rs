@@ -175,7 +175,14 @@ impl<R: Read + Seek> Reader<R> {
                 .file
                 .named(Error::new(ErrorKind::NotAvailable, what, why)));
         };
-        Ok(self.head.census(counting, types, doubts))
+        let mut census = self.head.census(counting, types, doubts);
+        self.each_block(kind::UNSURE, |block| {
+            if parts::counting(&mut block.cursor)?.0 != counting {
+                return Ok(());
+            }
+            block.each(|block| parts::add_unsure(&mut block.cursor, &mut census.unsure))
+        })?;
+        Ok(census)
     }
 
     /// All objects one after the other, by address, in memory for one block of them and the names of types.

@@ -55,6 +55,13 @@ pub fn write(
             parts::put_type_count(out, row);
             1
         })?;
+        let rows: Vec<_> = parts::unsure_rows(&census.unsure).collect();
+        if !rows.is_empty() {
+            writer.rows(kind::UNSURE, &first, &rows, |out, row| {
+                parts::put_unsure(out, row);
+                1
+            })?;
+        }
     }
     writer.graph(graph)?;
     writer.index(graph)

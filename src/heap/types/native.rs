@@ -22,6 +22,11 @@ pub fn native_kind(heap: &Heap, native: &Head) -> (Sizing, Holding, Option<(u32,
             .unwrap_or_default()
     };
     let own_name = name(native);
+    // Of what is not known by its name no size is sure but that of its struct.
+    if own_name.is_empty() && heap.is_cut() {
+        let scan = (native.base != 0).then_some((16, native.basic as u32));
+        return (Sizing::Scalar(0), Holding::Unknown, scan);
+    }
     if native.flags & flag::TUPLE != 0 && own_name != "tuple" {
         let beyond = native.basic.saturating_sub(heap.layout.tuple_items.into()) / 8;
         let length = match heap.layout.structseq {
@@ -86,6 +91,7 @@ const RANGE: &[Field] = &[("start", 16), ("stop", 24), ("step", 32), ("length", 
 fn known_kind(heap: &Heap, name: &str) -> Option<(Sizing, Holding)> {
     let layout = &heap.layout;
     let nothing = Holding::Fields(&[]);
+    let listed = fields::of(layout.minor, name).map_or(Holding::Unknown, Holding::Fields);
     Some(match name {
         "int" => (Sizing::Int, nothing),
         "str" => (Sizing::Text, nothing),
@@ -133,10 +139,11 @@ fn known_kind(heap: &Heap, name: &str) -> Option<(Sizing, Holding)> {
         "decimal.Decimal" => (Sizing::Decimal, nothing),
         "xml.etree.ElementTree.Element" => (Sizing::Element, Holding::Element),
         "numpy.ndarray" => (Sizing::NdArray, Holding::NdArray),
-        "itertools.product" => (Sizing::Product, Holding::Unknown),
-        "itertools.permutations" => (Sizing::Permutations, Holding::Unknown),
+        "itertools._tee_dataobject" => (Sizing::Default, Holding::TeeData),
+        "itertools.product" => (Sizing::Product, listed),
+        "itertools.permutations" => (Sizing::Permutations, listed),
         "itertools.combinations" | "itertools.combinations_with_replacement" => {
-            (Sizing::Combinations, Holding::Unknown)
+            (Sizing::Combinations, listed)
         }
         // Everything is an object: that alone says nothing of a layout.
         "object" => return None,

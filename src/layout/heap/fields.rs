@@ -1,11 +1,8 @@
 //! Fields that hold references, by type and version (the struct of each type in Include/ and Objects/ of CPython 3.8 to
 //! 3.15; from the headers and debug information of the versions that the tables of each version name).
 
-use super::Field;
 use super::exceptions::EXCEPTIONS;
-
-/// First and last minor version, the type's `tp_name`, its fields.
-pub(super) type Row = (u32, u32, &'static str, &'static [Field]);
+use super::{Field, Row};
 
 /// The fields of instances of the type called `name`; `None` for one that is not listed. `[]` means that it holds no
 /// references.
@@ -27,6 +24,9 @@ const CONTEXT: &[Field] = &[("ctx_prev", 16), ("ctx_vars", 24)];
 /// `keyobject` of `functools.cmp_to_key` (Modules/_functoolsmodule.c); the collector knows it from 3.10 on.
 pub const KEY_WRAPPER: &[Field] = &[("cmp", 16), ("obj", 24)];
 const TOKEN: &[Field] = &[("context", 16), ("var", 24), ("old_value", 32)];
+
+/// Of `combinationsobject` and `cwrobject` (Modules/itertoolsmodule.c).
+const POOL: &[Field] = &[("pool", 16), ("result", 32)];
 
 /// Types whose references are all in fields.
 const FIELDS: &[Row] = &[
@@ -265,6 +265,75 @@ const FIELDS: &[Row] = &[
     (8, 15, "hamt", &[("root", 16)]),
     (8, 15, "instancemethod", &[("__func__", 16)]),
     (8, 15, "iterator", &[("sequence", 24)]),
+    (
+        8,
+        15,
+        "itertools._grouper",
+        &[("parent", 16), ("tgtkey", 24)],
+    ),
+    (8, 15, "itertools._tee", &[("dataobj", 16)]),
+    (
+        8,
+        15,
+        "itertools.accumulate",
+        &[("total", 16), ("it", 24), ("binop", 32), ("initial", 40)],
+    ),
+    (12, 15, "itertools.batched", &[("it", 16)]),
+    (8, 15, "itertools.chain", &[("source", 16), ("active", 24)]),
+    (8, 15, "itertools.combinations", POOL),
+    (8, 15, "itertools.combinations_with_replacement", POOL),
+    (
+        8,
+        15,
+        "itertools.compress",
+        &[("data", 16), ("selectors", 24)],
+    ),
+    (
+        8,
+        15,
+        "itertools.count",
+        &[("long_cnt", 24), ("long_step", 32)],
+    ),
+    (8, 15, "itertools.cycle", &[("it", 16), ("saved", 24)]),
+    (8, 15, "itertools.dropwhile", &[("func", 16), ("it", 24)]),
+    (8, 15, "itertools.filterfalse", &[("func", 16), ("it", 24)]),
+    // Without `currgrouper`, which is borrowed and may lead to what is gone.
+    (
+        8,
+        15,
+        "itertools.groupby",
+        &[
+            ("it", 16),
+            ("keyfunc", 24),
+            ("tgtkey", 32),
+            ("currkey", 40),
+            ("currvalue", 48),
+        ],
+    ),
+    (8, 15, "itertools.islice", &[("it", 16)]),
+    (10, 12, "itertools.pairwise", &[("it", 16), ("old", 24)]),
+    (
+        13,
+        15,
+        "itertools.pairwise",
+        &[("it", 16), ("old", 24), ("result", 32)],
+    ),
+    (
+        8,
+        15,
+        "itertools.permutations",
+        &[("pool", 16), ("result", 40)],
+    ),
+    (8, 15, "itertools.product", &[("pools", 16), ("result", 32)]),
+    (8, 15, "itertools.repeat", &[("element", 16)]),
+    (8, 15, "itertools.starmap", &[("func", 16), ("it", 24)]),
+    (8, 15, "itertools.takewhile", &[("func", 16), ("it", 24)]),
+    (
+        8,
+        15,
+        "itertools.zip_longest",
+        &[("ittuple", 32), ("result", 40), ("fillvalue", 48)],
+    ),
     (8, 15, "list_iterator", &[("sequence", 24)]),
     (8, 15, "list_reverseiterator", &[("sequence", 24)]),
     (8, 15, "managedbuffer", &[("obj", 40)]),

@@ -51,6 +51,9 @@ pub struct Held {
     pub at_exit: AtExit,
     /// Callables of `sys.monitoring` (3.12 and newer).
     pub monitoring: Option<Monitoring>,
+    /// `cached_objects.interned_strings` in an interpreter, where the collector knows that dict (3.14 and newer). Differs between
+    /// patch releases: looked for from here.
+    pub interned: Option<u32>,
     /// `signals.handlers` in the runtime (3.12 and newer); before that they are in a static array.
     pub signals: Option<u32>,
 }
@@ -119,6 +122,7 @@ const HELD: [Held; 8] = [
         others: &[("import_func", 560)],
         at_exit: AtExit::Module(2656),
         monitoring: None,
+        interned: None,
         signals: None,
     },
     Held {
@@ -130,6 +134,7 @@ const HELD: [Held; 8] = [
         others: &[("import_func", 1392)],
         at_exit: AtExit::Module(3488),
         monitoring: None,
+        interned: None,
         signals: None,
     },
     Held {
@@ -141,6 +146,7 @@ const HELD: [Held; 8] = [
         others: &[("import_func", 1360)],
         at_exit: AtExit::Array(3488),
         monitoring: None,
+        interned: None,
         signals: None,
     },
     Held {
@@ -152,6 +158,7 @@ const HELD: [Held; 8] = [
         others: &[("import_func", 1416)],
         at_exit: AtExit::Array(3536),
         monitoring: None,
+        interned: None,
         signals: None,
     },
     Held {
@@ -167,6 +174,7 @@ const HELD: [Held; 8] = [
             events: 17,
             names: 382_872,
         }),
+        interned: None,
         signals: Some(464),
     },
     Held {
@@ -182,6 +190,7 @@ const HELD: [Held; 8] = [
             events: 17,
             names: 194_264,
         }),
+        interned: None,
         signals: Some(1080),
     },
     Held {
@@ -198,6 +207,7 @@ const HELD: [Held; 8] = [
             events: 19,
             names: 224_496,
         }),
+        interned: Some(224_624),
         signals: Some(1256),
     },
     Held {
@@ -220,6 +230,7 @@ const HELD: [Held; 8] = [
             events: 19,
             names: 224_768,
         }),
+        interned: Some(224_896),
         signals: Some(1384),
     },
 ];

@@ -1,9 +1,11 @@
 //! What some words of structs are called whose references are found by looking: asyncio's futures and tasks
 //! (Modules/_asynciomodule.c, `FutureObj_HEAD` and `TaskObj`), thread locals (Modules/_threadmodule.c, `localobject`),
-//! csv's writers (Modules/_csv.c, `WriterObj`). Names only: a word that is not listed is found all the same.
+//! csv's writers (Modules/_csv.c, `WriterObj`), instances of ctypes (Modules/_ctypes/ctypes.h,
+//! `CDataObject`). Names only: a word that is not listed is found all the same.
 
 use super::Field;
-use super::fields::{Row, find};
+use super::Row;
+use super::fields::find;
 
 /// A task: its future's words, then `task_fut_waiter`, `task_coro`, `task_name`, `task_context`.
 macro_rules! task {
@@ -38,10 +40,36 @@ macro_rules! future {
     };
 }
 
+/// What every instance of a type of ctypes has.
+macro_rules! cdata {
+    ($($more:expr),*) => {
+        &[
+            ("_b_base_", 32),
+            ("_objects", 64),
+            ("b_value", 80),
+            ("b_value", 88),
+            $($more),*
+        ]
+    };
+}
+
 /// What the words of instances of the type called `name` are called.
 pub fn of(minor: u32, name: &str) -> &'static [Field] {
     find(INNER, minor, name).unwrap_or_default()
 }
+
+const DEQUE_ITERATOR: &[Field] = &[("deque", 32)];
+
+/// `PyCFuncPtrObject`.
+const FUNCTION: &[Field] = cdata!(
+    ("thunk", 96),
+    ("callable", 104),
+    ("converters", 112),
+    ("argtypes", 120),
+    ("restype", 128),
+    ("checker", 136),
+    ("errcheck", 144)
+);
 
 const INNER: &[Row] = &[
     (8, 8, "_asyncio.Task", task!(56, 104)),
@@ -67,4 +95,32 @@ const INNER: &[Row] = &[
     (8, 15, "_thread._localdummy", &[("localdict", 16)]),
     (8, 12, "_queue.SimpleQueue", &[("lst", 32)]),
     (8, 15, "_csv.writer", &[("write", 16), ("dialect", 24)]),
+    (
+        8,
+        15,
+        "_csv.reader",
+        &[("input_iter", 16), ("dialect", 24), ("fields", 32)],
+    ),
+    (8, 11, "_collections._deque_iterator", DEQUE_ITERATOR),
+    (
+        8,
+        11,
+        "_collections._deque_reverse_iterator",
+        DEQUE_ITERATOR,
+    ),
+    (12, 15, "collections._deque_iterator", DEQUE_ITERATOR),
+    (
+        12,
+        15,
+        "collections._deque_reverse_iterator",
+        DEQUE_ITERATOR,
+    ),
+    (8, 15, "_ctypes._CData", cdata!()),
+    (8, 15, "_ctypes.Array", cdata!()),
+    (8, 15, "_ctypes.Structure", cdata!()),
+    (8, 15, "_ctypes.Union", cdata!()),
+    (8, 15, "_ctypes._Pointer", cdata!()),
+    (8, 15, "_ctypes._SimpleCData", cdata!()),
+    (8, 15, "_ctypes.CFuncPtr", FUNCTION),
+    (8, 15, "_ctypes.PyCFuncPtr", FUNCTION),
 ];

@@ -7,6 +7,7 @@ mod exceptions;
 pub mod fields;
 pub mod held;
 pub mod inner;
+pub mod statics;
 mod v3_10;
 mod v3_11;
 mod v3_12;
@@ -20,6 +21,9 @@ use super::debug_offsets::{self, Mismatch};
 
 /// A field that holds a reference, and what Python code calls it.
 pub type Field = (&'static str, u32);
+
+/// Fields of a type: first and last minor version, the type's `tp_name`, its fields.
+type Row = (u32, u32, &'static str, &'static [Field]);
 
 /// The lists in a `struct _gc_runtime_state`; where that is, [`super::gc`] says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,8 +47,17 @@ pub struct StaticTypes {
     pub entries: u32,
     /// Bytes of an entry; the type is its first word.
     pub stride: u32,
-    /// `tp_dict` in an entry.
+    /// `tp_dict` in an entry, which `tp_subclasses` follows.
     pub dict: u32,
+    /// Entries for the interpreter's own types, behind which are those of extension modules (3.13 and newer).
+    pub builtins: Option<u32>,
+}
+
+impl StaticTypes {
+    /// Bytes before the entries of extension modules: how many there are, and the next free one.
+    pub const EXTENSIONS: u64 = 16;
+    /// `_Py_MAX_MANAGED_STATIC_EXT_TYPES`.
+    pub const MOST_EXTENSIONS: u64 = 10;
 }
 
 /// What precedes an object and is counted by `sys.getsizeof`.

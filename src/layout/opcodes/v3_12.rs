@@ -1,5 +1,6 @@
 //! Opcodes of CPython 3.12: as `dis` of that version gives them (`_inline_cache_entries`, `stack_effect`, `hasjrel`,
 //! `deoptmap`), with the two corrections that `opcodes` explains.
+//! The tables are written by `tools/layouts/generate.py`.
 
 use super::{CallKind, Callable, Effect, Flow, Op, Opcodes, op};
 

@@ -1,6 +1,7 @@
 //! Opcodes of CPython 3.8: as `dis` of that version gives them (`stack_effect`, `hasjrel`, `hasjabs`), but for what
 //! enters and leaves `finally`: there `dis` counts six values always, and one is there unless an exception is on
 //! its way.
+//! The tables are written by `tools/layouts/generate.py`.
 
 use super::{CallKind, Callable, Effect, Flow, IDENTITY, Op, Opcodes, op};
 

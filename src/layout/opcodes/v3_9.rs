@@ -1,4 +1,5 @@
 //! Opcodes of CPython 3.9: as `dis` of that version gives them (`stack_effect`, `hasjrel`, `hasjabs`).
+//! The tables are written by `tools/layouts/generate.py`.
 
 use super::{CallKind, Callable, Effect, Flow, IDENTITY, Op, Opcodes, op};
 

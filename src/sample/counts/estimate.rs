@@ -19,6 +19,9 @@ use crate::profile::{CallEstimate, CallSource};
 /// Watches begun with the function on the stack, below which nothing is said.
 const FEWEST: usize = 3;
 
+/// The same of a function that calls itself.
+const FEWEST_OF_RECURSION: usize = 24;
+
 /// Of the time without the function on the stack so little does not matter when nobody has watched there.
 const NEGLIGIBLE: f64 = 0.08;
 
@@ -36,14 +39,17 @@ const SEEING: usize = 6;
 /// Samples that see each call, from which on most calls are seen.
 const SEEN_CALLS: f64 = 1.5;
 
-/// The error that is always there, as a share: how times are measured.
-const LEAST: f64 = 0.03;
+/// The error that is always there, as a share, of short watches and of whole intervals between samples: a sample leaves a program
+/// with cold caches, some of them for longer than is left out.
+const LEAST: [f64; 2] = [0.1, 0.015];
 
 /// By this the spread of watches is too small an error: measured on programs that count their own calls.
 const SPREAD: f64 = 1.5;
 
-/// Watches that reached their limit before they counted, as a share of all, from which on nothing is said.
-const MOST_DROWNED: f64 = 0.03;
+/// Watches that reached their limit before they counted, as a share of all, from which on nothing is said; and by how much more
+/// calls than in the others there may have been in them.
+const MOST_DROWNED: f64 = 0.1;
+const DENSER: f64 = 3.0;
 
 /// How unsure a number is where threads take turns, as a share of it.
 const TURNS: f64 = 0.1;
@@ -174,8 +180,9 @@ impl Evidence<'_> {
             return self.bound();
         }
         // Bursts of calls that nobody could watch, and calls of itself, which come in bursts too.
-        let drowned = self.drowned as f64 > MOST_DROWNED * self.watches.len() as f64;
-        if drowned || self.deepest > 1 {
+        let drowned = self.drowned as f64 / (self.drowned as f64 + self.watches.len() as f64);
+        let recurs = self.deepest > 1;
+        if drowned > MOST_DROWNED || (recurs && begun_on.len() < FEWEST_OF_RECURSION) {
             return self.bound();
         }
         let spent = begun_on.iter().filter(|watch| watch.spent).count() as f64;
@@ -194,30 +201,39 @@ impl Evidence<'_> {
         let unwatched = if is_seen {
             0.0
         } else {
-            self.longest_unwatched()
+            self.longest_unwatched(often)
         };
         if unwatched > LONGEST_UNWATCHED {
             return self.bound();
         }
-        let slowed = lost / covered.max(1.0) * self.cost_error;
         let calls = found.calls.max(self.seen as f64);
+        // Of calls that are timed one by one each has a hit's cost in its time.
+        let of_call = match often && self.alternates {
+            true => self.cost_ns * calls / self.on_ns.max(1.0),
+            false => 0.0,
+        };
+        let slowed = (lost / covered.max(1.0)).max(of_call) * self.cost_error;
         let mixed = self
             .edges
             .iter()
             .filter(|edge| edge.ns > MIXED * self.on_ns)
             .count()
             > 1;
-        let spread = if often && mixed { 1.5 * SPREAD } else { SPREAD };
+        let spread = match (often, mixed || recurs) {
+            (true, true) => 1.5 * SPREAD,
+            _ => SPREAD,
+        };
         let error = (spread * found.error())
             .hypot(calls * slowed)
             .hypot(calls * CHANGE * unwatched)
+            .hypot(calls * DENSER * drowned)
             .hypot(if self.is_alone { 0.0 } else { calls * TURNS })
             .hypot(if often {
                 calls * self.error_of_time()
             } else {
                 0.0
             })
-            .hypot(calls * if often { LEAST } else { LEAST / 2.0 });
+            .hypot(calls * LEAST.get(usize::from(!often)).copied().unwrap_or(0.0));
         if !(calls.is_finite() && error.is_finite())
             || calls < 0.5
             || error > MOST * calls.max(1.0) && error > 1.0
@@ -341,23 +357,38 @@ impl Evidence<'_> {
         if missing > 1.0 + 0.1 * self.seen as f64 && missing > 3.0 * beside.error() {
             return None;
         }
-        Some(match found.error() < plain.error() {
-            true => (found, true),
-            false => (plain, false),
-        })
+        let is_better = found.error() < plain.error();
+        Some(
+            match is_better || self.longest_unwatched(false) > LONGEST_UNWATCHED {
+                true => (found, true),
+                false => (plain, false),
+            },
+        )
     }
 
-    /// The longest time between two watches that began with the function on the stack, as a share of all such time.
-    fn longest_unwatched(&self) -> f64 {
-        let [begun, end] = [0.0, self.on_ns];
-        let on = self.watches.iter().filter(|watch| watch.on);
-        let mut places: Vec<f64> = on.map(|watch| watch.at_ns[0]).chain([begun, end]).collect();
+    /// The longest time between two watches, as a share of all such time: of those that began with the function on the
+    /// stack, in the time with it there; where it is called often, of all, for each has seen calls.
+    fn longest_unwatched(&self, often: bool) -> f64 {
+        let (watches, end) = match often {
+            true => (
+                self.watches.iter().map(begun_ns).collect(),
+                self.on_ns + self.off_ns,
+            ),
+            false => {
+                let on = self.watches.iter().filter(|watch| watch.on);
+                (
+                    on.map(|watch| watch.at_ns[0]).collect::<Vec<f64>>(),
+                    self.on_ns,
+                )
+            }
+        };
+        let mut places: Vec<f64> = watches.into_iter().chain([0.0, end]).collect();
         places.sort_unstable_by(f64::total_cmp);
         let gaps = places.windows(2).map(|pair| match pair {
             [from, to] => to - from,
             _ => 0.0,
         });
-        gaps.fold(0.0, f64::max) / self.on_ns.max(1.0)
+        gaps.fold(0.0, f64::max) / end.max(1.0)
     }
 
     /// Calls that began, less `seen` times those that samples told apart.

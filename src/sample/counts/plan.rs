@@ -21,7 +21,7 @@ const SETTING_NS: f64 = 20_000.0;
 /// be watched for so long all the same.
 const HITS: f64 = 8.0;
 const LIMIT: f64 = 4.0;
-const LEAST_NS: f64 = 150_000.0;
+const LEAST_NS: f64 = 110_000.0;
 
 /// Least and most limit of hits.
 const LIMITS: std::ops::RangeInclusive<u32> = 8..=60;
@@ -38,8 +38,15 @@ const SHORT_NS: f64 = 8e6;
 const GAP_NS: [f64; 2] = [3e6, 60e6];
 const DOUBLED_AT: f64 = 40.0;
 
-/// CPU time from hit to hit below which little can be told.
-const HOPELESS_NS: f64 = 800.0;
+/// CPU time from hit to hit below which nothing can be told, as so many watches that ended early have shown; such
+/// functions are watched by so much less.
+const HOPELESS_NS: f64 = 700.0;
+const TRIED: u64 = 3;
+const RARELY: f64 = 40.0;
+
+/// Functions with a smaller share of the time are watched less often, down to so much less.
+const SMALL: f64 = 0.01;
+const MOST_SELDOM: f64 = 20.0;
 
 /// Functions that are not on the stack out of which one is drawn at a sample.
 const DRAWS: usize = 2;
@@ -136,6 +143,8 @@ fn rate(tally: &Tally, period_ns: f64) -> Option<f64> {
         [begun, _] if on_ns + off_ns > 50.0 * period_ns => {
             Some((on_hits + off_hits) / (on_ns + begun as f64 * COLD_NS).max(0.1 * off_ns))
         }
+        // All that is known is how often it was hit in watches that ended before they counted.
+        _ if tally.dense.1 > 0 => Some(tally.dense.0),
         _ => None,
     }
 }
@@ -194,9 +203,8 @@ fn gap_ns(tally: &Tally, kind: usize, now_ns: f64, random: &mut SmallRng) -> f64
     let usual_ns = GAP_NS.get(kind).copied().unwrap_or(1e8) * (1.0 + begun / DOUBLED_AT);
     // Those that cost less are watched more often: the most is learnt for what may be spent.
     let cost = (tally.expected_cost.max(0.1)).sqrt();
-    let is_hopeless = tally.begun.first().is_some_and(|begun| *begun >= 8)
-        && rate(tally, f64::INFINITY).is_some_and(|rate| rate * HOPELESS_NS > 1.0);
-    let cost = if is_hopeless { 8.0 * cost } else { cost };
+    let is_hopeless = tally.dense.1 >= TRIED && tally.dense.0 * HOPELESS_NS > 1.0;
+    let cost = if is_hopeless { RARELY * cost } else { cost };
     let off_hits = tally.hits.get(1).copied().unwrap_or(0) as f64;
     let off_cost = (0.5 + off_hits / (1.0 + begun) / 5.0).sqrt();
     let scaled_ns = match kind {
@@ -206,6 +214,8 @@ fn gap_ns(tally: &Tally, kind: usize, now_ns: f64, random: &mut SmallRng) -> f64
                 / (weight / 0.01).sqrt().clamp(0.01, 3.0)
         }
     };
+    // Many functions have little of the time; what may be spent is for those that people look at.
+    let scaled_ns = scaled_ns * (SMALL / weight).clamp(1.0, MOST_SELDOM);
     // Evenly around the usual: no rhythm of the program can stay in step, and each watch stands for about as much time.
     random.random_range(0.5..1.5) * scaled_ns
 }

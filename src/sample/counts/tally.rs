@@ -10,6 +10,9 @@ pub const MOST_HITS: usize = 64;
 /// Callers of a function that are strata of their own.
 pub const EDGES: usize = 4;
 
+/// Hits do not follow each other faster, nanoseconds.
+const SHORTEST_NS: f64 = 50.0;
+
 /// Most callers of a function that are told apart.
 const MOST_EDGES: usize = 32;
 
@@ -190,12 +193,16 @@ impl Tally {
         (self.edge, times)
     }
 
-    /// Notes a watch of so many hits that reached its limit while the thread was cold: the next ones get a higher limit.
-    pub fn drown(&mut self, hits: u64, blind: bool) {
-        let (sum, count) = self.dense;
-        let rate = hits as f64 / COLD_NS;
-        self.dense = ((sum * count as f64 + rate) / (count + 1) as f64, count + 1);
+    /// Notes a watch that reached its limit while the thread was cold, after so many hits in so much time: the next ones get a
+    /// higher limit.
+    pub fn drown(&mut self, hits: u64, passed_ns: f64, blind: bool) {
+        self.note_dense(hits as f64 / passed_ns.clamp(hits as f64 * SHORTEST_NS, COLD_NS));
         self.drowned += u64::from(!blind);
+    }
+
+    fn note_dense(&mut self, rate: f64) {
+        let (sum, count) = self.dense;
+        self.dense = ((sum * count as f64 + rate) / (count + 1) as f64, count + 1);
     }
 
     /// Adds a watch; of very many each is kept with the same probability, which `draw` (evenly below its argument)
@@ -210,9 +217,7 @@ impl Tally {
         }
         let hits: f64 = watched.parts.iter().map(|part| part.hits).sum();
         if watched.spent {
-            let (sum, count) = self.dense;
-            let rate = hits / (watched.covered_ns + COLD_NS);
-            self.dense = ((sum * count as f64 + rate) / (count + 1) as f64, count + 1);
+            self.note_dense(hits / (watched.covered_ns + COLD_NS));
         }
         if let Some(all) = self.hits.get_mut(kind) {
             *all += hits as u64;

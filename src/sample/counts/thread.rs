@@ -5,6 +5,7 @@ use rand::rngs::SmallRng;
 use rustc_hash::FxHashMap;
 
 use super::cost::Cost;
+use super::dilation::Dilation;
 use super::plan::{self, Plan, Purse};
 use super::tally::{MOST_HITS, Part, Tally, Watched};
 use super::{COLD_NS, Key, MOST_FUNCTIONS, Shown, Words};
@@ -57,6 +58,7 @@ pub struct Thread {
     /// CPU time of all samples, and their number.
     pub cpu_ns: f64,
     pub samples: u64,
+    pub dilation: Dilation,
     pub clock: ThreadClock,
 }
 
@@ -81,23 +83,23 @@ pub struct ThreadClock {
 }
 
 impl ThreadClock {
-    pub fn advance(&mut self, at_ns: u64, is_hit: bool, cost: &mut Cost) {
+    pub fn advance(&mut self, at_ns: u64, is_hit: bool, cost: &Cost) {
         if let Some(since) = self.running_since {
-            let passed = at_ns.saturating_sub(since);
-            if is_hit && self.after_hit {
-                cost.gap(passed);
-            }
-            let cost_ns = if is_hit { cost.ns() } else { 0.0 };
-            // Less than nothing, now and then: costs differ, and on average it is right.
-            self.ns += passed as f64 - cost_ns;
-            self.lost_ns += cost_ns;
+            let passed_ns = at_ns.saturating_sub(since) as f64;
+            let unwatched_ns = if self.after_hit {
+                cost.unwatched_ns(passed_ns)
+            } else {
+                passed_ns
+            };
+            self.ns += unwatched_ns;
+            self.lost_ns += passed_ns - unwatched_ns;
         }
         self.after_hit = is_hit;
     }
 }
 
 impl Thread {
-    pub fn new() -> Thread {
+    pub fn new(random: &mut SmallRng) -> Thread {
         Thread {
             watch: None,
             closed: false,
@@ -111,6 +113,7 @@ impl Thread {
             currents: Default::default(),
             cpu_ns: 0.0,
             samples: 0,
+            dilation: Dilation::new(random),
             clock: ThreadClock::default(),
         }
     }
@@ -138,7 +141,7 @@ impl Thread {
     }
 
     /// Takes what has happened since the last sample.
-    pub fn take(&mut self, cost: &mut Cost, words: &mut Words, lost: &mut u64) {
+    pub fn take(&mut self, cost: &Cost, words: &mut Words, lost: &mut u64) {
         let Some(watch) = &mut self.watch else {
             return;
         };
@@ -327,16 +330,18 @@ impl Thread {
             current.clock_before_ns = self.clock.ns;
             current.lost_before_ns = self.clock.lost_ns;
             current.watched.spent = current.spent_at.is_some();
-            if current.watched.spent || covered_ns >= current.plan.length_ns {
+            // Where a turn without watchpoints begins does not depend on what the watch has seen.
+            let ends = covered_ns >= current.plan.length_ns || !self.dilation.allows();
+            if current.watched.spent || ends {
                 let watched = std::mem::take(&mut current.watched);
-                let hits_of_all = current.writes;
+                let (hits_of_all, passed_ns) = (current.writes, until_ns - current.began_ns);
                 if let Some(place) = self.currents.get_mut(register) {
                     *place = None;
                 }
                 if covered_ns > 0.0 {
                     tally.add(watched, |below| random.random_range(0..below));
                 } else if watched.spent {
-                    tally.drown(hits_of_all, watched.blind);
+                    tally.drown(hits_of_all, passed_ns, watched.blind);
                 }
                 if let Some(watch) = &mut self.watch {
                     watch.clear(register);

@@ -1,7 +1,6 @@
 //! One sample of the threads of one lock: what to copy, the copy, the proof that nothing moved, and trying again
 //! where something had to be learnt first.
 
-use std::cell::Cell;
 use std::time::Duration;
 
 use super::decode::Decoder;
@@ -181,10 +180,13 @@ impl<M: Memory> FastReader<M> {
         // hardly on the clock.
         let proves = self.stillness == Stillness::SameCpu && holder_ident.is_some();
         let mut pauses = proves.then(cpu::pauses);
-        self.window.fill(&self.memory).map_err(fault)?;
         let lasting = proves && self.window.has_lasting();
+        if !lasting || !self.window.has_kept() {
+            self.window.fill(&self.memory).map_err(fault)?;
+        }
         if lasting {
-            // Too much for one instant: the outer frames of a deep stack are compared after the rest.
+            // Too much for one instant: the outer frames of a deep stack are compared after the rest. The scheduler sends
+            // the target elsewhere meanwhile, so they are not copied again for that.
             pauses = Some(cpu::pauses());
             self.window.fill_changing(&self.memory).map_err(fault)?;
         }
@@ -405,11 +407,7 @@ impl<M: Memory> FastReader<M> {
         now_us: u64,
     ) -> Result<(Attempt, bool), Fault> {
         let (mut any_late, mut again) = (false, false);
-        let memory = Beside {
-            window: &self.window,
-            memory: &self.memory,
-            reads: Cell::new(0),
-        };
+        let memory = Beside::new(&self.window, &self.memory);
         let mut decoder = Decoder {
             offsets: &self.offsets,
             memory: &memory,
@@ -443,6 +441,7 @@ impl<M: Memory> FastReader<M> {
                     return Ok((Attempt::Unfinished, any_late));
                 }
             }
+            self.longest = self.longest.max(self.frames.len());
             self.version += 1;
             stack.version = self.version;
             if !decoder.decode(thread, &self.frames, stack) {

@@ -94,6 +94,10 @@ pub struct Codes {
     churn_until_us: u64,
     /// Whether what a frame has as its code object is taken for one where the name of its type cannot be read.
     pub trusting: bool,
+    /// Whether what is asked for is of a moment ago: an address that is used again may have been another code object's then.
+    pub late: bool,
+    /// How often an address was seen to be used again.
+    pub replaced: u64,
 }
 
 /// Which code object; valid until the next [`Codes::trim`].
@@ -119,6 +123,8 @@ impl Codes {
             codes: Vec::new(),
             churn_until_us: 0,
             trusting: false,
+            late: false,
+            replaced: 0,
         }
     }
 
@@ -172,7 +178,10 @@ impl Codes {
                 return Some(CodeId(index));
             }
             let is_late = !is_settled || age_us >= BELIEVED_UNSEEN_US;
-            let is_copied = self.copied.contains(&address);
+            let is_copied = match self.late {
+                false => self.copied.contains(&address),
+                true => memory.is_copy(address, at(self.offsets.code.head)),
+            };
             // If samples come seldom, it is due in the next one again.
             self.want(address);
             if !is_late && !is_copied {
@@ -182,21 +191,47 @@ impl Codes {
             let code = self.codes.get_mut(index as usize)?;
             if identity == code.identity {
                 code.checked_us = now_us;
-                return Some(CodeId(index));
+                // Where addresses are used again, others may have been there meanwhile.
+                let is_sure = !self.late || is_copied || now_us >= self.churn_until_us;
+                return Some(CodeId(index)).filter(|_| is_sure);
             }
             // Another one at the same address.
             self.churn_until_us = now_us.saturating_add(CHURN_US);
+            self.replaced += 1;
             let mut code = self.read(memory, tables, address)?;
+            if !self.is_there_still(memory, &code) {
+                return None;
+            }
             (code.checked_us, code.since_us) = (now_us, now_us);
             *self.codes.get_mut(index as usize)? = code;
-            return Some(CodeId(index));
+            return Some(CodeId(index)).filter(|_| !self.late || is_copied);
         }
         let mut code = self.read(memory, tables, address)?;
+        if !self.is_there_still(memory, &code) {
+            return None;
+        }
         (code.checked_us, code.since_us) = (now_us, now_us);
         let index = u32::try_from(self.codes.len()).ok()?;
         self.codes.push(code);
         self.by_address.insert(address, index);
-        Some(CodeId(index))
+        let is_sure = !self.late
+            || now_us >= self.churn_until_us
+            || memory.is_copy(address, at(self.offsets.code.head));
+        Some(CodeId(index)).filter(|_| is_sure)
+    }
+
+    /// Whether a code object that was read late, its names with it, was there all the time until now.
+    fn is_there_still(&self, memory: &impl Memory, code: &Code) -> bool {
+        let mut bytes = [0; 256];
+        let room = bytes.get_mut(..at(self.offsets.code.head));
+        !self.late
+            || room.is_some_and(|room| memory.read_now(code.address, room).is_ok())
+                && identity(&self.offsets, &bytes) == Some(code.identity)
+    }
+
+    /// From `now_us` on, for a while, addresses are taken to be used again soon: until it is known whether they are.
+    pub fn beware(&mut self, now_us: u64) {
+        self.churn_until_us = self.churn_until_us.max(now_us.saturating_add(SETTLED_US));
     }
 
     fn settles_us(&self, now_us: u64) -> u64 {
@@ -413,14 +448,18 @@ fn head(offsets: &Offsets, memory: &impl Memory, address: u64) -> Option<(Identi
     let mut bytes = [0; 256];
     let code = &offsets.code;
     memory.read(address, bytes.get_mut(..at(code.head))?).ok()?;
-    let identity = Identity {
-        kind: layout::word(&bytes, object::TYPE)?,
-        filename: layout::word(&bytes, at(code.filename))?,
-        name: layout::word(&bytes, at(code.name))?,
-        line_table: layout::word(&bytes, at(code.line_table))?,
-        first_line: layout::int(&bytes, at(code.first_line))?,
-    };
-    Some((identity, bytes))
+    Some((identity(offsets, &bytes)?, bytes))
+}
+
+fn identity(offsets: &Offsets, bytes: &[u8]) -> Option<Identity> {
+    let code = &offsets.code;
+    Some(Identity {
+        kind: layout::word(bytes, object::TYPE)?,
+        filename: layout::word(bytes, at(code.filename))?,
+        name: layout::word(bytes, at(code.name))?,
+        line_table: layout::word(bytes, at(code.line_table))?,
+        first_line: layout::int(bytes, at(code.first_line))?,
+    })
 }
 
 /// The string object at `address`, cut at [`object::TEXT_LIMIT`] characters.

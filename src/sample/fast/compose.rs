@@ -164,6 +164,7 @@ pub(super) fn compose(
         .map(|task| ((task.address, task.name.clone()), task))
         .collect();
     tasks.by_frame.clear();
+    tasks.ran_in_look.clear();
     let mut room = MOST_FRAMES;
     for ((at, found), line) in all.iter().enumerate().zip(&lines) {
         let members = || line.iter().rev().filter_map(|at| all.get(*at));
@@ -201,6 +202,11 @@ pub(super) fn compose(
         if let Some(first) = found.frames.first() {
             tasks.by_frame.insert(first.invocation, at);
         }
+        // Of what it called when it ran nothing was read: that stack is none to wait in.
+        let ran = found.state == State::Executing || kept.is_some_and(|kept| kept.ran);
+        if ran && is_known {
+            tasks.ran_in_look.push(at);
+        }
         let (mut id, mut version) = tasks.next();
         if let Some(before) = before {
             id = before.id;
@@ -226,6 +232,7 @@ pub(super) fn compose(
             own,
             version,
             unknown: !is_known,
+            ran,
             told_below: false,
         });
     }
@@ -241,6 +248,9 @@ pub(super) fn compose(
             if let Some(first) = first {
                 let known = tasks.by_frame.entry(first.invocation);
                 known.or_insert(stacks.tasks.len());
+            }
+            if before.ran {
+                tasks.ran_in_look.push(stacks.tasks.len());
             }
             stacks.tasks.push(before);
         }

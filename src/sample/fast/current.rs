@@ -4,11 +4,12 @@
 //! asked for its name, and where a thread seems to run none, the interpreter's own note of the running task is read.
 
 use super::FastReader;
+use super::awaits::State;
 use super::names::Dicts;
-use super::tasks::{Place, Tasks};
+use super::tasks::{Found, Place, Tasks};
 use crate::profile::Tables;
-use crate::sample::ThreadStacks;
 use crate::sample::tasks::{MOST_TASKS, Running, TaskStack, TaskStacks, TaskState};
+use crate::sample::{FrameSample, ThreadStacks};
 use crate::target::memory::Memory;
 
 impl<M: Memory> FastReader<M> {
@@ -46,7 +47,59 @@ impl<M: Memory> FastReader<M> {
             self.find_current(tasks, tables, threads, stacks, now_us);
             match_frames(tasks, threads, stacks);
         }
+        self.read_again(tasks, tables, stacks, now_us);
         std::mem::swap(&mut tasks.awaits, &mut tasks.live);
+    }
+
+    /// Reads the stacks of tasks that ran during the last look, once they wait.
+    fn read_again(
+        &mut self,
+        tasks: &mut Tasks,
+        tables: &mut Tables,
+        stacks: &mut TaskStacks,
+        now_us: u64,
+    ) {
+        stacks.read_again.clear();
+        let Some(place) = tasks
+            .place
+            .clone()
+            .filter(|_| !tasks.ran_in_look.is_empty())
+        else {
+            return;
+        };
+        for at in std::mem::take(&mut tasks.ran_in_look) {
+            if stacks.running.iter().any(|running| running.task == at) {
+                tasks.ran_in_look.push(at);
+                continue;
+            }
+            let Some(address) = stacks.tasks.get(at).map(|task| task.address) else {
+                continue;
+            };
+            tasks.awaits.begin_task(true);
+            let found = self.read_task(tasks, tables, &place, address, now_us);
+            let same = tasks.awaits.is_same(&self.memory);
+            tasks.awaits.begin_task(false);
+            let runs = |found: &Found| found.state == State::Executing;
+            if !same || found.as_ref().is_some_and(runs) {
+                tasks.ran_in_look.push(at);
+                continue;
+            }
+            let Some(found) = found.filter(|found| found.state == State::Suspended) else {
+                continue;
+            };
+            let name = self.task_name(found.name());
+            let Some(task) = stacks.tasks.get_mut(at).filter(|task| task.name == name) else {
+                continue;
+            };
+            let invocation = |frame: Option<&FrameSample>| frame.map(|frame| frame.invocation);
+            if invocation(task.frames.get(task.own + 1)) == invocation(found.frames.first()) {
+                task.frames.truncate(task.own + 1);
+                task.frames.extend_from_slice(&found.frames);
+                task.version = tasks.next().1;
+                task.ran = false;
+                stacks.read_again.push(at);
+            }
+        }
     }
 
     /// Adds tasks that run but were not there at the last look.
@@ -97,7 +150,7 @@ impl<M: Memory> FastReader<M> {
             tasks.name(self, &found, tables);
             let parent = found.awaited_by.iter().find_map(|address| {
                 let mut known = stacks.tasks.iter();
-                known.find(|task| task.address == *address && !task.unknown)
+                known.find(|task| task.address == *address && task.is_known())
             });
             let (mut frames, mut awaited_by) = (Vec::new(), Vec::new());
             if let Some(parent) = parent {
@@ -119,6 +172,7 @@ impl<M: Memory> FastReader<M> {
                 own,
                 version,
                 unknown: true,
+                ran: false,
                 told_below: false,
             });
         }

@@ -132,7 +132,7 @@ impl<M: Memory> Decoder<'_, M> {
             None => raw.address.wrapping_add(u64::from(frame.localsplus)),
             Some(offset) => {
                 let at = raw.address.wrapping_add(u64::from(offset));
-                let Ok(first) = self.memory.read_word(at) else {
+                let Some(first) = self.memory.changing_word(at) else {
                     return;
                 };
                 first
@@ -140,7 +140,7 @@ impl<M: Memory> Decoder<'_, M> {
         };
         for slot in slots.into_iter().flatten() {
             let address = first.wrapping_add(8 * u64::from(slot));
-            let Some(callable) = self.memory.read_word(address).ok() else {
+            let Some(callable) = self.memory.changing_word(address) else {
                 return;
             };
             let callable = callable & !self.offsets.frame.tag_mask;

@@ -145,6 +145,8 @@ pub struct Tasks {
     pub(super) awaits: Awaits,
     /// The same for tasks that are found running.
     pub(super) live: Awaits,
+    /// Places of the tasks that ran during the last look and were not seen to wait since.
+    pub(super) ran_in_look: Vec<usize>,
     /// Number of frames and innermost frame of each thread when it was last looked at for a task that runs.
     pub(super) looked: Vec<(usize, Option<FrameSample>)>,
     pub(super) names: FxHashMap<u64, Name>,
@@ -170,6 +172,7 @@ impl Tasks {
             coro: None,
             awaits: Awaits::default(),
             live: Awaits::default(),
+            ran_in_look: Vec::new(),
             looked: Vec::new(),
             ids: 0,
             names: FxHashMap::default(),
@@ -286,6 +289,8 @@ impl<M: Memory> FastReader<M> {
             }
             tasks.placed_us = Some(now_us);
             tasks.place = self.find_tasks(tasks.offsets);
+            // Done once, or seldom: the looks need not make up for it by coming later.
+            *begin_us = self.epoch.elapsed().as_micros() as u64;
         }
         let Some(place) = tasks.place.clone() else {
             return Ok(());

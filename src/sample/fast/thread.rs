@@ -36,7 +36,14 @@ const NOTED_WALKS: u32 = 8;
 const REMEMBERED_WALKS: u32 = 1024;
 
 /// Most frames outside of the data stack that are remembered at all.
-const MOST_LOOSE: usize = 40_000;
+const MOST_LOOSE: usize = DEEPEST + 1024;
+
+/// Stacks of heap frames that are longer than this are deep: their outer frames are too much to be copied at one
+/// instant. So many inner ones are still, and the rest is chosen anew when fewer or more than that are left of them.
+pub const DEEP: usize = 2048;
+const INNER_FRAMES: usize = 256;
+const FEWEST_INNER: usize = 32;
+const MOST_INNER: usize = 1024;
 
 /// A name that was found so often is the thread's: many give themselves one at their start.
 pub const NAMED: u8 = 2;
@@ -103,6 +110,9 @@ pub struct Thread {
     planned_end: u64,
     /// Frames outside of the data stack.
     loose: Vec<u64>,
+    /// Of a deep stack of heap frames the outer ones, and the innermost of those.
+    outer: FxHashSet<u64>,
+    outer_from: Option<u64>,
     /// Those of them that were on the stack in some of the last walks, and the number of walks so far.
     seen: FxHashSet<u64>,
     walks: u32,
@@ -173,6 +183,8 @@ impl Thread {
             chunks: Vec::new(),
             planned_end: 0,
             loose: Vec::new(),
+            outer: FxHashSet::default(),
+            outer_from: None,
             seen: FxHashSet::default(),
             walks: 0,
             replan: true,
@@ -183,6 +195,51 @@ impl Thread {
     pub fn cframe(&self, offsets: &Offsets) -> Option<u64> {
         let kept = matches!(offsets.thread.current, CurrentFrame::CFrame { .. });
         Some(self.cframe).filter(|_| kept)
+    }
+
+    /// Adds what has to be copied of it; of frames outside of the data stack only up to so many, and none where there is no data
+    /// stack.
+    pub fn want_but(&mut self, most: usize, offsets: &Offsets, window: &mut Window) {
+        let loose = std::mem::take(&mut self.loose);
+        if offsets.thread.stack.is_some() {
+            self.loose.extend(loose.iter().rev().take(most));
+        }
+        self.want(offsets, window);
+        self.loose = loose;
+    }
+
+    /// Remembers frames outside of the data stack.
+    pub fn remember(&mut self, frames: impl Iterator<Item = u64>) {
+        for frame in frames {
+            if self.loose.len() < MOST_LOOSE && !self.loose.contains(&frame) {
+                self.loose.push(frame);
+            }
+        }
+    }
+
+    /// Finds out where its data stack is, if that is not known.
+    pub fn find_stack(&mut self, offsets: &Offsets, memory: &impl Memory) {
+        let Some(stack) = offsets.thread.stack.filter(|_| self.chunks.is_empty()) else {
+            return;
+        };
+        let word = |offset: u32| {
+            memory
+                .read_word(self.address.checked_add(u64::from(offset))?)
+                .ok()
+        };
+        if let (Some(chunk), Some(top)) = (word(stack.chunk), word(stack.top)) {
+            self.find_chunks(&stack, memory, chunk, top);
+        }
+    }
+
+    /// From where to where its newest frames are; nowhere before 3.11.
+    pub fn newest_chunk(&self) -> (u64, u64) {
+        self.chunks.last().map_or((0, 0), |chunk| {
+            let end = self
+                .planned_end
+                .min(chunk.address.saturating_add(chunk.size));
+            (chunk.address, end.max(chunk.address))
+        })
     }
 
     /// Adds what has to be copied of it.
@@ -203,6 +260,10 @@ impl Thread {
         }
         let length = frame_length(offsets) as u64;
         for frame in &self.loose {
+            if self.outer.contains(frame) {
+                window.want_lasting(*frame, length);
+                continue;
+            }
             let whole = match offsets.thread.stack {
                 Some(_) => length,
                 // With the evaluation stack of most: read for itself it would cost another system call. Up to the end of
@@ -211,6 +272,20 @@ impl Thread {
             };
             window.want(*frame, whole);
         }
+    }
+
+    /// Takes over which threads are beside it in the list; whether they are others than before.
+    pub fn take_links(&mut self, offsets: &Offsets, window: &Window) -> bool {
+        let mut hint = 0;
+        let mut word = |offset: u32| {
+            let address = self.address.checked_add(u64::from(offset))?;
+            layout::word(window.get(address, 8, &mut hint)?, 0)
+        };
+        let (prev, next) = (word(offsets.thread.prev), word(offsets.thread.next));
+        let links = [prev.unwrap_or(self.links[0]), next.unwrap_or(self.links[1])];
+        let changed = links != self.links;
+        self.links = links;
+        changed
     }
 
     /// Follows the frames from the innermost to the outermost one; they are in `frames` then, innermost first.
@@ -399,6 +474,7 @@ impl Thread {
         self.forget_loose(offsets, loose, frames, &newest);
         if offsets.thread.stack.is_none() {
             self.forget_unseen(frames);
+            self.part(frames);
         }
         Walk::Whole { late }
     }
@@ -437,6 +513,29 @@ impl Thread {
             self.seen.clear();
             self.replan = true;
         }
+    }
+
+    /// Heap frames: chooses those that lie so deep that they hardly ever change.
+    fn part(&mut self, frames: &[RawFrame]) {
+        if frames.len() <= DEEP {
+            if self.outer_from.take().is_some() {
+                self.outer.clear();
+                self.replan = true;
+            }
+            return;
+        }
+        let inner = frames.get(..MOST_INNER).unwrap_or(frames);
+        let at = self
+            .outer_from
+            .and_then(|from| inner.iter().position(|frame| frame.address == from));
+        if at.is_some_and(|at| at >= FEWEST_INNER) {
+            return;
+        }
+        let outer = frames.get(INNER_FRAMES..).unwrap_or_default();
+        self.outer.clear();
+        self.outer.extend(outer.iter().map(|frame| frame.address));
+        self.outer_from = outer.first().map(|frame| frame.address);
+        self.replan = true;
     }
 
     /// The frame that every stack of this thread ends in; `None` when there is none.

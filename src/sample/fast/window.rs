@@ -12,7 +12,7 @@ const MERGE_GAP: usize = 4095;
 /// Most bytes that one sample copies; 20,000 frames are 4 MB.
 const MOST_BYTES: usize = 64 << 20;
 
-/// Less than that is copied at one instant like everything else, even if it lasts.
+/// Less than that in all is copied at one instant like everything else, even if it lasts.
 const LEAST_LASTING: usize = 256 << 10;
 
 /// Addresses that a program can have: not the first page, and 57 bits at most (x86-64 with five levels).
@@ -35,6 +35,10 @@ pub struct Window {
     extras: Vec<Range>,
     tail: Vec<Range>,
     buffer: Vec<u8>,
+    /// Whether `buffer` has what was expected to stay, as it was at the last look.
+    kept: bool,
+    /// Whether `ranges` may overlap.
+    overlaps: bool,
 }
 
 impl Window {
@@ -68,6 +72,7 @@ impl Window {
         self.wanted.sort_unstable_by_key(|(range, _)| range.address);
         self.ranges.clear();
         self.lasting.clear();
+        (self.kept, self.overlaps) = (false, false);
         let mut last_lasts = false;
         for (range, lasts) in &self.wanted {
             let gap = if *lasts == last_lasts {
@@ -88,11 +93,11 @@ impl Window {
             last_lasts = *lasts;
             self.ranges.push(*range);
         }
-        let large = |at: &usize| {
-            let range = self.ranges.get(*at);
-            range.is_some_and(|range| range.length >= LEAST_LASTING)
-        };
-        self.lasting.retain(large);
+        let length = |at: &usize| self.ranges.get(*at).map_or(0, |range| range.length);
+        if self.lasting.iter().map(length).sum::<usize>() < LEAST_LASTING {
+            self.lasting.clear();
+        }
+        self.lasting.retain(|at| length(at) > MERGE_GAP);
         self.sorted = self.ranges.len();
         self.tail.clear();
         self.tail.extend(tail);
@@ -123,6 +128,24 @@ impl Window {
         self.buffer.resize(at.min(MOST_BYTES), 0);
     }
 
+    /// Takes ranges that somebody else has copied, each from its place in `data`, instead of those that were planned.
+    pub fn load(&mut self, parts: impl Iterator<Item = (Range, usize)>, data: &[u8]) {
+        self.wanted.clear();
+        self.lasting.clear();
+        self.extras.clear();
+        self.tail.clear();
+        let mut parts: Vec<(Range, usize)> = parts.collect();
+        parts.sort_unstable_by_key(|(range, _)| range.address);
+        self.ranges.clear();
+        self.starts.clear();
+        self.ranges.extend(parts.iter().map(|(range, _)| *range));
+        self.starts.extend(parts.iter().map(|(_, start)| *start));
+        self.sorted = self.ranges.len();
+        self.buffer.clear();
+        self.buffer.extend_from_slice(data);
+        (self.kept, self.overlaps) = (false, true);
+    }
+
     /// Copies everything; false when a part of it could not be read, which is then all zeroes.
     pub fn fill(&mut self, memory: &impl Memory) -> Result<bool, Unreadable> {
         let copied = match memory.read_ranges(&self.ranges, &mut self.buffer) {
@@ -130,6 +153,7 @@ impl Window {
             Err(Unreadable::Nowhere) => 0,
             Err(error) => return Err(error),
         };
+        self.kept = true;
         if copied == self.buffer.len() {
             return Ok(true);
         }
@@ -144,6 +168,11 @@ impl Window {
             }
         }
         Ok(false)
+    }
+
+    /// Whether the copy of what is expected to stay was still right when it was compared last.
+    pub fn has_kept(&self) -> bool {
+        self.kept
     }
 
     /// Whether much of it is expected to stay as it is.
@@ -174,16 +203,17 @@ impl Window {
     }
 
     /// Whether what was expected to stay is still as it was copied.
-    pub fn lasts(&self, memory: &impl Memory) -> bool {
+    pub fn lasts(&mut self, memory: &impl Memory) -> bool {
         let mut now = Vec::new();
-        self.lasting.iter().all(|at| {
+        self.kept = self.lasting.iter().all(|at| {
             let place = self.ranges.get(*at).zip(self.starts.get(*at));
             place.is_some_and(|(range, start)| {
                 now.resize(range.length, 0);
                 memory.read(range.address as u64, &mut now).is_ok()
                     && self.buffer.get(*start..start + range.length) == Some(now.as_slice())
             })
-        })
+        });
+        self.kept
     }
 
     /// What [`Window::fill`] copies.
@@ -205,9 +235,10 @@ impl Window {
             _ => {
                 let sorted = self.ranges.get(..self.sorted)?;
                 let after = sorted.partition_point(|range| range.address <= address);
-                let known = after
-                    .checked_sub(1)
-                    .filter(|index| inside(*index).is_some());
+                // Those that somebody else has copied may overlap.
+                let most = if self.overlaps { after } else { 1 };
+                let mut before = (0..after).rev().take(most);
+                let known = before.find(|index| inside(*index).is_some());
                 let mut extras = self.sorted..self.sorted + self.extras.len();
                 *hint = known.or_else(|| extras.find(|index| inside(*index).is_some()))?;
                 inside(*hint)?
@@ -238,6 +269,44 @@ pub struct Beside<'a, M> {
     pub memory: &'a M,
     /// How often the target was read because there was no copy.
     pub reads: Cell<u64>,
+    /// Whether the target has gone on since the copy, and something was wanted that is not in it.
+    has_gone_on: bool,
+    missed: Cell<bool>,
+}
+
+impl<'a, M: Memory> Beside<'a, M> {
+    /// Beside a copy of a target that has not gone on since.
+    pub fn new(window: &'a Window, memory: &'a M) -> Beside<'a, M> {
+        Beside {
+            window,
+            memory,
+            reads: Cell::new(0),
+            has_gone_on: false,
+            missed: Cell::new(false),
+        }
+    }
+
+    /// Beside one of a target that has.
+    pub fn copy_of(window: &'a Window, memory: &'a M) -> Beside<'a, M> {
+        Beside {
+            has_gone_on: true,
+            ..Beside::new(window, memory)
+        }
+    }
+
+    /// A word that the target changes all the time.
+    pub fn changing_word(&self, address: u64) -> Option<u64> {
+        if self.has_gone_on && self.window.get(address, 8, &mut 0).is_none() {
+            self.missed.set(true);
+            return None;
+        }
+        self.read_word(address).ok()
+    }
+
+    /// Whether such a word was not in the copy.
+    pub fn has_missed(&self) -> bool {
+        self.missed.get()
+    }
 }
 
 impl<M: Memory> Memory for Beside<'_, M> {
@@ -247,6 +316,14 @@ impl<M: Memory> Memory for Beside<'_, M> {
             return Ok(());
         }
         self.reads.set(self.reads.get() + 1);
+        self.memory.read(address, into)
+    }
+
+    fn is_copy(&self, address: u64, length: usize) -> bool {
+        self.window.get(address, length, &mut 0).is_some()
+    }
+
+    fn read_now(&self, address: u64, into: &mut [u8]) -> Result<(), Unreadable> {
         self.memory.read(address, into)
     }
 

@@ -15,6 +15,13 @@ impl ProcessSampler<'_> {
         if self.shared.options.no_counts || apart {
             return;
         }
+        if self.opened.reader.is_interrupting() {
+            self.part.notes.push(
+                "numbers of calls are lower bounds: they are not counted where threads are read in their interrupts"
+                    .to_string(),
+            );
+            return;
+        }
         if self.shared.options.rate.hz().is_some_and(|hz| hz > MOST_HZ) {
             self.part.notes.push(format!(
                 "numbers of calls are lower bounds: they are not counted at rates above {MOST_HZ} Hz"

@@ -4,7 +4,9 @@
 //! Memory that showed an unchanged file is not in a core; it is read from the file where that is still the one that
 //! was mapped, which its first page, build id included, tells.
 
+mod missing;
 mod notes;
+mod remains;
 
 use std::fs::File;
 use std::io;
@@ -49,6 +51,9 @@ const MOST_NOTES: u64 = 256 << 20;
 
 /// Files that are opened.
 const MOST_FILES: usize = 512;
+
+/// What to do about a core file that was cut short.
+pub const WHOLE_CORE: &str = "a limit on core files or a full disk cuts them: ulimit -c unlimited before the program starts, or gcore PID while it runs, makes a whole one";
 
 /// Bytes of one read.
 const CHUNK: usize = 1 << 20;
@@ -103,18 +108,33 @@ pub fn read(path: &Path) -> Result<(Captured, Report)> {
     };
     let unwritten: Vec<Region> = regions.iter().filter(is_whole).cloned().collect();
     let image = image.with_constants(Box::new(Unwritten::of_files(unwritten, files)));
-    let memory = &image;
     let missing: u64 = loads.iter().map(|load| load.missing).sum();
-    let runtime = match runtime::find_in(&memory, &regions, None) {
+    let found = runtime::find_in(&&image, &regions, None);
+    let remains = match missing {
+        0 => None,
+        _ => remains::find(&image, &regions),
+    };
+    let type_type = remains.as_ref().map(|remains| remains.type_type);
+    let (rest, image) = match remains {
+        Some(rest) => {
+            let image = image.with_spans(rest.types).and_constants(rest.constants);
+            (Some(rest.runtime), image)
+        }
+        None => (None, image),
+    };
+    let runtime = match found.or(rest) {
         Some(runtime) => runtime,
         None if missing > 0 || notes.is_cut => return Err(core.truncated(missing)),
         None => return Err(core.no_python(&notes, &regions, &replaced)),
     };
+    let memory = &image;
     let moment = Signs::find(&memory, &runtime)
         .and_then(|signs| signs.read(&memory).ok())
         .unwrap_or(Moment::Unknown);
     let dead = Dead {
         caveats: core.caveats(&loads, &notes, &regions, &replaced),
+        missing,
+        type_type,
         threads: notes.threads.clone(),
         regions,
     };
@@ -175,8 +195,10 @@ impl Core<'_> {
     /// The error for a file that lacks so many bytes, and with them what tells what was in it.
     fn truncated(&self, missing: u64) -> Error {
         let missing = format_bytes(missing);
-        self.bad(self.length, &format!("it is cut short: {missing} are missing"))
-            .hint("a limit on core files (ulimit -c) or a full disk cuts them; gcore PID makes a whole one")
+        let why = format!(
+            "it is cut short: {missing} are missing, and with them what tells where Python is"
+        );
+        self.bad(self.length, &why).hint(WHOLE_CORE)
     }
 
     /// Cuts the segments to what the file has of them.
@@ -205,9 +227,10 @@ impl Core<'_> {
         if missing > 0 {
             let all: u64 = loads.iter().map(|load| load.file_size + load.missing).sum();
             caveats.push(format!(
-                "the core file is cut short: {} of the {} of memory in it are missing, and what was there is not shown",
+                "the core file is cut short: {} of the {} of memory in it are missing{}, and what was there is not shown",
                 format_bytes(missing),
-                format_bytes(all)
+                format_bytes(all),
+                missing::kinds(loads, regions)
             ));
         }
         for name in replaced.iter().filter(|name| is_python(name)) {

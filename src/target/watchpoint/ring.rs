@@ -6,8 +6,8 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use perf_event_open_sys::bindings::{
-    PERF_RECORD_LOST, PERF_RECORD_MISC_SWITCH_OUT, PERF_RECORD_SAMPLE, PERF_RECORD_SWITCH,
-    perf_event_mmap_page,
+    PERF_RECORD_LOST, PERF_RECORD_MISC_SWITCH_OUT, PERF_RECORD_MISC_SWITCH_OUT_PREEMPT,
+    PERF_RECORD_SAMPLE, PERF_RECORD_SWITCH, perf_event_mmap_page,
 };
 
 /// Size of a page (x86-64).
@@ -43,6 +43,8 @@ pub enum Record {
     Out {
         /// Nanoseconds.
         at_ns: u64,
+        /// Whether it could have gone on: it was another one's turn.
+        ready: bool,
     },
     /// There was no room for more.
     Lost,
@@ -83,6 +85,15 @@ impl Ring {
         })
     }
 
+    /// How far the kernel has written: the same as before means that nothing has happened since.
+    pub fn head(&self) -> u64 {
+        let page = self.page.as_ptr();
+        // SAFETY: the word is inside the first page of our mapping and aligned; the kernel writes it while we read it, so it is
+        // taken as an atomic.
+        let head = unsafe { AtomicU64::from_ptr(&raw mut (*page).data_head) };
+        head.load(Ordering::Acquire)
+    }
+
     /// Hands over all records since the last call.
     pub fn take(&mut self, mut each: impl FnMut(Record)) {
         let page = self.page.as_ptr();
@@ -116,7 +127,10 @@ impl Ring {
                 let at_ns = trailer_ns();
                 each(match misc & PERF_RECORD_MISC_SWITCH_OUT as u16 {
                     0 => Record::In { at_ns },
-                    _ => Record::Out { at_ns },
+                    _ => Record::Out {
+                        at_ns,
+                        ready: misc & PERF_RECORD_MISC_SWITCH_OUT_PREEMPT as u16 != 0,
+                    },
                 });
             } else if kind == PERF_RECORD_LOST {
                 each(Record::Lost);

@@ -138,7 +138,7 @@ fn left_out(shown: usize, all: usize) -> String {
 }
 
 /// One reason in words, behind its path.
-fn reason_text(reason: &Reason) -> String {
+pub(super) fn reason_text(reason: &Reason) -> String {
     let bytes = format_bytes(reason.retained);
     let part = match reason.objects == reason.of {
         true => format!("all {}", reason.of),
@@ -166,7 +166,7 @@ fn reason_text(reason: &Reason) -> String {
 }
 
 /// What is not told of a type; nothing when all is.
-fn rest_text((paths, objects, bytes): (u64, u64, u64)) -> Option<String> {
+pub(super) fn rest_text((paths, objects, bytes): (u64, u64, u64)) -> Option<String> {
     let paths = match paths {
         0 => return None,
         1 => "1 more path".to_string(),

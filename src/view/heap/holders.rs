@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 
+use rustc_hash::FxHashMap;
+
 use crate::heap::caches::CacheRow;
 use crate::heap::containers::Grown;
-use crate::heap::graph::{Graph, ObjectId};
+use crate::heap::graph::{Graph, NameId, ObjectId};
 use crate::heap::paths::{Form, Paths};
 use crate::heap::referrers::{Group, Referrer};
 use crate::heap::retained::{GroupRetained, Holder, Retained};
@@ -31,19 +33,108 @@ fn share(part: u64, whole: u64) -> String {
 }
 
 /// The table of single holders.
-pub fn holders(graph: &Graph, paths: &Paths<'_>, rows: &[Holder], whole: u64) -> String {
+pub fn holders(
+    graph: &Graph,
+    paths: &Paths<'_>,
+    rows: &[Holder],
+    whole: u64,
+    lines: Lines,
+) -> String {
     let header = ["retained", "%", "objects", "shallow", "type", "path"];
-    let rows = rows.iter().map(|row| {
+    let mut folded = of_threads(graph, paths, rows, lines);
+    folded.sort_by_key(|line| std::cmp::Reverse(line.sum.retained));
+    folded.truncate(lines.most);
+    let rows = folded.iter().map(|line| {
+        // There may be more of the same beyond the last row.
+        let least = if line.threads.len() > 1 && !lines.is_all {
+            ">="
+        } else {
+            ""
+        };
+        let path = match (line.threads.len(), &line.rest) {
+            (threads @ 2.., Some(rest)) => shown(&format!("<{least}{threads} threads{rest}")),
+            _ => path(paths, line.sum.object),
+        };
         vec![
-            format_bytes(row.retained),
-            share(row.retained, whole),
-            row.held.to_string(),
-            format_bytes(row.shallow),
-            shown(steps::type_name(graph, row.object)),
-            path(paths, row.object),
+            format!("{least}{}", format_bytes(line.sum.retained)),
+            share(line.sum.retained, whole),
+            format!("{least}{}", line.sum.held),
+            format!("{least}{}", format_bytes(line.sum.shallow)),
+            shown(steps::type_name(graph, line.sum.object)),
+            path,
         ]
     });
     table::columns(&header, &[0, 1, 2, 3], rows)
+}
+
+/// The thread in which a path begins, and what follows its name.
+fn in_thread(path: &str) -> Option<(String, String)> {
+    let path = path.strip_prefix("<thread ")?;
+    let end = path.find(|c: char| !c.is_ascii_digit() && c != '?')?;
+    let (thread, rest) = path.split_at_checked(end)?;
+    Some((thread.to_string(), rest.to_string()))
+}
+
+/// How many lines a table of holders has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lines {
+    /// At most.
+    pub most: usize,
+    /// Whether it was made of all objects.
+    pub is_all: bool,
+}
+
+/// A line of such a table: one object, or those of threads that do the same.
+struct HolderLine {
+    sum: Holder,
+    threads: Vec<String>,
+    /// The path behind the name of a thread.
+    rest: Option<String>,
+}
+
+/// The rows with those made one that have the same type and path but for the thread: none of them can be below another one.
+fn of_threads(graph: &Graph, paths: &Paths<'_>, rows: &[Holder], lines: Lines) -> Vec<HolderLine> {
+    let mut folded: Vec<HolderLine> = Vec::new();
+    let mut known: FxHashMap<(NameId, String), usize> = FxHashMap::default();
+    let mut single = 0;
+    for row in rows {
+        let begun = paths
+            .in_thread(row.object)
+            .then(|| in_thread(&paths.text(row.object, STEPS)?))
+            .flatten();
+        let (thread, rest) = begun.unzip();
+        let type_id = graph.type_ids.get(row.object as usize);
+        let kind = type_id.and_then(|id| graph.types.get(*id as usize));
+        let key = rest.clone().zip(kind).map(|(rest, kind)| (kind.name, rest));
+        let line = key
+            .as_ref()
+            .and_then(|key| folded.get_mut(*known.get(key)?));
+        if let (Some(line), Some(thread)) = (line, &thread)
+            && !line.threads.contains(thread)
+        {
+            line.sum.retained = line.sum.retained.saturating_add(row.retained);
+            line.sum.held = line.sum.held.saturating_add(row.held);
+            line.sum.shallow = line.sum.shallow.saturating_add(row.shallow);
+            line.threads.push(thread.clone());
+            continue;
+        }
+        // No more of these are shown.
+        if key.is_none() {
+            single += 1;
+            if single > lines.most {
+                continue;
+            }
+        }
+        if let Some(key) = key {
+            known.entry(key).or_insert(folded.len());
+        }
+        folded.push(HolderLine {
+            sum: *row,
+            threads: thread.into_iter().collect(),
+            rest,
+        });
+    }
+    folded
 }
 
 /// The table of types or modules; `what` is the last column's name.
@@ -229,16 +320,27 @@ pub fn referrer_groups(graph: &Graph, tree: &Group) -> String {
         let mut how = String::new();
         if let Some(step) = node.step {
             step.write(graph, &mut how);
-            how = format!("{} references by {}  of  ", node.references, shown(&how));
+            how = format!(
+                "{}{} references by {}  of  ",
+                least(graph),
+                node.references,
+                shown(&how)
+            );
         }
         format!(
-            "{how}{} x {}{}",
+            "{how}{}{} x {}{}",
+            least(graph),
             node.objects,
             shown(&node.type_name),
             roots_text(graph, &node.roots)
         )
     };
     draw(tree, text, |node| &node.children, |node| node.hidden)
+}
+
+/// What stands before numbers: nothing, or that they are lower bounds.
+fn least(graph: &Graph) -> &'static str {
+    if graph.missing > 0 { ">=" } else { "" }
 }
 
 /// Paths to one object, a line each.
@@ -274,13 +376,14 @@ impl PathRow {
 }
 
 /// The forms of paths, with how many objects have them.
-pub fn forms(rows: &[PathRow]) -> String {
+pub fn forms(graph: &Graph, rows: &[PathRow]) -> String {
     let mut text = String::new();
     for row in rows {
         if let Some(kind) = &row.kind {
             let _ = write!(text, "{}: ", shown(kind));
         }
-        let _ = write!(text, "{} × {}", shown(&row.form.text), row.form.objects);
+        let (path, least) = (shown(&row.form.text), least(graph));
+        let _ = write!(text, "{path} × {least}{}", row.form.objects);
         if let Some(path) = &row.such_as {
             let _ = write!(text, ", such as {}", shown(path));
         }
@@ -444,7 +547,16 @@ list at 0x1080, 102 B
         let fold = Fold::of(&graph);
         let paths = Paths::of(&graph, &fold);
         let retained = Retained::of(&graph, &fold);
-        let text = holders(&graph, &paths, &retained.by_object(2, |_| true), 406);
+        let text = holders(
+            &graph,
+            &paths,
+            &retained.by_object(2, |_| true),
+            406,
+            Lines {
+                most: 2,
+                is_all: true,
+            },
+        );
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
             lines[1].split_whitespace().collect::<Vec<_>>().join(" "),

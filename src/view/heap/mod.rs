@@ -4,6 +4,7 @@ pub mod diff;
 pub mod holders;
 pub mod markup;
 pub mod objects;
+pub mod page;
 pub mod rss;
 pub mod summary;
 pub mod watch;

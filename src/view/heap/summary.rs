@@ -15,6 +15,16 @@ pub enum Source {
     File,
 }
 
+/// What a heap is of, in a few words.
+pub fn title(census: &Census) -> String {
+    let command = printable(&census.command);
+    match (command.is_empty(), census.pid) {
+        (false, _) => format!("Heap of {command}"),
+        (true, Some(pid)) => format!("Heap of process {pid}"),
+        (true, None) => "Heap".to_string(),
+    }
+}
+
 /// The line above a summary.
 pub fn note(census: &Census, source: Source) -> String {
     let (objects, bytes) = census.total();
@@ -22,11 +32,19 @@ pub fn note(census: &Census, source: Source) -> String {
         Counting::Reachable => "everything reachable",
         Counting::Muppy => "counted as muppy.get_objects() does",
     };
-    let mut line = format!(
-        "{counting}: {}, {}, with garbage that is not collected yet; ",
-        counted(objects, "object", "objects"),
-        format_bytes(bytes)
-    );
+    let mut line = if census.is_cut() {
+        format!(
+            "what is left of a core file that was cut short: at least {}, {}; ",
+            counted(objects, "object", "objects"),
+            format_bytes(bytes)
+        )
+    } else {
+        format!(
+            "{counting}: {}, {}, with garbage that is not collected yet; ",
+            counted(objects, "object", "objects"),
+            format_bytes(bytes)
+        )
+    };
     if let Some(pid) = census.pid {
         line.push_str(&format!("process {pid}, "));
     }
@@ -56,14 +74,31 @@ pub fn doubts(census: &Census) -> Option<String> {
         None => "of unknown layout".to_string(),
     };
     let mut parts: Vec<String> = [
-        (doubts.torn, "caught in the middle of a change"),
+        (
+            doubts.torn,
+            match census.is_cut() {
+                true => "of which parts are missing",
+                false => "caught in the middle of a change",
+            },
+        ),
         (doubts.conservative, &layouts),
-        (doubts.unreadable, "not readable"),
+        (
+            if census.is_cut() {
+                0
+            } else {
+                doubts.unreadable
+            },
+            "not readable",
+        ),
     ]
     .into_iter()
     .filter(|(number, _)| *number > 0)
     .map(|(number, what)| format!("{} {what}", counted(number, "object", "objects")))
     .collect();
+    if census.is_cut() && doubts.unreadable > 0 {
+        let references = counted(doubts.unreadable, "reference", "references");
+        parts.push(format!("{references} to what is missing"));
+    }
     parts.extend(own_sizes(&census.unsure.size));
     (!parts.is_empty()).then(|| parts.join(", "))
 }
@@ -91,15 +126,28 @@ fn types(found: &[(String, u64)]) -> Option<String> {
     (!shown.is_empty()).then(|| shown.join(", ") + &more)
 }
 
+/// What stands before numbers: nothing, or that they are lower bounds.
+fn least(census: &Census) -> &'static str {
+    if census.is_cut() { ">=" } else { "" }
+}
+
+/// The same before a size that is padded.
+fn at_least(census: &Census, size: &str) -> String {
+    let number = size.trim_start();
+    let width = size.chars().count();
+    format!("{:>width$}", format!("{}{number}", least(census)))
+}
+
 /// The table that `pympler.summary.print_` prints for the chosen rows.
 pub fn table(census: &Census, rows: &Rows) -> String {
     let (chosen, _) = rows.of_types(&census.types);
+    let least = least(census);
     let mut lines = vec![header()];
     lines.extend(chosen.iter().map(|row| {
         [
             type_text(&row.name),
-            row.objects.to_string(),
-            pretty_size(row.bytes),
+            format!("{least}{}", row.objects),
+            at_least(census, &pretty_size(row.bytes)),
         ]
     }));
     muppy_table(&lines)
@@ -121,8 +169,8 @@ pub fn markdown(census: &Census, source: Source, rows: &Rows) -> String {
     let cells = chosen.iter().map(|row| {
         vec![
             markup::code(&row.name),
-            row.objects.to_string(),
-            format_bytes(row.bytes),
+            format!("{}{}", least(census), row.objects),
+            format!("{}{}", least(census), format_bytes(row.bytes)),
         ]
     });
     let mut text = format!(
@@ -144,14 +192,16 @@ pub fn junit(census: &Census, source: Source, rows: &Rows) -> String {
         ("command", census.command.clone()),
         ("objects", objects.to_string()),
         ("bytes", bytes.to_string()),
+        ("lower_bounds", census.is_cut().to_string()),
     ];
+    let known = if census.is_cut() { 5 } else { 4 };
     let case = markup::TestCase {
         name: "summary".to_string(),
         failure: None,
     };
     markup::suite(
         "biopsy heap summary",
-        &properties,
+        properties.get(..known).unwrap_or(&properties),
         &[case],
         &text(census, source, rows),
     )

@@ -1,0 +1,25 @@
+//! Living processes: sampled, attached to, started, counted; and left as they were.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod asyncio;
+mod attach;
+mod call_counts;
+mod calls;
+mod capture;
+mod cli;
+mod deep_stacks;
+mod exact;
+mod fast_reader;
+mod hardness;
+mod interrupted;
+mod live;
+mod processes;
+mod run;
+mod servers;
+mod shares;
+mod soak;
+mod states;
+mod top;
+mod unharmed;
