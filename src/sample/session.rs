@@ -581,7 +581,7 @@ impl<'a> ProcessSampler<'a> {
         let mut happened = self.shared.options.blocking;
         let mut spent: Vec<Spent> = Vec::new();
         let mut runnable_us = 0;
-        let is_alone = slots.len() == 1;
+        let is_alone = stacks.threads.len() == 1;
         for (at, thread) in stacks.threads.iter().enumerate() {
             let slot = slots.get_mut(&thread.python_id);
             let Some(slot) = slot.filter(|_| !thread.frames.is_empty() && !thread.gone) else {

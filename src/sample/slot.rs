@@ -67,7 +67,7 @@ pub struct Slot {
 pub struct Evidence<'a, F> {
     /// Who collects garbage.
     pub collectors: &'a mut Collectors,
-    /// Whether the process has no other thread with Python.
+    /// Whether the process has no other thread with Python, be its stack read or not.
     pub is_alone: bool,
     /// [`super::StackReader::leads`].
     pub leads: F,

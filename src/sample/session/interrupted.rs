@@ -95,7 +95,7 @@ impl ProcessSampler<'_> {
                 continue;
             }
             seen += 1;
-            let is_alone = slots.len() == 1 && slots.contains_key(&thread.python_id);
+            let is_alone = stacks.threads.len() == 1;
             let Some(slot) = self.known_slot(slots, thread) else {
                 continue;
             };
@@ -155,10 +155,13 @@ impl ProcessSampler<'_> {
         for thread in &stacks.threads {
             if !thread.frames.is_empty() && !thread.gone {
                 self.known_slot(slots, thread);
+            }
+            // One of which too little was copied has no frames for now: it is there all the same.
+            if !thread.gone {
                 self.generation_of(slots, thread.python_id);
             }
         }
-        let is_alone = slots.len() == 1;
+        let is_alone = stacks.threads.len() == 1;
         for sleeper in &sleepers {
             let Some(thread) = stacks.threads.get(sleeper.thread) else {
                 continue;

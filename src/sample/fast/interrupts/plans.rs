@@ -1,6 +1,6 @@
 //! What is to be copied of a thread in its interrupts, and where the copies are in a record.
 
-use super::FastReader;
+use super::{FastReader, LockWords};
 use crate::layout::{self, CurrentFrame};
 use crate::sample::builtins::Builtins;
 use crate::sample::fast::thread;
@@ -53,20 +53,12 @@ impl<M: Memory> FastReader<M> {
             }
             known.replan = false;
             known.has_heads = !heads.is_empty();
-            let lock = self
-                .domains
-                .get(thread.domain)
-                .map_or(0, |lock| lock.address);
-            let mut interpreters = self.interpreters.iter();
-            let collecting = interpreters
-                .find(|interpreter| interpreter.address == thread.interpreter)
-                .map_or(0, |interpreter| interpreter.collecting);
+            let words = LockWords::of(thread, &self.domains, &self.interpreters);
             let window = &mut all.window;
             window.clear();
             thread.find_stack(&self.offsets, &self.memory);
             thread.want_but(MOST_LOOSE, &self.offsets, window);
-            window.want(lock, u64::from(self.offsets.gil.size));
-            window.want(collecting, 4);
+            words.want(&self.offsets.gil, window);
             for head in &heads {
                 window.want(head.address as u64, head.length as u64);
             }
