@@ -18,6 +18,9 @@ pub struct Holder {
     pub shallow: u64,
 }
 
+/// Links of a chain of holders that are shown before the rest is left out.
+const CHAIN: usize = 3;
+
 /// What instances of a type, or the objects below a module, keep alive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupRetained {
@@ -115,6 +118,24 @@ impl<'a> Retained<'a> {
     pub fn children(&self, object: Option<ObjectId>, most: usize) -> Vec<Holder> {
         let place = object.map_or(self.graph.len(), |object| object as usize);
         self.biggest(self.below(place).iter().copied(), most)
+    }
+
+    /// Whether `object` is deep in a chain of its own type (a list in a list, a node's next one), each of which keeps nearly all that
+    /// the one above it keeps: where the chain begins says it all, and a table of the biggest would have nothing else.
+    pub fn continues_chain(&self, object: ObjectId) -> bool {
+        (0..CHAIN)
+            .try_fold(object, |object, _| self.link_above(object))
+            .is_some()
+    }
+
+    /// The holder of the same type that `object` is nearly all of, one or two steps above it.
+    fn link_above(&self, object: ObjectId) -> Option<ObjectId> {
+        let type_of = |object: ObjectId| self.graph.type_ids.get(object as usize);
+        let most = self.tree.retained(object) / 9 * 10;
+        let parent = self.tree.parent(object)?;
+        let above = [Some(parent), self.tree.parent(parent)];
+        let mut above = above.into_iter().flatten();
+        above.find(|above| type_of(*above) == type_of(object) && self.tree.retained(*above) <= most)
     }
 
     /// The biggest holders of all, at most `most`, of which `wanted` wants to know.
@@ -354,6 +375,22 @@ mod tests {
             modules,
             expected.map(|(name, bytes)| (name.to_string(), bytes))
         );
+    }
+
+    #[test]
+    fn chains_are_known_by_where_they_begin() {
+        // 0 -> 1 -> ... -> 39; 35 also has 40 and 41, so what follows it is less than nearly all.
+        let mut objects: Vec<Vec<u32>> = (1..40).map(|next| vec![next]).collect();
+        objects.extend([vec![], vec![], vec![]]);
+        objects[35] = vec![36, 40, 41];
+        let graph = lists(&objects, &[0]);
+        let fold = Fold::of(&graph);
+        let retained = Retained::of(&graph, &fold);
+        let beginnings: Vec<ObjectId> = (0..42)
+            .filter(|object| !retained.continues_chain(*object))
+            .collect();
+        // The nearer the end, the greater each one's own part.
+        assert_eq!(beginnings, [0, 1, 2, 34, 35, 36, 37, 38, 39, 40, 41]);
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub use record::{
     MOST_TEXT, Meta, Origin, ProcessInfo, Profile, Recorder, Run, RunState, SourceFile, ThreadInfo,
 };
 pub use select::Selection;
-pub use tables::{Frame, Function, FunctionKind, GC, StackNode, Tables};
+pub use tables::{Frame, Function, FunctionKind, GC, StackNode, Tables, UNSAMPLED};
 pub use tree::{CallTree, Group, TreeNode};
 
 macro_rules! id {

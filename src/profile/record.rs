@@ -153,6 +153,12 @@ impl RunState {
         self.0 & other.0 == other.0
     }
 
+    /// The state but for the bits of `other`.
+    #[must_use]
+    pub fn without(self, other: RunState) -> RunState {
+        RunState(self.0 & !other.0)
+    }
+
     /// Both states' bits.
     #[must_use]
     pub fn with(self, other: RunState) -> RunState {

@@ -12,6 +12,9 @@ use super::{FrameId, FunctionId, StackId, StringId};
 /// What stands for the garbage collector on stacks, a function as those of C.
 pub const GC: &str = "<GC>";
 
+/// What stands for threads that used the CPU and ended before a sample found them.
+pub const UNSAMPLED: &str = "<unsampled threads>";
+
 /// What a row stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FunctionKind {

@@ -15,25 +15,35 @@ const COLLECT: &str = "<built-in method gc.collect>";
 #[derive(Debug, Default)]
 pub struct Collectors(Vec<(u64, ThreadId)>);
 
+/// Whether a thread collects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Collects {
+    Yes,
+    No,
+    /// A collection is under way, and it may be this thread's.
+    Perhaps,
+}
+
 impl Collectors {
     /// Whether a thread that was sampled is the one that collects; `is_certain` where it is if any is.
-    pub fn has(&mut self, id: ThreadId, thread: &ThreadStack, is_certain: bool) -> bool {
+    pub fn ask(&mut self, id: ThreadId, thread: &ThreadStack, is_certain: bool) -> Collects {
         let lock = thread.gil.start;
         let known = self.0.iter().position(|(of, _)| *of == lock);
         match (known, thread.holds_gil, thread.collects) {
             (Some(at), true, false) => {
                 self.0.swap_remove(at);
-                false
+                Collects::No
             }
-            (Some(at), ..) => self
-                .0
-                .get(at)
-                .is_some_and(|(_, collector)| *collector == id),
+            (Some(at), ..) => match self.0.get(at) {
+                Some((_, collector)) if *collector == id => Collects::Yes,
+                _ => Collects::No,
+            },
             (None, true, true) if is_certain => {
                 self.0.push((lock, id));
-                true
+                Collects::Yes
             }
-            (None, ..) => false,
+            (None, _, true) => Collects::Perhaps,
+            (None, _, false) => Collects::No,
         }
     }
 }
@@ -106,21 +116,24 @@ mod tests {
     #[test]
     fn a_collector_is_known_or_nobody_is() {
         let mut collectors = Collectors::default();
-        let mut has = |id, holds_gil, collects, is_certain| {
+        let mut ask = |id, holds_gil, collects, is_certain| {
             let thread = ThreadStack {
                 holds_gil,
                 collects,
                 gil: 8..16,
                 ..ThreadStack::default()
             };
-            collectors.has(ThreadId(id), &thread, is_certain)
+            collectors.ask(ThreadId(id), &thread, is_certain)
         };
-        assert!(!has(1, true, false, true));
-        assert!(!has(2, true, true, false), "it may be another one's");
-        assert!(has(1, true, true, true));
+        assert_eq!(ask(1, true, false, true), Collects::No);
+        // It may be another one's.
+        assert_eq!(ask(2, true, true, false), Collects::Perhaps);
+        assert_eq!(ask(1, true, true, true), Collects::Yes);
         // A finalizer waits, and another thread has the lock.
-        assert!(!has(2, true, true, false) && has(1, false, false, true));
-        assert!(!has(1, true, false, true) && !has(1, false, false, true));
+        assert_eq!(ask(2, true, true, false), Collects::No);
+        assert_eq!(ask(1, false, false, true), Collects::Yes);
+        assert_eq!(ask(1, true, false, true), Collects::No);
+        assert_eq!(ask(1, false, false, true), Collects::No);
     }
 
     #[test]

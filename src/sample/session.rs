@@ -12,6 +12,7 @@ mod interrupted;
 mod known;
 pub mod live;
 mod progress;
+mod unsampled;
 mod unseen;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -24,6 +25,7 @@ use rustc_hash::FxHashMap;
 use family::Family;
 use finish::finish;
 pub use progress::Progress;
+use unsampled::Unsampled;
 use unseen::Unseen;
 
 use super::choose::{self, Opened, Patience};
@@ -274,6 +276,7 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
     sampler.note_reader();
     sampler.end_watching();
     sampler.settle();
+    sampler.add_unsampled();
     sampler.end_showing();
     sampler.note_states();
     if !options.no_timeline {
@@ -346,6 +349,7 @@ struct ProcessSampler<'a> {
     tasks: TaskStacks,
     timelines: Timelines,
     unseen: Unseen,
+    unsampled: Unsampled,
     /// Whether threads that are read in their interrupts sleep now and then.
     naps: bool,
     last_us: u64,
@@ -397,6 +401,7 @@ impl<'a> ProcessSampler<'a> {
             tasks: TaskStacks::default(),
             timelines: Timelines::default(),
             unseen: Unseen::default(),
+            unsampled: Unsampled::new(pid, shared),
             naps: true,
             last_us: shared.now_us(),
             generation: 0,
@@ -531,6 +536,7 @@ impl<'a> ProcessSampler<'a> {
         self.slots = slots;
         self.stacks = stacks;
         self.unseen.gap(self.last_us, now_us);
+        self.unsampled.look(self.pid, now_us);
         self.last_us = until_us;
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use rustc_hash::FxHashMap;
 
 use super::calls::Roots;
-use super::collections::{self, Collection, Collectors};
+use super::collections::{self, Collection, Collectors, Collects};
 use super::{FrameSample, ThreadStack, states};
 use crate::profile::record::Sample;
 use crate::profile::{ProcessId, Recorder, RunState, StackId, Tables, ThreadId, ThreadInfo};
@@ -228,7 +228,7 @@ impl Slot {
             .filter(|_| evidence.is_exact || last.is_empty());
         let fresh = all_fresh.filter(|depth| *depth < frames.len());
         let stack = self.intern(tables, frames);
-        let state = states::run_state(thread, self.seen);
+        let mut state = states::run_state(thread, self.seen);
         let on_cpu = state.has(RunState::ON_CPU);
         let stood_still = thread.version != 0 && thread.version == self.version;
         let mut used_ns = 0;
@@ -262,10 +262,6 @@ impl Slot {
         } else if self.seen.is_some() {
             self.pending_cpu_ns -= cpu_us as i64 * 1000;
         }
-        let kept = match task {
-            Some(_) => state.with(RunState::ELSEWHERE),
-            None => state,
-        };
         let tables = &mut recorder.profile.tables;
         let shown = frames.iter().map(|frame| frame.frame);
         let called = match self.collection.is_under_way() || thread.collects {
@@ -273,8 +269,16 @@ impl Slot {
             false => None,
         };
         let is_certain = called.is_some() || evidence.is_alone;
-        let collects = task.is_none() && evidence.collectors.has(self.id, thread, is_certain);
-        let shown = (self.collection).show(tables, &self.stacks, shown, fresh, collects, called);
+        let collects = evidence.collectors.ask(self.id, thread, is_certain);
+        if collects == Collects::No {
+            state = state.without(RunState::GC);
+        }
+        let kept = match task {
+            Some(_) => state.with(RunState::ELSEWHERE),
+            None => state,
+        };
+        let is_shown = task.is_none() && collects == Collects::Yes;
+        let shown = (self.collection).show(tables, &self.stacks, shown, fresh, is_shown, called);
         let (stack_shown, fresh_shown) = shown.unwrap_or((stack, fresh));
         recorder.add(Sample {
             thread: self.id,

@@ -415,8 +415,12 @@ pub fn cost_of_a_hit(hits: u32) -> Result<u64, Refusal> {
 /// Bytes that a thread works on between hits: about what an interpreter has in the first cache.
 const WORKING: usize = 24 << 10;
 
+/// Rounds of [`cost_of_a_hit_at_work`].
+const ROUNDS: usize = 11;
+
 /// The same beside other work: the time that `hits` of them add to work on [`WORKING`] bytes, which each throws out of the
-/// caches in part. From the best of a few rounds with and without: other programs only ever add to these.
+/// caches in part. From the middle one of a few rounds with and without: the best would be less than what most hits cost, and few
+/// rounds are so long that another program comes in between.
 pub fn cost_of_a_hit_at_work(hits: u32) -> Result<u64, Refusal> {
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Instant;
@@ -436,15 +440,19 @@ pub fn cost_of_a_hit_at_work(hits: u32) -> Result<u64, Refusal> {
         }
         began.elapsed().as_nanos() as u64
     };
-    let round = (hits / 10).max(1);
-    let (mut with, mut without) = (u64::MAX, u64::MAX);
-    for _ in 0..10 {
-        without = without.min(work(round));
+    let round = (hits / ROUNDS as u32).max(1);
+    let (mut with, mut without) = ([0; ROUNDS], [0; ROUNDS]);
+    for (with, without) in with.iter_mut().zip(&mut without) {
+        *without = work(round);
         watch.set(0, address, Access::Write, None)?;
-        with = with.min(work(round));
+        *with = work(round);
         watch.clear(0);
         watch.take(|_| {});
     }
+    let [with, without] = [with, without].map(|mut rounds| {
+        rounds.sort_unstable();
+        rounds.get(ROUNDS / 2).copied().unwrap_or_default()
+    });
     Ok(with.saturating_sub(without) / u64::from(round))
 }
 

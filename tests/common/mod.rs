@@ -11,7 +11,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -37,20 +37,93 @@ pub fn venv() -> Option<PathBuf> {
     venv.join("bin/python").exists().then_some(venv)
 }
 
-static NOISE: RwLock<()> = RwLock::new(());
+/// Which tests of this binary run, and which wait to.
+#[derive(Default)]
+struct Gate {
+    in_company: usize,
+    waiting: usize,
+    alone: bool,
+}
 
-/// Held by a test that does not mind company.
-pub fn in_company() -> RwLockReadGuard<'static, ()> {
-    NOISE
-        .read()
+static GATE: Mutex<Gate> = Mutex::new(Gate {
+    in_company: 0,
+    waiting: 0,
+    alone: false,
+});
+static OPENED: Condvar = Condvar::new();
+
+/// Tests that run at a time where they do not mind: they wait for their programs for a part of the time. The test runner
+/// starts far more (`.cargo/config.toml`), so that none of those that measure keeps the others from running.
+const COMPANY: usize = 2;
+
+/// What tests take longer than is named with its time.
+const LONG: Duration = Duration::from_secs(20);
+
+/// The right to run, until it is dropped.
+pub struct Turn {
+    alone: bool,
+    began: Instant,
+}
+
+fn gate() -> MutexGuard<'static, Gate> {
+    GATE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn wait_while(
+    gate: MutexGuard<'static, Gate>,
+    is_closed: fn(&mut Gate) -> bool,
+) -> MutexGuard<'static, Gate> {
+    OPENED
+        .wait_while(gate, is_closed)
         .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Held by a test that measures, while no other of its binary runs.
-pub fn alone() -> RwLockWriteGuard<'static, ()> {
-    NOISE
-        .write()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
+impl Turn {
+    fn new(alone: bool) -> Turn {
+        Turn {
+            alone,
+            began: Instant::now(),
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut gate = gate();
+        match self.alone {
+            true => gate.alone = false,
+            false => gate.in_company -= 1,
+        }
+        drop(gate);
+        OPENED.notify_all();
+        let took = self.began.elapsed();
+        if took > LONG {
+            let thread = std::thread::current();
+            let how = if self.alone { "alone" } else { "in company" };
+            say(format_args!(
+                "{}: {:.0} s, {how}",
+                thread.name().unwrap_or_default(),
+                took.as_secs_f64()
+            ));
+        }
+    }
+}
+
+/// Held by a test that does not mind company.
+pub fn in_company() -> Turn {
+    let mut entered = gate();
+    entered.waiting += 1;
+    let mut entered = wait_while(entered, |gate| gate.alone || gate.in_company >= COMPANY);
+    entered.waiting -= 1;
+    entered.in_company += 1;
+    Turn::new(false)
+}
+
+/// Held by a test that measures, while no other of its binary runs: when all others that were started are done.
+pub fn alone() -> Turn {
+    let is_closed = |gate: &mut Gate| gate.alone || gate.in_company > 0 || gate.waiting > 0;
+    wait_while(gate(), is_closed).alone = true;
+    Turn::new(true)
 }
 
 /// Says what this machine lacks, so that nothing is skipped in silence.

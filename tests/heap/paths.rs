@@ -2,7 +2,7 @@
 
 use crate::common;
 
-use common::{Python, biopsy, not_here};
+use common::{Python, biopsy, in_company, not_here};
 
 /// Keys of `TABLE` in the program.
 const KEYS: usize = 28;
@@ -165,6 +165,57 @@ fn what_many_threads_hold_alike_is_one_line() {
         let document = biopsy(&[&retained[..], &["--json"]].concat()).ok().json();
         let holders = document["holders"].as_array().map_or(0, Vec::len);
         assert_eq!(holders, 20, "{python}: {document}");
+    }
+}
+
+/// A chain of lists and one of instances, each of which keeps all of the one below it, beside two plain holders.
+const CHAINS: &str = "
+import time
+class Node:
+    def __init__(self, next): self.next = next
+deep, nodes = [], None
+for _ in range(20000): deep, nodes = [deep], Node(nodes)
+plain = [bytes(100) for _ in range(2000)]
+table = {n: str(n) for n in range(4000)}
+print('ready', flush=True)
+time.sleep(600)
+";
+
+/// Where a chain begins says what it keeps; its links would be all that a table of the biggest has.
+#[test]
+fn a_chain_is_where_it_begins() {
+    let _company = in_company();
+    for python in Python::all().iter().filter(|python| python.minor >= 8) {
+        let mut target = python.start(&["-c", CHAINS]);
+        let pid = target.pid.to_string();
+        let text = biopsy(&["heap", "retained", &pid]).ok().stdout;
+        let paths: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.split_whitespace().last())
+            .filter(|path| path.starts_with("__main__."))
+            .collect();
+        for path in ["deep", "deep[0]", "nodes", "nodes.next", "plain", "table"] {
+            let path = format!("__main__.{path}");
+            assert!(paths.contains(&path.as_str()), "{python}, {path}: {text}");
+        }
+        let links = |of: &str| paths.iter().filter(|path| path.starts_with(of)).count();
+        assert_eq!(
+            (links("__main__.deep"), links("__main__.nodes")),
+            (3, 3),
+            "{text}"
+        );
+        let left_out = text.lines().last().unwrap_or_default();
+        let number = left_out
+            .strip_prefix("without ")
+            .and_then(|rest| rest.split(' ').next()?.replace(',', "").parse::<u64>().ok());
+        // Near its end each one's own part is more than a tenth.
+        assert!(
+            number.is_some_and(|number| (39_900..=39_994).contains(&number)),
+            "{python}: {text}"
+        );
+        let document = biopsy(&["heap", "retained", &pid, "--json"]).ok().json();
+        assert_eq!(document["left_out_of_chains"].as_u64(), number, "{python}");
+        target.assert_free();
     }
 }
 

@@ -77,7 +77,7 @@ fn without_counts_samples_give_lower_bounds() {
         for loop_ in ["while", "for", "generator"] {
             let stage = python.stage();
             let names = ["c_20", "loop_20", "c_1000", "loop_5000", "mixed_200"];
-            let arguments = [&["--seconds", "1.5", "--loop", loop_], &names[..]].concat();
+            let arguments = [&["--seconds", "0.6", "--loop", loop_], &names[..]].concat();
             let counted = count(python, &stage, &["--no-counts"], &arguments);
             for name in names {
                 wrong.extend(check(python, &counted, name));
@@ -188,9 +188,11 @@ fn calls_are_counted_or_a_lower_bound() {
     }
     // Two at a time: each is counted beside a busy CPU.
     let programs = || PROGRAMS.iter().chain(&["threads"]);
-    let runs = Python::all()
-        .iter()
-        .flat_map(|python| programs().map(move |program| (python, *program)));
+    let runs = Python::all().iter().flat_map(|python| {
+        // py-spy's reader has no counts, of whatever shape.
+        let most = if python.minor < 8 { 3 } else { usize::MAX };
+        programs().take(most).map(move |program| (python, *program))
+    });
     let runs = Mutex::new(runs);
     let take = || runs.lock().expect("no panic").next();
     let work = || {

@@ -165,7 +165,7 @@ while True:
     time.sleep(random.uniform(0.0001, 0.0015))
     if select.select([sys.stdin], [], [], 0)[0]:
         sys.stdin.readline()
-        print(used, time.monotonic(), flush=True)
+        print(used, time.process_time(), time.monotonic(), flush=True)
 ";
 
 #[test]
@@ -180,26 +180,41 @@ fn threads_that_end_before_they_are_seen_twice_have_their_cpu_time() {
             let mut numbers = line
                 .split_ascii_whitespace()
                 .map(|one| one.parse::<f64>().expect("a number"));
-            [0; 2].map(|_| numbers.next().expect("two numbers"))
+            [0; 3].map(|_| numbers.next().expect("three numbers"))
         };
-        let before = told();
-        let words = [
-            "attach", &pid, "-d", "1.5", "--mode", "cpu", "-f", "json", "-q",
-        ];
-        let profile = biopsy(&words).ok().json();
-        let after = told();
-        let truth = (after[0] - before[0]) / (after[1] - before[1]);
-        let functions = profile["functions"].as_array().expect("functions");
-        let work = functions.iter().filter(|one| one["name"] == "work");
-        let found: f64 = work.filter_map(|one| one["cumtime_s"].as_f64()).sum();
-        let rate = found / profile["duration_s"].as_f64().expect("a number");
-        common::say(format_args!(
-            "  {python}: {rate:.3} of a CPU, {truth:.3} by the threads' clocks"
-        ));
-        assert!(
-            (rate / truth - 1.0).abs() < 0.35,
-            "{python}: {rate} and not {truth}"
-        );
+        // Beside busy CPUs there are fewer samples, and more threads that none finds.
+        for burners in [0, 2] {
+            let burners: Vec<Target> = (0..burners)
+                .map(|_| python.start(&["-c", "print('ready', flush=True)\nwhile True: pass"]))
+                .collect();
+            let before = told();
+            let words = [
+                "attach", &pid, "-d", "1.5", "--mode", "cpu", "-f", "json", "-q",
+            ];
+            let profile = biopsy(&words).ok().json();
+            let after = told();
+            let per_second = |at: usize| (after[at] - before[at]) / (after[2] - before[2]);
+            let duration = profile["duration_s"].as_f64().expect("a number");
+            let functions = profile["functions"].as_array().expect("functions");
+            let time_of = |name: &str| -> f64 {
+                let rows = functions.iter().filter(|one| one["name"] == name);
+                let times = rows.filter_map(|one| one["cumtime_s"].as_f64());
+                times.sum::<f64>() / duration
+            };
+            let (work, unsampled) = (time_of("work"), time_of("<unsampled threads>"));
+            let all = profile["total_tottime_s"].as_f64().expect("a number") / duration;
+            let (own, own_all) = (per_second(0), per_second(1));
+            common::say(format_args!(
+                "  {python}, {} beside it: work {work:.3} of a CPU, {own:.3} by the threads' clocks; all {all:.3}, {own_all:.3} by \
+                 the process's, {unsampled:.3} of unsampled threads",
+                burners.len()
+            ));
+            if burners.is_empty() {
+                assert!((work / own - 1.0).abs() < 0.35, "{python}");
+            }
+            // The kernel's count has all of them; what was asked for is a little longer than what was sampled.
+            assert!((0.85..1.15).contains(&(all / own_all)), "{python}");
+        }
     }
 }
 

@@ -236,7 +236,7 @@ while True:
         break
     shown += data
     if not typed and b"ready" in shown:
-        time.sleep(0.5)
+        time.sleep(1.0)
         os.write(terminal, b"\x03")
         typed = True
 status = os.waitpid(pid, 0)[1]

@@ -38,7 +38,13 @@ fn step(graph: &Graph, step: Option<Step>) -> Value {
 
 /// `biopsy.heap-retained/1`, by object. All bytes are as `sizes` says: `blocks` of the allocators (`debug-blocks` with what
 /// their debug hooks add), or `getsizeof`.
-pub fn holders(graph: &Graph, paths: &Paths<'_>, rows: &[Holder], whole: u64) -> Result<String> {
+pub fn holders(
+    graph: &Graph,
+    paths: &Paths<'_>,
+    rows: &[Holder],
+    whole: u64,
+    chained: u64,
+) -> Result<String> {
     let rows: Vec<Value> = rows
         .iter()
         .map(|row| {
@@ -58,6 +64,7 @@ pub fn holders(graph: &Graph, paths: &Paths<'_>, rows: &[Holder], whole: u64) ->
         "sizes": graph.counted.name(),
         "total_bytes": whole,
         "holders": rows,
+        "left_out_of_chains": chained,
     }))
 }
 

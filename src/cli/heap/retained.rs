@@ -1,5 +1,6 @@
 //! `biopsy heap retained`: the biggest holders.
 
+use std::cell::Cell;
 use std::io::Write;
 
 use clap::{Args, ValueEnum};
@@ -111,21 +112,39 @@ pub fn run(args: &RetainedArgs, out: &mut dyn Write) -> Result<()> {
         true => args.limit,
         false => args.limit.saturating_mul(THREADS),
     };
+    let chained = Cell::new(0u64);
     let rows = retained.by_object(most, |object| {
         let type_id = graph.type_ids.get(object as usize);
-        retained.dominators().retained(object) >= least
-            && type_id.is_some_and(|id| wanted.get(*id as usize).copied().unwrap_or(false))
+        let is_wanted = retained.dominators().retained(object) >= least
+            && type_id.is_some_and(|id| wanted.get(*id as usize).copied().unwrap_or(false));
+        let is_chained = is_wanted && retained.continues_chain(object);
+        chained.set(chained.get() + u64::from(is_chained));
+        is_wanted && !is_chained
     });
+    let chained = chained.get();
     let text = if args.json {
-        json::holders(&graph, &paths, &rows, whole)?
+        json::holders(&graph, &paths, &rows, whole, chained)?
     } else {
         let lines = Lines {
             most: args.limit,
             is_all: rows.len() < most,
         };
-        note(&graph, whole) + &holders::holders(&graph, &paths, &rows, whole, lines)
+        note(&graph, whole)
+            + &holders::holders(&graph, &paths, &rows, whole, lines)
+            + &rest(chained)
     };
     put(out, &text)
+}
+
+/// Says of what there is no row.
+fn rest(chained: u64) -> String {
+    match chained {
+        0 => String::new(),
+        _ => format!(
+            "\nwithout {}, each of which keeps nearly all that the one of its type above it keeps\n",
+            crate::view::heap::counted(chained, "object deep in a chain", "objects deep in chains")
+        ),
+    }
 }
 
 fn note(graph: &Graph, whole: u64) -> String {

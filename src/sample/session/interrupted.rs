@@ -40,6 +40,7 @@ impl ProcessSampler<'_> {
         let (seen, (sleeping, changed)) = outcome?;
         let now_us = self.shared.now_us();
         self.unseen.gap(self.last_us, now_us);
+        self.unsampled.look(self.pid, now_us);
         self.last_us = now_us;
         self.naps = changed > 0;
         self.rest.note(seen > 0 || changed > 0, now_us);

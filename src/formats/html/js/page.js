@@ -10,6 +10,7 @@ function chooseAnew() {
   fillFiles();
   showFile();
   drawGraph();
+  fillLegend();
 }
 
 function chooseFunction(of) {

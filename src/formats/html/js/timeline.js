@@ -90,6 +90,39 @@ function drawTimeline(anew = true) {
   }
 }
 
+// Time in each state of the threads and the range that are chosen.
+function timeByState() {
+  const { begin, wall, state } = data.runs;
+  const [from, to] = chosen.range ?? [-Infinity, Infinity];
+  const sums = STATES.map(() => 0);
+  for (const at of shownThreads()) {
+    const { first, end } = data.threads[at];
+    for (let run = first; run < end; run++) {
+      const kind = stateOf(state[run]);
+      const part = Math.min(to, begin[run] + wall[run]) - Math.max(from, begin[run]);
+      if (kind >= 0 && part > 0) sums[kind] += part;
+    }
+  }
+  return sums;
+}
+
+// The colours, each with its state's share of the threads' time.
+function fillLegend() {
+  if (!data.timeline) return;
+  const times = timeByState();
+  const all = times.reduce((a, b) => a + b, 0);
+  const parts = stateNames().flatMap((state, kind) => {
+    if (!state) return [];
+    const part = document.createElement("span");
+    const share = all > 0 ? ` ${((100 * times[kind]) / all).toFixed(1)} %` : "";
+    part.textContent = state[0] + share;
+    part.title = `${(times[kind] / 1e6).toFixed(3)} s`;
+    part.style.setProperty("--color", state[1]);
+    return [part];
+  });
+  get("legend").replaceChildren(...parts);
+}
+
 // What is chosen, in words.
 function tellRange() {
   const range = timeline.drag ?? chosen.range;
@@ -146,14 +179,8 @@ function connectTimeline() {
   });
   get("time").hidden = !data.timeline;
   if (!data.timeline) return;
-  const legend = stateNames().filter(Boolean).map(([name, color]) => {
-    const part = document.createElement("span");
-    part.textContent = name;
-    part.style.setProperty("--color", color);
-    return part;
-  });
-  get("legend").replaceChildren(...legend);
   fillLanes();
+  fillLegend();
   const lanes = get("lanes");
   const timeAt = (event) => {
     const { left, width } = lanes.getBoundingClientRect();
