@@ -158,12 +158,17 @@ fn compare(python: &Python, truth: &Value, found: &Value, name: &str) -> Vec<Str
             "{python}: {name}: {field} {found:.0}, own {truth:.0}: {:+.2} us",
             (found - truth) / 1e3
         ));
-        // The last percent is a call or two, whose end another program may have put off.
-        let last = if share > 0.9 { 100_000.0 } else { 10_000.0 };
-        // Up to nine hits are inside an outer call; what one costs is known to a fifth where the machine is busy.
+        // The last percent is a call or two, whose end another program may have put off. A virtual machine may take 9 us for
+        // a hit, where 2 to 4 are usual, and for some of them more.
+        let last = if share > 0.9 {
+            100_000.0
+        } else {
+            10_000.0 + 0.5 * found_cost_ns
+        };
+        // Up to nine hits are inside an outer call; what one costs is known to a third where the machine is busy.
         let inside = if name == "recursive" { 9.0 } else { 0.0 };
         let cost_ns = found_cost_ns.max(10_000.0);
-        let allowed = 0.03 * truth + last + 0.2 * inside * cost_ns;
+        let allowed = 0.03 * truth + last + 0.3 * inside * cost_ns;
         if off > allowed {
             wrong.push(format!("{python}: {name}: {field} is {found}, own {truth}"));
         }
