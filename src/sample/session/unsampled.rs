@@ -18,6 +18,9 @@ const EVERY_US: u64 = 1_000_000;
 /// The part of the process's CPU time from which on it is shown: clocks of running threads are behind by up to a tick.
 const LEAST: f64 = 0.01;
 
+/// Most threads of which all are asked about: 10 us each.
+const MOST_THREADS: usize = 1000;
+
 /// CPU time of the process and of its threads.
 #[derive(Debug, Clone, Default)]
 struct Clocks {
@@ -28,6 +31,9 @@ struct Clocks {
 impl Clocks {
     fn of(pid: Pid) -> Option<Clocks> {
         let listed = threads::listed(pid);
+        if listed.len() > MOST_THREADS {
+            return None;
+        }
         let time = |tid: Tid| Some((tid, threads::times(pid, tid)?.0));
         let threads_ns = listed.into_iter().filter_map(time).collect();
         // After the threads' own: one that ends in between is not counted twice.
