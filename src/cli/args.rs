@@ -148,7 +148,8 @@ impl SampleArgs {
             no_builtins: self.no_builtins,
             tasks: self.tasks,
             no_counts: self.no_counts,
-            no_timeline: !timeline,
+            // Who made whom wait is seen in what happened at the same time.
+            no_timeline: !timeline && self.mode != ModeArg::Gil,
         }
     }
 }

@@ -12,6 +12,7 @@ use super::sources::Sources;
 use crate::error::{Error, ErrorKind, Result, io_reason};
 use crate::formats::registry::{self, Format};
 use crate::formats::{ExportOptions, Loss};
+use crate::profile::waits;
 use crate::profile::{CallStats, CallTree, Certainty, Filter, Mode, Origin, Profile, Selection};
 use crate::target::disk;
 use crate::units::{printable, several};
@@ -310,8 +311,19 @@ fn write_table(
         stats::write_lines(profile, filter, &options, &mut read, out)?;
         return Ok(sources.warnings);
     }
+    let waits = || {
+        let waits = waits::waits(profile, filter).unwrap_or_default();
+        let table = &shown.table;
+        crate::view::waits::table(profile, &waits, table.strip_dirs, table.qualnames)
+    };
+    let waits = if filter.mode == Mode::Gil {
+        waits()
+    } else {
+        String::new()
+    };
     if stats.groups.len() <= 1 {
         stats::write_table(&stats, &profile.tables, &shown.table, out)?;
+        write!(out, "{waits}").map_err(failed)?;
         return Ok(Vec::new());
     }
     for (at, label) in stats.groups.iter().enumerate() {
@@ -322,6 +334,7 @@ fn write_table(
         writeln!(out, "{}\n", printable(label)).map_err(failed)?;
         stats::write_table(&group, &profile.tables, &shown.table, out)?;
     }
+    write!(out, "{waits}").map_err(failed)?;
     Ok(Vec::new())
 }
 

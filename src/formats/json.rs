@@ -16,9 +16,10 @@ use serde::ser::{SerializeMap, Serializer};
 use super::{ExportOptions, Exporter, Loss};
 use crate::error::{Error, Result};
 use crate::profile::states::{self, Contention, StateTimes};
+use crate::profile::waits::{self, Place, Wait};
 use crate::profile::{CallEstimate, CallSource};
 use crate::profile::{
-    CallStats, CallTree, FunctionId, FunctionKind, FunctionStats, Origin, Profile,
+    CallStats, CallTree, FunctionId, FunctionKind, FunctionStats, Mode, Origin, Profile,
 };
 
 /// `.json` files.
@@ -169,6 +170,15 @@ impl Serialize for Document<'_> {
         order.sort_by(|a, b| self.compare(a, b));
         map.serialize_entry("functions", &Rows(|| order.iter().map(|row| self.row(row))))?;
         map.serialize_entry("threads", &Rows(|| self.threads(&times)))?;
+        let filter = &self.options.filter;
+        let waits = (filter.mode == Mode::Gil).then(|| waits::waits(self.profile, filter));
+        if let Some(waits) = waits.flatten() {
+            let waits = waits.get(..MOST_WAITS).unwrap_or(&waits);
+            map.serialize_entry(
+                "gil_waits",
+                &Rows(|| waits.iter().map(|wait| self.wait(wait))),
+            )?;
+        }
         map.end()
     }
 }
@@ -229,6 +239,33 @@ struct ThreadRow<'a> {
     pid: Option<i32>,
     /// `None` where it was not recorded.
     states: Option<ThreadStatesRow>,
+}
+
+/// Rows of [`waits`] that are written.
+const MOST_WAITS: usize = 1000;
+
+#[derive(Serialize)]
+struct FunctionName<'a> {
+    file: &'a str,
+    line: u32,
+    name: &'a str,
+}
+
+#[derive(Serialize)]
+struct PlaceRow<'a> {
+    #[serde(flatten)]
+    function: FunctionName<'a>,
+    /// Who called it, where it is a function of C.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    caller: Option<FunctionName<'a>>,
+}
+
+#[derive(Serialize)]
+struct WaitRow<'a> {
+    /// `None` where no thread was seen to hold the GIL.
+    holder: Option<PlaceRow<'a>>,
+    waiter: PlaceRow<'a>,
+    waited_s: f64,
 }
 
 /// Seconds by state; a moment may count in several of them.
@@ -348,6 +385,24 @@ impl<'a> Document<'a> {
             .total_cmp(&finite(a.cumtime))
             .then_with(|| finite(b.tottime).total_cmp(&finite(a.tottime)))
             .then_with(|| key(a).cmp(&key(b)))
+    }
+
+    fn wait(&self, wait: &Wait) -> WaitRow<'a> {
+        let tables = &self.profile.tables;
+        let named = |function| FunctionName {
+            file: self.options.file_name(tables.file(function)),
+            line: tables.line(function),
+            name: tables.name(function),
+        };
+        let place = |place: Place| PlaceRow {
+            function: named(place.function),
+            caller: place.caller.map(named),
+        };
+        WaitRow {
+            holder: wait.holder.map(place),
+            waiter: place(wait.waiter),
+            waited_s: wait.waited_us as f64 / 1e6,
+        }
     }
 
     /// How threads shared the GIL; `None` where it was not recorded.

@@ -16,6 +16,7 @@ pub mod select;
 pub mod states;
 pub mod tables;
 pub mod tree;
+pub mod waits;
 
 pub use aggregate::{CallStats, Certainty, EdgeStats, FunctionStats};
 pub use counts::{CallEstimate, CallSource, Counted};

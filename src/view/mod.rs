@@ -5,3 +5,4 @@ pub mod heap;
 pub mod stacks;
 pub mod stats;
 pub mod table;
+pub mod waits;

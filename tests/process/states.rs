@@ -264,6 +264,65 @@ fn modes_count_what_the_states_say() {
     assert!(total(&cpu) > 0.7 * SECONDS, "{}", total(&cpu));
 }
 
+/// One thread that holds the GIL in long calls of C, and two that only want it now and then.
+const CONVOY: &str = "
+import json, threading, time
+def hog():
+    while time.time() < end: sum(range(200000))
+def polite():
+    while time.time() < end:
+        json.dumps({'a': 1})
+        time.sleep(0.001)
+end = time.time() + 1.5
+threads = [threading.Thread(target=work) for work in (hog, polite, polite)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+";
+
+#[test]
+fn who_made_whom_wait_is_told() {
+    let _alone = alone();
+    for python in pythons() {
+        let stage = python.stage();
+        let words = python.words(&[&stage.put("convoy.py", CONVOY)]);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let run = |format: &[&str]| {
+            let options = [&["run", "-q", "--mode", "gil"], format, &["--"]].concat();
+            biopsy(&[&options[..], &words].concat()).ok()
+        };
+        let document = run(&["-f", "json"]).json();
+        let waits = document["gil_waits"].as_array().expect("waits");
+        let all: f64 = waits.iter().map(|wait| seconds(&wait["waited_s"])).sum();
+        let of_states = seconds(&document["states"]["gil_waited_s"]);
+        assert!(
+            (all - of_states).abs() < 0.01,
+            "{python}: {all} of {of_states}"
+        );
+        // Two threads wait for nearly all of the time, for the one that holds the GIL in sum().
+        let first = &waits[0];
+        let sum = "<built-in method builtins.sum>";
+        assert_eq!(first["holder"]["name"], sum, "{python}: {first}");
+        assert_eq!(
+            first["holder"]["caller"]["name"], "hog",
+            "{python}: {first}"
+        );
+        let share = seconds(&first["waited_s"]) / all;
+        say(format_args!(
+            "{python}: {all:.2} s of waiting, {share:.2} for sum"
+        ));
+        assert!(share > 0.6 && all > 1.5, "{python}: {waits:#?}");
+        let table = run(&["-l", "3"]).stdout;
+        assert!(
+            table.contains("who made whom wait for the GIL: "),
+            "{python}: {table}"
+        );
+        assert!(
+            table.contains("{built-in method builtins.sum} in "),
+            "{python}: {table}"
+        );
+    }
+}
+
 #[test]
 fn sleepers_are_shown_with_what_they_sleep_in() {
     let _shared = in_company();
