@@ -279,8 +279,11 @@ fn write_table(
         (Some(heading), _) => Some(heading.clone()),
         (None, Origin::Sampled) => {
             let mut line = note_line(profile, certainty);
-            if shown.lines.is_some() && profile.lines.is_some() {
-                line.push_str("; hits are counted");
+            if let (Some(_), Some(counts)) = (&shown.lines, &profile.lines) {
+                line.push_str(match counts.at_least {
+                    true => "; hits are lower bounds",
+                    false => "; hits are counted",
+                });
             }
             Some(line)
         }

@@ -50,7 +50,7 @@ pub struct RunArgs {
 
 pub fn run(args: RunArgs, out: &mut dyn Write) -> Result<u8> {
     let interactive = std::io::stdout().is_terminal();
-    let shown = Shown {
+    let mut shown = Shown {
         table: output::table_options(&args.view, interactive)?,
         lines: match (&args.lines, args.exact) {
             // Those that were counted are those that are meant.
@@ -115,6 +115,10 @@ pub fn run(args: RunArgs, out: &mut dyn Write) -> Result<u8> {
         let notes = counting.add_lines(&mut outcome.profile, &words)?;
         outcome.notes.extend(notes);
         let notes = outcome.notes;
+        if outcome.profile.lines.is_none() {
+            // Nothing says which were counted.
+            shown.lines.clone_from(&args.lines);
+        }
         let written = write(&args, &outcome.profile, notes, &outputs, &shown, out);
         return finish(written, code);
     }

@@ -65,6 +65,10 @@ impl<'h, 'm> Repr<'h, 'm> {
     }
 
     fn text(&mut self, object: u64, other: Other, depth: usize) -> Option<String> {
+        // Memory may say that an object is inside of itself.
+        if depth > DEEPEST + 2 {
+            return None;
+        }
         let heap = self.heap;
         let place = heap.memory.place(object)?;
         let index = self.types.find(heap, place.word(8)?)?;

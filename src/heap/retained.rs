@@ -18,6 +18,9 @@ pub struct Holder {
     pub shallow: u64,
 }
 
+/// Holders from one of a type to the next one in a chain: a node, its dict, a tuple.
+const LINK: usize = 4;
+
 /// Links of a chain of holders that are shown before the rest is left out.
 const CHAIN: usize = 3;
 
@@ -128,13 +131,12 @@ impl<'a> Retained<'a> {
             .is_some()
     }
 
-    /// The holder of the same type that `object` is nearly all of, one or two steps above it.
+    /// The holder of the same type that `object` is nearly all of, up to [`LINK`] steps above it.
     fn link_above(&self, object: ObjectId) -> Option<ObjectId> {
         let type_of = |object: ObjectId| self.graph.type_ids.get(object as usize);
         let most = self.tree.retained(object) / 9 * 10;
-        let parent = self.tree.parent(object)?;
-        let above = [Some(parent), self.tree.parent(parent)];
-        let mut above = above.into_iter().flatten();
+        let above = std::iter::successors(self.tree.parent(object), |at| self.tree.parent(*at));
+        let mut above = above.take(LINK);
         above.find(|above| type_of(*above) == type_of(object) && self.tree.retained(*above) <= most)
     }
 

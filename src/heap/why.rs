@@ -246,21 +246,33 @@ fn explain(
         }
     }
     let mut rows: Vec<Vec<Row>> = names.iter().map(|_| Vec::new()).collect();
+    // What was replaced at its path. What else went made room at another one, and takes nothing from what came.
+    let mut replaced: Vec<i64> = names.iter().map(|_| 0).collect();
     for ((at, key), pile) in &piles {
         let (Some(rows), Some(all)) = (rows.get_mut(*at as usize), all.get(*at as usize)) else {
             continue;
         };
         let of = all.came.len() as u64;
+        if let Some(replaced) = replaced
+            .get_mut(*at as usize)
+            .filter(|_| !pile.gone.is_empty())
+        {
+            let least = came.together(&pile.came).min(gone.together(&pile.gone));
+            *replaced = replaced.saturating_add(signed(0, least));
+        }
         rows.extend(came_row(pile, &came, &gone, known, of, *key));
         if pile.grown > 0 && pile.grew > 0 {
             rows.push(grown_row(pile, new, *key));
         }
     }
     let mut told: Vec<(i64, i64, bool, TypeReason)> = Vec::new();
-    for ((name, rows), all) in names.iter().zip(rows).zip(&all) {
+    for (((name, rows), all), replaced) in names.iter().zip(rows).zip(&all).zip(replaced) {
         let grew = rows.iter().filter(|row| row.reason.change == Change::Grew);
         let grew = grew.fold(0i64, |sum, row| sum.saturating_add(row.bytes));
-        let total = signed(gone.together(&all.gone), came.together(&all.came)).saturating_add(grew);
+        let came = came.together(&all.came);
+        let net = signed(gone.together(&all.gone), came);
+        let total = signed(0, came).saturating_sub(replaced).max(net);
+        let total = total.saturating_add(grew);
         let Some((first, reason)) = of_type(name, rows, total) else {
             continue;
         };
@@ -504,6 +516,34 @@ mod tests {
             [("module0[0]".to_string(), change, 1, 4, 40_000)]
         );
         assert_eq!(rows[0].rest, (1, 3, 103 + 104 + 105));
+    }
+
+    #[test]
+    fn what_went_elsewhere_hides_no_path() {
+        // Three lists below 0 are gone; two came below 1 and two below 2, which are nearly as much.
+        let old = lists(
+            &[vec![3, 4, 5], vec![], vec![], vec![], vec![], vec![]],
+            &[0, 1, 2],
+        );
+        let mut new = lists(
+            &[
+                vec![],
+                vec![3, 4],
+                vec![5, 6],
+                vec![],
+                vec![],
+                vec![],
+                vec![],
+            ],
+            &[0, 1, 2],
+        );
+        for (at, address) in new.addresses.iter_mut().enumerate().skip(3) {
+            *address = 0x9000 + 64 * at as u64;
+        }
+        let rows = reasons(Some(&old), &new, ["list"]);
+        let paths: Vec<String> = told(&rows).into_iter().map(|row| row.0).collect();
+        assert_eq!(paths, ["module2[*]", "module1[*]"]);
+        assert_eq!(rows[0].rest.0, 0);
     }
 
     #[test]

@@ -205,10 +205,17 @@ mod tests {
         crate::layout::word(bytes, at).unwrap_or(0)
     }
 
+    /// Uses the CPU for so long, whoever else does.
     fn spin(ms: u64) {
-        let started = std::time::Instant::now();
-        while started.elapsed() < std::time::Duration::from_millis(ms) {
-            std::hint::spin_loop();
+        let own = || {
+            let pid = crate::units::Pid(std::process::id().cast_signed());
+            crate::target::threads::times(pid, own_tid()).map_or(u64::MAX, |times| times.0)
+        };
+        let started_ns = own();
+        while own().saturating_sub(started_ns) < ms * 1_000_000 {
+            for _ in 0..20_000 {
+                std::hint::spin_loop();
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::common;
 
-use common::{Python, biopsy};
+use common::{Python, biopsy, in_company};
 
 #[test]
 fn caches_are_called_what_they_call_and_memo_dicts_are_found() {
@@ -54,5 +54,45 @@ fn caches_are_called_what_they_call_and_memo_dicts_are_found() {
             text.contains(wanted) && text.contains("__main__.part"),
             "{text}"
         );
+    }
+}
+
+/// Caches of caches without an end, and one of a callable that calls the cache: as sqlite's cache of statements, whose function is the
+/// connection that has it.
+const ROUND: &str = "
+import functools, time
+class Connection:
+    def __call__(self): pass
+connection = Connection()
+Connection.__call__ = functools.lru_cache(connection)
+part = functools.partial(print)
+ring = functools.lru_cache(part)
+part.__setstate__((ring, (), {}, None))
+deep = print
+for _ in range(20000): deep = functools.lru_cache(deep)
+print('ready', flush=True)
+time.sleep(600)
+";
+
+#[test]
+fn caches_that_lead_nowhere_are_named_all_the_same() {
+    let _company = in_company();
+    for python in Python::all().iter().filter(|python| python.minor >= 8) {
+        let mut target = python.start(&["-c", ROUND]);
+        let pid = target.pid.to_string();
+        let text = biopsy(&["heap", "caches", &pid, "--limit", "all"])
+            .ok()
+            .stdout;
+        for path in [
+            "__main__.ring",
+            "__main__.deep",
+            "__main__.deep.__wrapped__",
+        ] {
+            assert!(
+                text.lines().any(|line| line.ends_with(path)),
+                "{python}, {path}"
+            );
+        }
+        target.assert_free();
     }
 }

@@ -219,6 +219,27 @@ fn a_chain_is_where_it_begins() {
     }
 }
 
+/// Static types are data of libraries: nothing frees them, whatever refers to them.
+#[test]
+fn no_static_type_is_garbage() {
+    let _company = in_company();
+    let program = "import asyncio, ctypes, datetime, decimal, gc, threading, zlib, time\ngc.collect()\nprint('ready', flush=True)\n\
+                   time.sleep(600)";
+    for python in Python::all().iter().filter(|python| python.minor >= 8) {
+        let mut target = python.start(&["-c", program]);
+        let pid = target.pid.to_string();
+        let path = ["heap", "path", &pid, "--type", "type", "--limit", "all"];
+        let text = biopsy(&path).ok().stdout;
+        let garbage: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("<garbage>"))
+            .collect();
+        assert!(garbage.is_empty(), "{python}: {garbage:#?}");
+        assert!(text.contains("<static type>"), "{python}: {text}");
+        target.assert_free();
+    }
+}
+
 /// What has an instance of R in a struct of C code.
 const INSIDE: &str = "
 import itertools as it, ctypes, time, functools, collections, csv

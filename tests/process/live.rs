@@ -477,3 +477,37 @@ fn a_program_whose_file_is_deleted_or_replaced_is_read() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// A class whose `__init__` takes all of the time.
+const CONSTRUCTED: &str = "
+import time
+class Made:
+    def __init__(self): self.x = sum(range(2000))
+def build(): return [Made() for _ in range(200)]
+end = time.time() + 0.7
+while time.time() < end: build()
+";
+
+/// What the interpreter puts between a class's caller and its `__init__` (3.13 and newer) is nobody's function.
+#[test]
+fn nothing_stands_between_a_constructor_and_its_caller() {
+    let _company = in_company();
+    for python in Python::all() {
+        let stage = python.stage();
+        let words = python.words(&[&stage.put("constructed.py", CONSTRUCTED)]);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let options = ["run", "-q", "-f", "json", "--"];
+        let profile = biopsy(&[&options[..], &words].concat()).ok().json();
+        let functions = profile["functions"].as_array().expect("functions");
+        let inits = functions.iter().filter(|row| row["name"] == "__init__");
+        let own = inits.clone().filter(|row| {
+            row["file"]
+                .as_str()
+                .is_some_and(|file| file.ends_with("constructed.py"))
+        });
+        assert_eq!(own.count(), 1, "{python}: {functions:#?}");
+        for row in inits {
+            assert_ne!(row["file"], "__init__", "{python}: {row:#}");
+        }
+    }
+}

@@ -10,8 +10,8 @@ use super::slices;
 use super::sources::{self, File};
 use crate::formats::ExportOptions;
 use crate::profile::{
-    CallStats, CallTree, Certainty, Filter, FunctionId, FunctionKind, Profile, Run, RunState,
-    Split, StackId, Tables,
+    CallStats, CallTree, Certainty, Filter, FunctionId, FunctionKind, Origin, Profile, Run,
+    RunState, Split, StackId, Tables,
 };
 use crate::units::printable;
 
@@ -113,7 +113,10 @@ pub(super) fn of(profile: &Profile, options: &ExportOptions) -> (Head, Columns, 
         unit_unknown: meta.unit_is_unknown(),
         mode: options.filter.mode.name(),
         tick_ns: if sampled { 1000 } else { 1 },
-        timeline: sampled && profile.has_timeline() && meta.duration_us > 0,
+        timeline: meta.origin == Origin::Sampled
+            && sampled
+            && profile.has_timeline()
+            && meta.duration_us > 0,
         slice_us,
         has_states: meta.has_states,
         duration_us: meta.duration_us,

@@ -57,10 +57,13 @@ fn cache(heap: &Heap, object: ObjectId, place: &Place, names: &mut Names) -> Opt
 /// What is called when the object at `place` is, by module and qualified name, with file and first line where it is a
 /// function: of a partial what it calls, of an instance its class's `__call__`.
 fn callable(heap: &Heap, place: &Place, depth: usize) -> Option<(String, String, u32)> {
+    if depth > DEEPEST {
+        return None;
+    }
     let info = resolve(heap, place.word(8)?)?;
     let inner = |offset: u32| {
         let inner = heap.memory.place(place.word(offset)?)?;
-        callable(heap, &inner, depth + 1).filter(|_| depth < DEEPEST)
+        callable(heap, &inner, depth + 1)
     };
     let unknown = || Some((info.name.clone(), String::new(), 0));
     match (info.tp_name.as_str(), info.holding) {
@@ -89,7 +92,7 @@ fn callable(heap: &Heap, place: &Place, depth: usize) -> Option<(String, String,
             for _ in 0..BASES {
                 if let Some(call) = heap.type_entry(class, "__call__") {
                     let call = heap.memory.place(call)?;
-                    let found = callable(heap, &call, depth + 1).filter(|_| depth < DEEPEST);
+                    let found = callable(heap, &call, depth + 1);
                     let (_, file, line) = found.unwrap_or_default();
                     return Some((format!("{}.__call__", info.name), file, line));
                 }

@@ -11,8 +11,10 @@ mod texts;
 use super::decode::dict::{self, Keys};
 use super::graph::{Graph, NameId, Root, Type, flags};
 use super::memory::Bits;
-use super::types::Types;
+use super::types::{Holding, Types, field, flag};
 use super::{Heap, roots, steps, walk};
+use rustc_hash::FxHashSet;
+
 use crate::error::{Error, ErrorKind, Result};
 
 use labels::Names;
@@ -77,6 +79,7 @@ impl Heap<'_> {
         }
         caches::add(self, &types, &mut graph, &mut names);
         graph.roots = self.roots(&ids, &types, &mut names);
+        self.add_static_types(&types, &mut graph);
         let borrowed = self.interned_strings(&ids, &graph);
         reach::add_tracked(&mut graph, borrowed);
         graph.texts.sort_by_key(|(object, _)| *object);
@@ -222,6 +225,37 @@ impl Heap<'_> {
         fixed.dedup();
         found.extend(fixed.into_iter().map(|id| (id, Root::StaticType)));
         found
+    }
+}
+
+impl Heap<'_> {
+    /// Static types that have no instances and are on no list: they are data of a program or a library, and never garbage.
+    fn add_static_types(&self, types: &Types, graph: &mut Graph) {
+        let is_type = |object: usize| {
+            let id = graph.type_ids.get(object).copied().unwrap_or(u32::MAX);
+            let info = types.all().get(id as usize);
+            info.is_some_and(|info| info.holding == Holding::Type)
+        };
+        let is_static = |object: &usize| {
+            let address = graph.addresses.get(*object).copied().unwrap_or(0);
+            let flags = address.wrapping_add(field::FLAGS.into());
+            let flags = self.memory.word(flags);
+            is_type(*object) && flags.is_some_and(|flags| flags & flag::HEAP == 0)
+        };
+        let found = (0..graph.len()).filter(is_static);
+        let found: Vec<_> = found
+            .map(|object| (object as u32, Root::StaticType))
+            .collect();
+        let mut known: FxHashSet<u32> = FxHashSet::default();
+        let fixed = |(object, root): &(u32, Root)| match root {
+            Root::StaticType => Some(*object),
+            _ => None,
+        };
+        known.extend(graph.roots.iter().filter_map(fixed));
+        let new = found
+            .into_iter()
+            .filter(|(object, _)| !known.contains(object));
+        graph.roots.extend(new);
     }
 }
 

@@ -50,6 +50,9 @@ struct Identity {
     first_line: i32,
 }
 
+/// Name and file of `_Py_InitCleanup` (Python/specialize.c, 3.13 and newer), which has no line.
+const CONSTRUCTOR: &str = "__init__";
+
 /// A code object.
 #[derive(Debug)]
 pub struct Code {
@@ -60,6 +63,8 @@ pub struct Code {
     flags: u32,
     /// Whether its name is no name that a statement gives: `<lambda>`, `<listcomp>`.
     is_unnamed: bool,
+    /// Whether it is what the interpreter puts below `__init__` where a class is called.
+    is_shim: bool,
     /// Address of its first unit.
     start: u64,
     units: u32,
@@ -242,6 +247,11 @@ impl Codes {
         }
     }
 
+    /// Whether a code object that was found is no function of anybody's.
+    pub fn is_shim(&self, id: CodeId) -> bool {
+        self.get(id).is_some_and(|code| code.is_shim)
+    }
+
     /// Whether a code object that was found has been there for long.
     pub fn is_settled(&self, id: CodeId, now_us: u64) -> bool {
         let settles_us = self.settles_us(now_us);
@@ -354,6 +364,7 @@ impl Codes {
             address,
             flags: int_at(coding.flags).unwrap_or(0),
             is_unnamed: name.starts_with('<'),
+            is_shim: first_line == 0 && name == CONSTRUCTOR && file == CONSTRUCTOR,
             start,
             units: units as u32,
             nlocalsplus: coding.nlocalsplus.and_then(int_at).unwrap_or(0),

@@ -102,6 +102,13 @@ impl<M: Memory> Decoder<'_, M> {
             }
             thread.settled &= self.codes.is_settled(code, self.now_us);
             thread.raw.push(*raw);
+            if self.codes.is_shim(code)
+                && let Some(below) = stack.frames.len().checked_sub(1)
+            {
+                thread.places.push(below as u32);
+                caller = Some((*raw, code));
+                continue;
+            }
             thread.places.push(stack.frames.len() as u32);
             stack.frames.push(FrameSample {
                 frame,

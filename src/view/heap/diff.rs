@@ -173,7 +173,8 @@ pub(super) fn rest_text((paths, objects, bytes): (u64, u64, u64)) -> Option<Stri
         paths => format!("{paths} more paths"),
     };
     Some(match bytes {
-        0 => format!("{paths} with {objects}, which these hold"),
+        0 => format!("{paths} with {objects}"),
+        bytes if objects == 0 => format!("{paths}, {}", format_bytes(bytes)),
         bytes => format!("{paths} with {objects}, {}", format_bytes(bytes)),
     })
 }

@@ -145,7 +145,9 @@ function drawGraph(anew = true) {
     graph.drawn.push({ box, x, y, w });
   }
   get("reset").hidden = graph.zoom === null;
-  if (now.all === 0) get("detail").textContent = "no samples";
+  const detail = get("detail");
+  if (now.all === 0) detail.textContent = "no samples";
+  else if (detail.textContent === "no samples") detail.textContent = "";
 }
 
 // Red for more time than before, blue for less, paler for smaller parts of the box.

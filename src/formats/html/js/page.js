@@ -50,7 +50,9 @@ function onKey(event) {
     target.blur?.();
     return;
   }
-  if (["INPUT", "SELECT", "TEXTAREA"].includes(target.tagName)) return;
+  // Boxes that are ticked take no letters.
+  const types = ["INPUT", "SELECT", "TEXTAREA"].includes(target.tagName) && target.type !== "checkbox";
+  if (types) return;
   if (target.tagName === "TR" && event.key === "Enter") return chooseFunction(Number(target.dataset.function));
   const keys = {
     "/": () => get("search").focus(),

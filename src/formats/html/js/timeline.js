@@ -109,14 +109,15 @@ function timeByState() {
 // The colours, each with its state's share of the threads' time.
 function fillLegend() {
   if (!data.timeline) return;
-  const times = timeByState();
+  // Of tasks it is not known: threads have the states.
+  const times = chosen.tasks ? STATES.map(() => 0) : timeByState();
   const all = times.reduce((a, b) => a + b, 0);
   const parts = stateNames().flatMap((state, kind) => {
     if (!state) return [];
     const part = document.createElement("span");
     const share = all > 0 ? ` ${((100 * times[kind]) / all).toFixed(1)} %` : "";
     part.textContent = state[0] + share;
-    part.title = `${(times[kind] / 1e6).toFixed(3)} s`;
+    if (all > 0) part.title = `${(times[kind] / 1e6).toFixed(3)} s; a thread that is ready and waits for a CPU is taken to run`;
     part.style.setProperty("--color", state[1]);
     return [part];
   });
