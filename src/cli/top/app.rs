@@ -256,6 +256,7 @@ impl App {
             return "nothing matches the filter (/ and Enter: all)".to_string();
         }
         match self.choice.mode {
+            Mode::Wall if self.data.is_file() => "no samples",
             Mode::Wall => "no samples yet",
             Mode::Cpu => "nothing used the CPU (x: wall time, waiting too)",
             Mode::Gil => "nothing held the GIL (x: wall time, waiting too)",
@@ -371,8 +372,8 @@ impl App {
                 self.paths = !self.paths;
                 self.lay_out();
             }
-            KeyCode::Char('/') => self.typing = Some((Typing::Filter, self.filter.clone())),
-            KeyCode::Char('w') => self.typing = Some((Typing::Write, self.offered.clone())),
+            KeyCode::Char('/') => self.typing = Some((Typing::Filter, String::new())),
+            KeyCode::Char('w') => self.typing = Some((Typing::Write, String::new())),
             KeyCode::Char('m') => {
                 if self.view == View::Memory {
                     self.memory.count();
@@ -397,10 +398,16 @@ impl App {
         match key.code {
             KeyCode::Esc => return Then::Nothing,
             KeyCode::Enter if typing == Typing::Write => {
-                let text = text.trim().to_string();
-                return match text.is_empty() {
+                // Nothing typed: what is offered.
+                let typed = text.trim();
+                let name = if typed.is_empty() {
+                    &self.offered
+                } else {
+                    typed
+                };
+                return match name.is_empty() {
                     true => Then::Nothing,
-                    false => Then::Write(text),
+                    false => Then::Write(name.to_string()),
                 };
             }
             KeyCode::Enter => {

@@ -10,7 +10,7 @@ use super::app::{App, SORTS, Typing, VIEWS, View};
 use super::page::Row;
 use super::threads::is_task;
 use crate::profile::states::Contention;
-use crate::profile::{Mode, ThreadId};
+use crate::profile::{Mode, Origin, ThreadId};
 use crate::units::{format_bytes, printable};
 use crate::view::heap::counted;
 
@@ -100,12 +100,14 @@ pub fn draw(frame: &mut Frame<'_>, app: &mut App, status: &Status, able: Abiliti
         let below = Rect::new(area.x, area.y + line + 1, area.width, height);
         draw_rows(frame, app, below, able);
     }
-    let (text, style) = foot(app);
-    put(frame, area, area.height - 1, &text, style);
+    if app.typing.is_none() {
+        let (text, style) = foot(app);
+        put(frame, area, area.height - 1, &text, style);
+    }
     if let Some((_, text)) = &app.typing {
         // The end of what is typed has to be seen.
         let label = foot_label(app);
-        let room = usize::from(area.width).saturating_sub(label.len() + 1);
+        let room = usize::from(area.width).saturating_sub(label.chars().count() + 1);
         let letters: Vec<char> = text.chars().collect();
         let from = letters.len().saturating_sub(room);
         let seen: String = letters.iter().skip(from).collect();
@@ -270,12 +272,27 @@ fn doing(app: &App, status: &Status) -> String {
             counted(tasks.len() as u64, "task", "tasks")
         ));
     }
+    // What nobody recorded is not nothing.
+    let meta = &profile.meta;
+    let (is_sampled, knows_waits) = match app.data.is_file() {
+        true => (meta.origin == Origin::Sampled, meta.has_states),
+        false => (true, !app.data.reader.contains("py-spy")),
+    };
+    if !is_sampled {
+        return "no sampled threads: nothing says what they did".to_string();
+    }
+    let waits = match knows_waits {
+        true => format!(
+            "waited for {}, garbage {}",
+            percent(sums.waited_us),
+            percent(sums.gc_us)
+        ),
+        false => "waits for it and garbage unknown".to_string(),
+    };
     let mut text = format!(
-        "{who}, {busy} busy; CPU {}, GIL held {}, waited for {}, garbage {}",
+        "{who}, {busy} busy; CPU {}, GIL held {}, {waits}",
         percent(cpu),
         percent(sums.held_us),
-        percent(sums.waited_us),
-        percent(sums.gc_us)
     );
     if let (Some(rss), None) = (app.memory.rss(), status.ended) {
         text.push_str(&format!("; resident {}", format_bytes(rss)));
@@ -283,11 +300,11 @@ fn doing(app: &App, status: &Status) -> String {
     text
 }
 
-fn foot_label(app: &App) -> &'static str {
+fn foot_label(app: &App) -> String {
     match &app.typing {
-        Some((Typing::Filter, _)) => "filter: ",
-        Some((Typing::Write, _)) => "write to: ",
-        None => "",
+        Some((Typing::Filter, _)) => "filter (Enter alone: all): ".to_string(),
+        Some((Typing::Write, _)) => format!("write to [{}]: ", app.offered),
+        None => String::new(),
     }
 }
 
