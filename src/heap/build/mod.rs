@@ -236,13 +236,12 @@ impl Heap<'_> {
             let info = types.all().get(id as usize);
             info.is_some_and(|info| info.holding == Holding::Type)
         };
-        let is_static = |object: &usize| {
-            let address = graph.addresses.get(*object).copied().unwrap_or(0);
-            let flags = address.wrapping_add(field::FLAGS.into());
-            let flags = self.memory.word(flags);
-            is_type(*object) && flags.is_some_and(|flags| flags & flag::HEAP == 0)
+        let is_static = |object: usize| {
+            let address = graph.addresses.get(object).copied().unwrap_or(0);
+            let flags = self.memory.word(address.wrapping_add(field::FLAGS.into()));
+            flags.is_some_and(|flags| flags & flag::HEAP == 0)
         };
-        let found = (0..graph.len()).filter(is_static);
+        let found = (0..graph.len()).filter(|object| is_type(*object) && is_static(*object));
         let found: Vec<_> = found
             .map(|object| (object as u32, Root::StaticType))
             .collect();
