@@ -1,4 +1,4 @@
-//! What a sample costs once its bytes are here, and how fast profiles are written (`cargo bench`).
+//! What a sample costs once its bytes are here, and how fast profiles are written (`cargo bench -p biopsy-benches`).
 //!
 //! A fixture (`peers_target.py`, about 43 frames) is started with `$PYTHON` (default `python3`), its memory copied at a
 //! few moments, and ended: stacks are read from the copies, so that neither the kernel nor another process counts.
@@ -45,7 +45,7 @@ struct Fixture(Child);
 
 impl Fixture {
     fn start() -> Fixture {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers_target.py");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers_target.py");
         let mut child = Command::new(python())
             .arg(script)
             .stdout(Stdio::piped())

@@ -17,7 +17,7 @@ use biopsy::heap::census::Counting;
 use biopsy::heap::graph::{Label, Root};
 use biopsy::heap::store::{self, Reader};
 use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 
 /// The system's allocator, counted.
 struct Counted;

@@ -304,7 +304,6 @@ fn write_table(
             functions: functions.clone(),
             restrictions: shown.table.restrictions.clone(),
             strip_dirs: shown.table.strip_dirs,
-            qualnames: shown.table.qualnames,
         };
         let mut read = |file: &str| {
             let lines = sources.read(file)?;

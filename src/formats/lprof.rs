@@ -60,7 +60,8 @@ impl Exporter for Lprof {
             for table in &found.tables {
                 encoder.text(options.file_name(tables.file(table.function)))?;
                 encoder.int(u64::from(tables.line(table.function)))?;
-                encoder.text(tables.shown_name(table.function, options.qualnames))?;
+                // As line_profiler 5 has it, where it is known.
+                encoder.text(tables.shown_name(table.function, true))?;
                 encoder.end_tuple()?;
                 encoder.begin_list()?;
                 for row in &table.rows {

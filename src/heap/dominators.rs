@@ -240,7 +240,7 @@ fn immediate(graph: &Graph, fold: &Fold, roots: &[ObjectId], found: &Search) -> 
 
 #[cfg(test)]
 mod tests {
-    use rand::{Rng, SeedableRng, rngs::StdRng};
+    use rand::{RngExt, SeedableRng, rngs::StdRng};
 
     use super::super::graph::testing::{lists, name, object, shape};
     use super::super::graph::{Label, Rest};

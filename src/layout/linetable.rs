@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn any_bytes_are_decoded_without_a_panic() {
-        use rand::{RngCore, SeedableRng};
+        use rand::{Rng, SeedableRng};
         let mut random = rand::rngs::StdRng::seed_from_u64(1);
         for length in 0..300 {
             let mut table = vec![0u8; length];

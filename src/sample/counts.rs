@@ -15,7 +15,6 @@ mod plan;
 mod tally;
 mod thread;
 
-use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -159,7 +158,7 @@ impl Watching {
             open: 0,
             cost: Cost::new(cost_ns),
             purse: Purse::default(),
-            random: SmallRng::from_os_rng(),
+            random: rand::make_rng(),
             words: Words {
                 memory: Live::new(pid),
                 writers: Writers::find(pid, minor),

@@ -448,7 +448,7 @@ mod tests {
 
     #[test]
     fn any_bytes_give_an_answer() {
-        use rand::{RngCore, SeedableRng};
+        use rand::{Rng, SeedableRng};
         let mut random = rand::rngs::StdRng::seed_from_u64(3);
         for length in 0..=BEFORE {
             for _ in 0..5000 {

@@ -229,7 +229,7 @@ mod tests {
 
     impl Memory for Noise {
         fn read(&self, address: u64, into: &mut [u8]) -> Result<(), Unreadable> {
-            use rand::RngCore;
+            use rand::Rng;
             self.0.borrow_mut().fill_bytes(into);
             if address == 4096 && into.len() >= 64 {
                 into[..6].copy_from_slice(b"\x7fELF\x02\x01");

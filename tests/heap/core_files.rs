@@ -17,7 +17,7 @@ use biopsy::target::memory::moment::Moment;
 use biopsy::target::open;
 use biopsy::units::Pid;
 use common::{Python, Target, biopsy, find_program, in_company, not_here, run, say, send_signal};
-use rand::Rng;
+use rand::RngExt;
 
 /// Holds some megabytes and waits.
 const HOLDER: &str = "

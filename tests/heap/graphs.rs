@@ -11,7 +11,7 @@ use biopsy::heap::store::SnapshotHead;
 use biopsy::target::image::{Held, Mapping, ThreadName};
 use proptest::prelude::*;
 use rand::rngs::SmallRng;
-use rand::{Rng as _, SeedableRng as _};
+use rand::SeedableRng as _;
 
 /// A head with something in every field.
 pub fn head() -> SnapshotHead {

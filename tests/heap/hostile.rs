@@ -14,7 +14,7 @@ use biopsy::target::memory::copy::{CaptureOptions, capture};
 use biopsy::units::Pid;
 use common::{Python, in_company, say};
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 
 /// Corrupted heaps for each interpreter.
 const ROUNDS: u64 = 40;

@@ -21,7 +21,7 @@ use common::{
     PATIENCE, Python, Ran, Running, Target, find_program, in_company, is_root, not_here, run, say,
     send_signal, state, tracer, wait_until,
 };
-use rand::Rng;
+use rand::RngExt;
 
 /// Those whose heaps are read.
 fn pythons() -> impl Iterator<Item = &'static Python> {

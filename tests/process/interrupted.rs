@@ -9,7 +9,7 @@ use common::{
     PATIENCE, Python, Running, alone, biopsy, biopsy_command, find_program, in_company, not_here,
     run, say,
 };
-use rand::Rng;
+use rand::RngExt;
 
 /// Turns of a worker: 4 ms of CPU time in `left` for 1.1 in `right`, and naps. A line asks for the time that each has taken.
 const TURNS: &str = r#"

@@ -11,7 +11,7 @@ use common::{
     PATIENCE, Python, Running, Target, biopsy, biopsy_command, in_company, not_here, say,
     send_signal, state, tracer, wait_until,
 };
-use rand::Rng;
+use rand::RngExt;
 
 /// Threads that work, wait with epoll and sleep; each counts its rounds and says what went wrong. `report`
 /// on stdin asks for `ROUNDS... ERRORS`.

@@ -20,6 +20,9 @@ const LEAST: (u16, u16) = (24, 6);
 /// From this height on there is room for the line about the threads.
 const ROOMY: u16 = 14;
 
+/// With fewer columns, lines say the same in fewer words.
+const WIDE: u16 = 100;
+
 /// Cells of a heat bar.
 const BAR: usize = 8;
 
@@ -202,7 +205,8 @@ fn reading(app: &App, status: &Status) -> String {
     if app.data.approximate {
         text.push_str("; approximate stacks");
     }
-    if !status.python.is_empty() {
+    // What the numbers rest on comes before what one knows.
+    if !status.python.is_empty() && app.width >= WIDE {
         text.push_str(&format!("; Python {}", printable(&status.python)));
     }
     if !app.data.reader.is_empty() {
@@ -278,24 +282,34 @@ fn doing(app: &App, status: &Status) -> String {
         true => (meta.origin == Origin::Sampled, meta.has_states),
         false => (true, !app.data.reader.contains("py-spy")),
     };
-    if !is_sampled {
-        return "no sampled threads: nothing says what they did".to_string();
+    if !is_sampled || (app.data.is_file() && !meta.has_cpu_time && !meta.has_states) {
+        return "nothing says what threads did: neither CPU time nor states".to_string();
     }
+    let wide = app.width >= WIDE;
+    let (held, waited, garbage) = match wide {
+        true => ("GIL held", "waited for", "garbage"),
+        false => ("GIL", "wait", "GC"),
+    };
     let waits = match knows_waits {
         true => format!(
-            "waited for {}, garbage {}",
+            "{waited} {}, {garbage} {}",
             percent(sums.waited_us),
             percent(sums.gc_us)
         ),
-        false => "waits for it and garbage unknown".to_string(),
+        false if wide => "waits for it and garbage unknown".to_string(),
+        false => "waits unknown".to_string(),
+    };
+    let held = match app.data.is_file() && !meta.has_states {
+        true => format!("{held} unknown"),
+        false => format!("{held} {}", percent(sums.held_us)),
     };
     let mut text = format!(
-        "{who}, {busy} busy; CPU {}, GIL held {}, {waits}",
+        "{who}, {busy} busy; CPU {}, {held}, {waits}",
         percent(cpu),
-        percent(sums.held_us),
     );
     if let (Some(rss), None) = (app.memory.rss(), status.ended) {
-        text.push_str(&format!("; resident {}", format_bytes(rss)));
+        let resident = if wide { "resident " } else { "" };
+        text.push_str(&format!("; {resident}{}", format_bytes(rss)));
     }
     text
 }
@@ -318,11 +332,11 @@ fn foot(app: &App) -> (String, Style) {
         let key = at + 1;
         match *view == app.view {
             true => text.push_str(&format!(" [{key} {name}]")),
-            false if app.width >= 100 => text.push_str(&format!(" {key} {name}")),
+            false if app.width >= WIDE => text.push_str(&format!(" {key} {name}")),
             false => {}
         }
     }
-    if app.width < 100 {
+    if app.width < WIDE {
         text.push_str("  1-7 views");
     }
     text.push_str("  / filter  l last 10 s  space pause  w write");

@@ -60,6 +60,7 @@ fn fill(mut page: Page, computed: &Computed, data: &Data, look: &Look<'_>, of_ta
         )
     });
     in_held_order(&mut list, look.held, |at| key_of(*at));
+    let has_tasks = (0..profile.threads.len()).any(|at| is_task(profile, ThreadId(at as u32)));
     for at in list {
         let id = ThreadId(at as u32);
         let times = computed.states.get(at).copied().unwrap_or_default();
@@ -82,6 +83,10 @@ fn fill(mut page: Page, computed: &Computed, data: &Data, look: &Look<'_>, of_ta
             look.name(&profile.tables, frame.function)
         });
         let mut name = profile.thread_label(id);
+        if has_tasks && !of_tasks {
+            // Its row is what is left: the time in which it ran a task is that task's.
+            name.push_str(", outside tasks");
+        }
         if of_tasks {
             name = profile.threads[at].name.clone().unwrap_or_default();
         }
@@ -100,15 +105,23 @@ fn fill(mut page: Page, computed: &Computed, data: &Data, look: &Look<'_>, of_ta
             let (ran, idle) = (ran as f64 / 1e6, times.idle_us as f64 / 1e6);
             format!("{state:<10} {ran:>8.3} {idle:>8.3}")
         } else {
+            let (knows_cpu, knows_states) = match data.is_file() {
+                true => (profile.meta.has_cpu_time, profile.meta.has_states),
+                false => (true, true),
+            };
             let parts = [
-                cpu_us,
-                times.gil_us,
-                times.gil_wait_us,
-                times.idle_us,
-                times.gc_us,
+                (cpu_us, knows_cpu),
+                (times.gil_us, knows_states),
+                (times.gil_wait_us, knows_states),
+                (times.idle_us, knows_states),
+                (times.gc_us, knows_states),
             ];
-            let parts = parts.map(|us| format!("{:>5.1}", percent(us))).join(" ");
-            format!("{state:<15} {parts}")
+            // What nobody recorded is not nothing.
+            let parts = parts.map(|(us, known)| match known {
+                true => format!("{:>5.1}", percent(us)),
+                false => format!("{:>5}", "-"),
+            });
+            format!("{state:<15} {}", parts.join(" "))
         };
         page.rows.push(Row {
             key: key_of(at),

@@ -282,7 +282,9 @@ impl Reader {
                 let first_line = if are_first { frame.first_line } else { 0 };
                 tables.function(file, first_line, name, FunctionKind::Python)
             };
-            let frame = tables.frame(function, frame.line);
+            // The first line of a function says nothing of the one that ran.
+            let line = if are_first { 0 } else { frame.line };
+            let frame = tables.frame(function, line);
             Some(tables.stack(parent, frame))
         });
         (thread, stack)

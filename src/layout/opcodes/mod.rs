@@ -427,7 +427,7 @@ mod tests {
 
     #[test]
     fn any_bytes_are_walked_without_a_panic() {
-        use rand::{RngCore, SeedableRng};
+        use rand::{Rng, SeedableRng};
         let mut random = rand::rngs::StdRng::seed_from_u64(3);
         for opcodes in ALL {
             for length in 0..200 {

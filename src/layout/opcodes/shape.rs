@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn any_bytes_are_walked_without_a_panic() {
-        use rand::{RngCore, SeedableRng};
+        use rand::{Rng, SeedableRng};
         let mut random = rand::rngs::StdRng::seed_from_u64(5);
         let all = [V3_8, V3_9, V3_10, V3_11, V3_12, V3_13, V3_14, V3_15];
         for opcodes in all {

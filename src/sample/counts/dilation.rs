@@ -6,7 +6,7 @@
 //! without watchpoints take turns, whatever the program does, and where it is in both is compared: a place that is seen more
 //! often with them is slowed down, and they are set so much less.
 
-use rand::Rng;
+use rand::RngExt;
 use rand::rngs::SmallRng;
 use rustc_hash::FxHashMap;
 

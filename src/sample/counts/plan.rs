@@ -1,6 +1,6 @@
 //! Which function is watched next, for how long, and how much all of it may cost the program.
 
-use rand::Rng;
+use rand::RngExt;
 use rand::rngs::SmallRng;
 
 use super::COLD_NS;

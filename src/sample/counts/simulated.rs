@@ -3,7 +3,7 @@
 use super::*;
 use crate::sample::counts::tally::Part;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 
 /// From one sample to the next, nanoseconds.
 const TICK_NS: f64 = 1e6;

@@ -1,6 +1,6 @@
 //! What is known of one thread: its stack at the last sample, its functions, its clock, and the watches that are under way.
 
-use rand::Rng;
+use rand::RngExt;
 use rand::rngs::SmallRng;
 use rustc_hash::FxHashMap;
 

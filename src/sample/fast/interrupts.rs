@@ -10,7 +10,7 @@ mod plans;
 
 use std::collections::VecDeque;
 
-use rand::Rng;
+use rand::RngExt;
 use rustc_hash::FxHashSet;
 
 use plans::{Layout, blocks, load};

@@ -14,7 +14,7 @@ mod windows;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rand::Rng;
+use rand::RngExt;
 
 pub use callers::{Caller, Seen};
 pub use durations::Durations;

@@ -257,7 +257,7 @@ impl ThreadCalls {
 mod tests {
     use super::*;
     use rand::rngs::StdRng;
-    use rand::{Rng, SeedableRng};
+    use rand::{RngExt, SeedableRng};
 
     const COST: u64 = 7_000;
 

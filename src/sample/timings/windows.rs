@@ -84,7 +84,7 @@ impl Windows {
 mod tests {
     use super::*;
     use rand::rngs::StdRng;
-    use rand::{Rng, SeedableRng};
+    use rand::{RngExt, SeedableRng};
 
     fn windows(number: usize, lost: f64, waited: f64, mut calls: impl FnMut() -> u64) -> Windows {
         let shown = (0..number).map(|_| Shown {

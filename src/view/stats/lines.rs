@@ -40,8 +40,6 @@ pub struct LineOptions {
     pub restrictions: Vec<Restriction>,
     /// File names without folders.
     pub strip_dirs: bool,
-    /// Qualified names, where they are known.
-    pub qualnames: bool,
 }
 
 /// The text of a file.
@@ -97,7 +95,8 @@ pub fn write_lines(
                     true => tables.file(table.function).rsplit('/').next().unwrap_or(""),
                     false => tables.file(table.function),
                 },
-                name: tables.shown_name(table.function, options.qualnames),
+                // As line_profiler 5 has it, where it is known.
+                name: tables.shown_name(table.function, true),
                 first: tables.line(table.function),
                 unit: found.unit,
                 timed,

@@ -214,7 +214,11 @@ function connectTimeline() {
     event.preventDefault();
     event.stopPropagation();
     const range = chosen.range ?? [timeline.from, timeline.to];
-    const next = [Math.max(timeline.from, range[0] + move[0]), Math.min(timeline.to, range[1] + move[1])].map(Math.round);
+    // At an end a range stops, as long as it was.
+    const isMove = chosen.range !== null && move[0] === move[1];
+    const by = Math.min(Math.max(move[0], timeline.from - range[0]), timeline.to - range[1]);
+    const [left, right] = isMove ? [by, by] : move;
+    const next = [Math.max(timeline.from, range[0] + left), Math.min(timeline.to, range[1] + right)].map(Math.round);
     if (next[1] > next[0]) chooseRange(next);
   });
 }

@@ -211,7 +211,7 @@ pub(super) fn columns(
 #[cfg(test)]
 mod tests {
     use rand::rngs::SmallRng;
-    use rand::{Rng, SeedableRng};
+    use rand::{RngExt, SeedableRng};
 
     use super::*;
     use crate::heap::fold::Fold;
