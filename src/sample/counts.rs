@@ -150,10 +150,14 @@ impl Words {
 }
 
 impl Watching {
-    /// Measures what a hit costs; fails where there are no watchpoints. The process has Python 3.`minor`.
-    pub fn new(pid: Pid, minor: u32) -> Result<Watching, Refusal> {
-        let cost_ns = watchpoint::cost_of_a_hit(cost::TRIALS)?;
-        Ok(Watching {
+    /// Measures what a hit costs, in nanoseconds; fails where there are no watchpoints.
+    pub fn measure_cost() -> Result<u64, Refusal> {
+        watchpoint::cost_of_a_hit(cost::TRIALS)
+    }
+
+    /// The process has Python 3.`minor`; a hit costs so much.
+    pub fn new(pid: Pid, minor: u32, cost_ns: u64) -> Watching {
+        Watching {
             threads: FxHashMap::default(),
             open: 0,
             cost: Cost::new(cost_ns),
@@ -172,7 +176,7 @@ impl Watching {
             cpu_ns: 0.0,
             measure_at_ns: cost::EVERY_NS,
             lost: 0,
-        })
+        }
     }
 
     /// Why no thread could be watched, if that is so.
@@ -193,7 +197,7 @@ impl Watching {
         self.cpu_ns += cpu_ns;
         if self.cpu_ns >= self.measure_at_ns {
             self.measure_at_ns = self.cpu_ns + cost::EVERY_NS;
-            if let Ok(own_ns) = watchpoint::cost_of_a_hit(cost::TRIALS) {
+            if let Ok(own_ns) = Watching::measure_cost() {
                 self.cost.measured(own_ns);
             }
         }

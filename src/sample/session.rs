@@ -11,13 +11,14 @@ mod finish;
 mod interrupted;
 mod known;
 pub mod live;
+mod notes;
 mod progress;
 mod unsampled;
 mod unseen;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread::Thread;
+use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustc_hash::FxHashMap;
@@ -37,11 +38,12 @@ use super::rest::{Rest, Running};
 use super::slot::{Comings, Evidence, Slot};
 use super::sources;
 use super::states::Remarks;
-use super::tasks::{MOST_TASKS, Moment, Spent, TaskStacks, Timelines};
+use super::tasks::{Moment, Spent, TaskStacks, Timelines};
 use super::{Fault, SampleOptions, ThreadStacks, interpreters};
 use crate::error::{Error, ErrorKind, Result};
 use crate::profile::{ProcessInfo, Profile, Recorder, RunState};
 use crate::target::threads::Threads;
+use crate::target::watchpoint::Refusal;
 use crate::target::{access, process};
 use crate::units::Pid;
 
@@ -53,9 +55,6 @@ const ALIVE_SCAN: Duration = Duration::from_millis(250);
 
 /// Share of the period by which samples may be late on average without a word about it.
 const LATE: f64 = 0.25;
-
-/// Share of looks at suspended tasks that may come to nothing without a word about it.
-const MOST_CHANGING: f64 = 0.01;
 
 /// How often the stop flag is looked at: each look wakes a CPU that may be asleep, 60 us.
 const STOP_SCAN: Duration = Duration::from_millis(150);
@@ -357,6 +356,8 @@ struct ProcessSampler<'a> {
     remarks: Remarks,
     /// Counts calls; `None` where that is not wanted or cannot be.
     watching: Option<Watching>,
+    /// Finds out what a watchpoint's hit costs, before anything is counted.
+    measuring: Option<JoinHandle<Result<u64, Refusal>>>,
     /// Where it shows what it has; `None` when nobody looks.
     feed: Option<Arc<live::PartFeed>>,
 }
@@ -407,6 +408,7 @@ impl<'a> ProcessSampler<'a> {
             generation: 0,
             remarks: Remarks::default(),
             watching: None,
+            measuring: None,
             feed: None,
         }
     }
@@ -426,46 +428,6 @@ impl<'a> ProcessSampler<'a> {
         all.fetch_add(retried, Ordering::Relaxed);
     }
 
-    /// Notes how the reader read. It may have become approximate on the way, so this is asked at its end.
-    fn note_reader(&mut self) {
-        self.part.exact_stacks &= self.opened.reader.is_exact();
-        self.part.reader = self.opened.reader.describe();
-        let caveats = self.opened.reader.caveats();
-        for note in self.opened.fallback.take().into_iter().chain(caveats) {
-            if !self.part.notes.contains(&note) {
-                self.part.notes.push(note);
-            }
-        }
-    }
-
-    /// Notes what is worth telling of the threads' states.
-    fn note_states(&mut self) {
-        let now_us = self.shared.now_us();
-        self.unseen.gap(self.last_us, now_us);
-        let end_us = self.last_us.min(now_us);
-        let duration_us = end_us.saturating_sub(self.part.opened_us);
-        let mut notes = self.remarks.notes(&self.part.recorder.profile, duration_us);
-        notes.extend(self.unseen.note(now_us.saturating_sub(self.part.opened_us)));
-        if self.shared.options.subprocesses {
-            for note in &mut notes {
-                *note = format!("process {}: {note}", self.pid);
-            }
-        }
-        if self.tasks.cut {
-            notes.push(format!(
-                "there were more tasks than can be looked at: only {MOST_TASKS} of them are shown"
-            ));
-        }
-        let (looked, changing) = (self.tasks.looked, self.tasks.changing);
-        if changing as f64 > MOST_CHANGING * looked as f64 {
-            notes.push(format!(
-                "{:.1} % of suspended tasks changed while they were read, and were taken to be as at the look before",
-                100.0 * changing as f64 / looked as f64
-            ));
-        }
-        self.part.notes.append(&mut notes);
-    }
-
     /// Goes on with a new reader after an exec: all threads are new.
     fn reopen(&mut self, opened: Opened) {
         self.note_reader();
@@ -474,6 +436,7 @@ impl<'a> ProcessSampler<'a> {
         self.opened = opened;
         self.start_watching();
         self.slots.clear();
+        self.generation = 0;
         self.comings = Comings::default();
         (self.tasks, self.timelines) = Default::default();
         self.os_threads = Threads::new(self.pid);
@@ -505,7 +468,13 @@ impl<'a> ProcessSampler<'a> {
             // The interpreter is going down, or is another one's by now: a stale list must not look like rest.
             return Err(Fault::Torn);
         }
+        if self.generation == 0 {
+            // What was before the first look nobody saw: an interpreter that started, or another program.
+            self.unseen.gap(self.last_us, now_us);
+            self.last_us = now_us;
+        }
         self.generation += 1;
+        self.watch_when_ready();
         let stacks = std::mem::take(&mut self.stacks);
         let mut slots = std::mem::take(&mut self.slots);
         let shown = interpreters::shown(&stacks, self.shared.options.tasks);

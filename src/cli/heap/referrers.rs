@@ -52,6 +52,9 @@ pub struct SubjectArgs {
     pub pattern: Option<String>,
 }
 
+/// Names that are offered in the place of one that no type has.
+const NAMES: usize = 3;
+
 /// What [`SubjectArgs`] found.
 pub enum Asked<'a> {
     /// One object.
@@ -81,10 +84,25 @@ impl SubjectArgs {
                 format!("no object of a type {}", printable(pattern)),
                 "no type of that name has instances",
             )
-            .hint("biopsy heap summary lists the types; quote a pattern: 'myapp.*'"));
+            .hint(other_names(graph, pattern)));
         }
         let kind = kind_of(graph, pattern, &objects);
         Ok(Asked::Objects(objects, kind))
+    }
+}
+
+/// What may have been meant by a name that no type has: types have the module before their name.
+fn other_names(graph: &Graph, pattern: &str) -> String {
+    let ending = format!(".{pattern}");
+    let known = graph.types.iter().map(|found| graph.name(found.name));
+    let alike: Vec<_> = known
+        .filter(|name| name.ends_with(&ending))
+        .take(NAMES)
+        .map(|name| printable(name).into_owned())
+        .collect();
+    match alike.is_empty() {
+        true => "biopsy heap summary lists the types; quote a pattern: 'myapp.*'".to_string(),
+        false => format!("meant: {}?", alike.join(" or ")),
     }
 }
 

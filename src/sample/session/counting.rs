@@ -28,14 +28,41 @@ impl ProcessSampler<'_> {
             ));
             return;
         }
-        match Watching::new(self.pid, self.opened.version.minor) {
-            Ok(watching) => self.watching = Some(watching),
-            Err(why) => self.note_refusal(why),
+        // The kernel takes tens of milliseconds for the first watchpoint of the machine: samples do not wait for it.
+        let measure = || Watching::measure_cost();
+        self.measuring = std::thread::Builder::new().spawn(measure).ok();
+    }
+
+    /// Begins to count once it is known what a hit costs.
+    pub(super) fn watch_when_ready(&mut self) {
+        if self
+            .measuring
+            .as_ref()
+            .is_none_or(|thread| !thread.is_finished())
+        {
+            return;
         }
+        match self.measured() {
+            Some(Ok(cost_ns)) => {
+                let minor = self.opened.version.minor;
+                self.watching = Some(Watching::new(self.pid, minor, cost_ns));
+            }
+            Some(Err(why)) => self.note_refusal(why),
+            None => {}
+        }
+    }
+
+    /// What was found out of the cost of a hit, once it is.
+    fn measured(&mut self) -> Option<Result<u64, Refusal>> {
+        let thread = self.measuring.take()?;
+        Some(thread.join().unwrap_or(Err(Refusal::NotAvailable)))
     }
 
     /// Ends the counting and keeps what it brought.
     pub(super) fn end_watching(&mut self) {
+        if let Some(Err(why)) = self.measured() {
+            self.note_refusal(why);
+        }
         let Some(watching) = self.watching.take() else {
             return;
         };
