@@ -124,7 +124,24 @@ fn usage_error(error: &clap::Error, arguments: &[OsString]) -> Error {
         command = named.clone();
     }
     help.push_str(" --help");
-    Error::usage("wrong command line", crate::units::printable(message)).hint(help)
+    let mut error = Error::usage("wrong command line", crate::units::printable(message));
+    if let Some(taken) = taken_for_function(arguments) {
+        error = error.hint(format!(
+            "--lines took {} for a function: write -- before the command",
+            crate::units::printable(taken)
+        ));
+    }
+    error.hint(help)
+}
+
+/// The program after `--lines` that was to be the command.
+fn taken_for_function(arguments: &[OsString]) -> Option<&str> {
+    let words: Vec<&str> = arguments.iter().map_while(|word| word.to_str()).collect();
+    let [.., before, last] = words.as_slice() else {
+        return None;
+    };
+    let is_lines = *before == "--lines" && matches!(words.get(1), Some(&("run" | "top")));
+    (is_lines && std::path::Path::new(last).exists()).then_some(last)
 }
 
 #[cfg(test)]

@@ -436,6 +436,7 @@ impl<'a> ProcessSampler<'a> {
         self.opened = opened;
         self.start_watching();
         self.slots.clear();
+        self.remarks.another_program();
         self.generation = 0;
         self.comings = Comings::default();
         (self.tasks, self.timelines) = Default::default();

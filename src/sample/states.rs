@@ -84,6 +84,8 @@ pub struct Remarks {
     unknown: FxHashSet<ThreadId>,
     /// Addresses of the GILs of those that were seen.
     gils: FxHashSet<u64>,
+    /// Most of them that a program had which this process was before.
+    most_gils: usize,
 }
 
 impl Remarks {
@@ -97,14 +99,21 @@ impl Remarks {
         }
     }
 
+    /// The process is another program from now on, with a GIL of its own in the place of the ones before.
+    pub fn another_program(&mut self) {
+        self.most_gils = self.most_gils.max(self.gils.len());
+        self.gils.clear();
+    }
+
     /// Lines about them, for a recording of one process that took `duration_us`.
     pub fn notes(&self, profile: &Profile, duration_us: u64) -> Vec<String> {
-        let mut notes = contention(profile, duration_us, self.gils.len());
-        if self.gils.len() > 1 {
+        let gils = self.most_gils.max(self.gils.len());
+        let mut notes = contention(profile, duration_us, gils);
+        if gils > 1 {
             notes.push(format!(
                 "interpreters have GILs of their own, {} in all: the time for which a GIL was held is that of all of \
                  them, added up",
-                self.gils.len()
+                gils
             ));
         }
         let stacks = match self.gone.len() {

@@ -305,6 +305,8 @@ if len(sys.argv) > 1: os.execv(sys.argv[1], [sys.argv[1], '-c', open(sys.argv[0]
     let ran = biopsy(&["attach", &pid_of(&target), "-d", "4", "-f", "json"]).ok();
     assert_eq!(ran.json()["python"], new.version.as_str(), "{ran}");
     assert_eq!(ran.json()["processes"][0]["python"], new.version.as_str());
+    // One program after the other has a GIL.
+    assert!(!ran.stderr.contains("GILs of their own"), "{ran}");
     let target = start();
     let watched = ["heap", "watch", &pid_of(&target), "-e", "1", "-c", "4"];
     let ran = biopsy(&watched).ok();

@@ -132,14 +132,14 @@ impl Memory {
             }
             return page;
         };
-        page.rows.push(note(
-            format!(
-                "{} s ago: {}",
-                at.elapsed().as_secs(),
-                summary::note(census, summary::Source::Held)
-            ),
-            false,
-        ));
+        let text = format!(
+            "{} s ago: {}",
+            at.elapsed().as_secs(),
+            summary::note(census, summary::Source::Held)
+        );
+        // A line is cut at the edge: its parts have one each.
+        let parts = text.split("; ").map(|part| note(part.to_string(), false));
+        page.rows.extend(parts);
         let mut rows: Vec<Counted<'_>> = census
             .types
             .iter()

@@ -153,6 +153,10 @@ pub fn write(page: &Page<'_>, out: &mut dyn Write) -> Result<()> {
     if let Some(graph) = page.graph {
         of_graph(graph, &mut head, &mut columns);
     }
+    // Until here rows are found by their types' names.
+    for row in &mut head.types {
+        row.name = printable(&row.name).into_owned();
+    }
     head.columns = columns.names.clone();
     let mut out = io::BufWriter::with_capacity(1 << 16, out);
     let scripts = [&html::READING[..], &SCRIPTS].concat();
@@ -382,9 +386,6 @@ fn of_types(graph: &Graph, paths: &Paths<'_>, head: &mut Head) {
         );
         let told = forms.iter().take(MOST_FORMS);
         row.paths = Some(told.map(|form| (shown(&form.text), form.objects)).collect());
-    }
-    for row in &mut head.types {
-        row.name = printable(&row.name).into_owned();
     }
 }
 
