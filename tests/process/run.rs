@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::{
-    PATIENCE, Python, Ran, Running, Stage, biopsy, biopsy_command, in_company, rows, run,
+    PATIENCE, Python, Ran, Running, Stage, alone, biopsy, biopsy_command, in_company, rows, run,
     send_signal, wait_until,
 };
 use serde_json::Value;
@@ -433,6 +433,42 @@ fn a_program_that_forks_or_execs_is_followed() {
             .find(|row| row.function.ends_with("(sleep)"))
             .unwrap_or_else(|| panic!("{python}: nothing after the exec: {text}{ran}"));
         assert!((0.5..1.5).contains(&slept.cumtime), "{python}: {slept:?}");
+    }
+}
+
+const BURNS: &str = "
+import time
+def burn(begin):
+    while time.perf_counter() < begin + 0.3:
+        pass
+    return time.perf_counter() - begin
+print(burn(time.perf_counter()))
+";
+
+/// A program's start is not the time of what it does first, and nothing of that is lost while we begin.
+#[test]
+fn what_a_program_does_first_has_its_own_time() {
+    let _alone = alone();
+    for python in Python::all().iter().filter(|python| python.minor >= 8) {
+        let stage = python.stage();
+        let table = table_path(&stage);
+        let script = stage.put("burns.py", BURNS);
+        let mut off: Vec<f64> = (0..5)
+            .map(|_| {
+                let options = ["-q", "-o", &table, "-f", "json"];
+                let ran = run(&mut run_command(&options, python, &[&script])).ok();
+                let own: f64 = ran.stdout.trim().parse().expect("seconds");
+                let text = std::fs::read_to_string(&table).expect("written");
+                let document: Value = serde_json::from_str(&text).expect("JSON");
+                let functions = document["functions"].as_array().expect("functions");
+                let row = functions.iter().find(|row| row["name"] == "burn");
+                row.map_or(0.0, |row| row["cumtime_s"].as_f64().expect("seconds")) - own
+            })
+            .collect();
+        off.sort_by(f64::total_cmp);
+        eprintln!("{python}: off by {off:.4?} s");
+        // One sample stands for a millisecond; single runs may lose a CPU for a while.
+        assert!(off[2].abs() < 0.005, "{python}: {off:?}");
     }
 }
 
