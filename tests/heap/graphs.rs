@@ -10,8 +10,8 @@ use biopsy::heap::graph::{Graph, Label, Rest, Root, Shape, Type, flags};
 use biopsy::heap::store::SnapshotHead;
 use biopsy::target::image::{Held, Mapping, ThreadName};
 use proptest::prelude::*;
-use rand::rngs::SmallRng;
 use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
 
 /// A head with something in every field.
 pub fn head() -> SnapshotHead {

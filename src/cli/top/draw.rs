@@ -303,10 +303,7 @@ fn doing(app: &App, status: &Status) -> String {
         true => format!("{held} unknown"),
         false => format!("{held} {}", percent(sums.held_us)),
     };
-    let mut text = format!(
-        "{who}, {busy} busy; CPU {}, {held}, {waits}",
-        percent(cpu),
-    );
+    let mut text = format!("{who}, {busy} busy; CPU {}, {held}, {waits}", percent(cpu),);
     if let (Some(rss), None) = (app.memory.rss(), status.ended) {
         let resident = if wide { "resident " } else { "" };
         text.push_str(&format!("; {resident}{}", format_bytes(rss)));
