@@ -146,8 +146,14 @@ impl<'a> Paths<'a> {
         self.reached.get(object as usize).copied().unwrap_or(false)
     }
 
+    /// Whether the root says more than that something is there, and holds what it leads to.
+    pub fn is_named_root(&self, root: usize) -> bool {
+        let root = self.graph.roots.get(root).map(|(_, root)| root);
+        root.is_some_and(|root| !root.is_unnamed() && wave_of(self.graph, root) == 0)
+    }
+
     /// The step that led to `object` and the object that it came from; the root's index where it is one.
-    fn before(&self, object: ObjectId) -> Result<(ObjectId, Step), usize> {
+    pub fn before(&self, object: ObjectId) -> Result<(ObjectId, Step), usize> {
         let via = self.via.get(object as usize).copied().unwrap_or(Via {
             owner: NONE,
             position: NONE,
@@ -262,7 +268,7 @@ impl<'a> Paths<'a> {
     }
 
     /// Whether it was reached as the `__dict__` that is part of its owner.
-    fn is_fold_step(&self, object: ObjectId) -> bool {
+    pub fn is_fold_step(&self, object: ObjectId) -> bool {
         let via = self.via.get(object as usize);
         via.is_some_and(|via| via.owner != NONE && self.fold.owner(object) == via.owner)
     }

@@ -5,10 +5,12 @@
 //! processes paths are compared with paths: all that a form of path holds now with all that it held before.
 
 mod counted;
+mod shared;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::counted::{Counted, Side};
+pub use self::shared::Also;
 use super::diff::{self, Fates};
 use super::fold::Fold;
 use super::graph::{Graph, ObjectId};
@@ -69,6 +71,8 @@ pub struct Reason {
     /// Bytes that these objects keep alive, nothing counted twice and only what is new; under [`Change::Grew`] by how much
     /// the objects themselves grew.
     pub retained: u64,
+    /// Who else holds what came there.
+    pub also: Vec<Also>,
 }
 
 /// A type and what holds what is new of it.
@@ -163,6 +167,8 @@ struct Row {
     bytes: i64,
     /// The key of what holds the objects.
     holder: Option<u32>,
+    /// What came there.
+    came: Vec<ObjectId>,
 }
 
 fn signed(old: u64, new: u64) -> i64 {
@@ -265,7 +271,7 @@ fn explain(
             rows.push(grown_row(pile, new, *key));
         }
     }
-    let mut told: Vec<(i64, i64, bool, TypeReason)> = Vec::new();
+    let mut told: Vec<(i64, i64, bool, Told)> = Vec::new();
     for (((name, rows), all), replaced) in names.iter().zip(rows).zip(&all).zip(replaced) {
         let grew = rows.iter().filter(|row| row.reason.change == Change::Grew);
         let grew = grew.fold(0i64, |sum, row| sum.saturating_add(row.bytes));
@@ -273,19 +279,21 @@ fn explain(
         let net = signed(gone.together(&all.gone), came);
         let total = signed(0, came).saturating_sub(replaced).max(net);
         let total = total.saturating_add(grew);
-        let Some((first, reason)) = of_type(name, rows, total) else {
+        let Some(told_of) = of_type(name, rows, total) else {
             continue;
         };
-        let rank = match (by_paths, first.holder) {
-            (false, Some(holder)) => holders.of(holder).max(first.bytes),
-            _ => first.bytes,
+        let (bytes, holder) = told_of.first;
+        let rank = match (by_paths, holder) {
+            (false, Some(holder)) => holders.of(holder).max(bytes),
+            _ => bytes,
         };
         // Of a class and the dict of its instances, which are one at their paths, the class comes first.
-        told.push((rank, first.bytes, *name != "dict", reason));
+        told.push((rank, bytes, *name != "dict", told_of));
     }
     told.sort_by(|a, b| {
-        let rank = |told: &(i64, i64, bool, TypeReason)| (told.0, told.1, told.2);
-        rank(b).cmp(&rank(a)).then_with(|| a.3.name.cmp(&b.3.name))
+        let rank = |told: &(i64, i64, bool, Told)| (told.0, told.1, told.2);
+        let name = |told: &(i64, i64, bool, Told)| told.3.reason.name.clone();
+        rank(b).cmp(&rank(a)).then_with(|| name(a).cmp(&name(b)))
     });
     told.truncate(MOST_TYPES);
     let held = wanted.contains(ALL_TYPES).then(|| {
@@ -295,16 +303,36 @@ fn explain(
             .fold(0i64, |sum, row| sum.saturating_add(row.bytes));
         of_type(ALL_TYPES, rows, total)
     });
-    let held = held.flatten().map(|(_, reason)| reason);
-    let told = told.into_iter().map(|(.., reason)| reason);
-    held.into_iter().chain(told).collect()
+    let told = told.into_iter().map(|(.., told)| told);
+    let mut told: Vec<Told> = held.flatten().into_iter().chain(told).collect();
+    let piles: Vec<&[ObjectId]> = told
+        .iter()
+        .flat_map(|told| told.came.iter().map(Vec::as_slice))
+        .collect();
+    let mut others = shared::find(&came, !by_paths, &piles).into_iter();
+    for told in &mut told {
+        for reason in &mut told.reason.reasons {
+            reason.also = others.next().unwrap_or_default();
+        }
+    }
+    told.into_iter().map(|told| told.reason).collect()
+}
+
+/// What is told of a type, and the bytes and holder of its first row.
+struct Told {
+    first: (i64, Option<u32>),
+    reason: TypeReason,
+    /// What came to the path of each reason.
+    came: Vec<Vec<ObjectId>>,
 }
 
 /// What a holder holds more than before.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Held {
     bytes: i64,
     objects: i64,
+    /// What came to it.
+    came: Vec<ObjectId>,
     /// The form of its path in the new heap.
     form: Option<u32>,
 }
@@ -334,6 +362,7 @@ impl Holders {
             if let Some(held) = self.count(side, form, sign.saturating_mul(bytes)) {
                 held.objects += sign;
                 if sign > 0 {
+                    held.came.push(object);
                     held.form = Some(form);
                 }
             }
@@ -362,9 +391,11 @@ impl Holders {
                     objects: u64::try_from(held.objects).unwrap_or(0),
                     of: u64::try_from(of).unwrap_or(0),
                     retained: u64::try_from(held.bytes).unwrap_or(0),
+                    also: Vec::new(),
                 },
                 bytes: held.bytes,
                 holder: Some(*key),
+                came: held.came.clone(),
             })
         });
         rows.collect()
@@ -419,9 +450,14 @@ fn came_row(
             objects,
             of,
             retained: u64::try_from(bytes).unwrap_or(0),
+            also: Vec::new(),
         },
         bytes,
         holder: side.key_of(side.forms.holder(form)).or(Some(key)),
+        came: match change {
+            Change::Grew => Vec::new(),
+            _ => pile.came.clone(),
+        },
     })
 }
 
@@ -439,14 +475,16 @@ fn grown_row(pile: &Pile, new: &Side<'_>, key: u32) -> Row {
             objects: pile.grown,
             of: pile.grown,
             retained: u64::try_from(pile.grew).unwrap_or(0),
+            also: Vec::new(),
         },
         bytes: pile.grew,
         holder: Some(key),
+        came: Vec::new(),
     }
 }
 
-/// The rows of one type that explain enough of `total` bytes, and the rest; with the first row.
-fn of_type(name: &str, mut rows: Vec<Row>, total: i64) -> Option<(Row, TypeReason)> {
+/// The rows of one type that explain enough of `total` bytes, and the rest.
+fn of_type(name: &str, mut rows: Vec<Row>, total: i64) -> Option<Told> {
     rows.sort_by(|a, b| {
         let rank = |row: &Row| (row.bytes, row.reason.objects);
         rank(b)
@@ -471,14 +509,17 @@ fn of_type(name: &str, mut rows: Vec<Row>, total: i64) -> Option<(Row, TypeReaso
         came.map(|row| row.reason.objects).sum(),
         u64::try_from(total.saturating_sub(explained)).unwrap_or(0),
     );
-    let reasons = rows.iter().map(|row| row.reason.clone()).collect();
-    let first = rows.into_iter().next()?;
-    let told = TypeReason {
-        name: name.to_string(),
-        reasons,
-        rest,
-    };
-    Some((first, told))
+    let first = rows.first().map(|row| (row.bytes, row.holder))?;
+    let (reasons, came) = rows.into_iter().map(|row| (row.reason, row.came)).unzip();
+    Some(Told {
+        first,
+        reason: TypeReason {
+            name: name.to_string(),
+            reasons,
+            rest,
+        },
+        came,
+    })
 }
 
 #[cfg(test)]

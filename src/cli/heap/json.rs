@@ -353,6 +353,16 @@ struct ReasonDocument<'a> {
     before: Option<u64>,
     /// Bytes that these objects keep alive, or by which they grew.
     retained_bytes: u64,
+    /// Others that hold objects that came there: these stay as long as any of them does.
+    also_held_by: Vec<AlsoDocument<'a>>,
+}
+
+/// Another holder, and how many it holds of those that came.
+#[derive(Serialize)]
+struct AlsoDocument<'a> {
+    path: &'a str,
+    objects: u64,
+    of: u64,
 }
 
 /// What the rows of a type do not tell.
@@ -387,6 +397,15 @@ fn reasons(rows: &[TypeReason]) -> Vec<ReasonDocument<'_>> {
                 now,
                 before,
                 retained_bytes: reason.retained,
+                also_held_by: reason
+                    .also
+                    .iter()
+                    .map(|also| AlsoDocument {
+                        path: &also.path,
+                        objects: also.objects,
+                        of: also.of,
+                    })
+                    .collect(),
             }
         })
         .collect()

@@ -214,6 +214,18 @@ impl<'a, 'b> Forms<'a, 'b> {
         }
     }
 
+    /// Whether `form` is `above` or begins with it.
+    pub fn is_below(&self, form: u32, above: u32) -> bool {
+        let mut at = form;
+        while at != above {
+            match self.nodes.get(at as usize) {
+                Some(node) => at = node.before,
+                None => return false,
+            }
+        }
+        true
+    }
+
     /// Such as `leak_app.REGISTRY.by_path[*][*]`.
     pub fn text(&self, form: u32) -> String {
         self.text_in(form, None)

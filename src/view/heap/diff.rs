@@ -137,8 +137,23 @@ fn left_out(shown: usize, all: usize) -> String {
     }
 }
 
-/// One reason in words, behind its path.
+/// One reason in words, behind its path; with who else holds the objects.
 pub(super) fn reason_text(reason: &Reason) -> String {
+    let mut text = change_text(reason);
+    for (at, also) in reason.also.iter().enumerate() {
+        text.push_str(if at == 0 { "; " } else { ", " });
+        match (also.objects == also.of, reason.change) {
+            (true, _) if also.of == 1 => {}
+            (true, Change::Holds) => text.push_str("all that is new there "),
+            (true, _) => text.push_str("all of them "),
+            (false, _) => text.push_str(&format!("{} of these {} ", also.objects, also.of)),
+        }
+        text.push_str(&format!("also held by {}", shown(&also.path)));
+    }
+    text
+}
+
+fn change_text(reason: &Reason) -> String {
     let bytes = format_bytes(reason.retained);
     let part = match reason.objects == reason.of {
         true => format!("all {}", reason.of),
@@ -431,6 +446,7 @@ pub fn junit(comparison: &Comparison, rows: &Rows) -> String {
 mod tests {
     use super::*;
     use crate::heap::diff::{Actual, DiffRow};
+    use crate::heap::why::Also;
 
     fn amount(objects: u64, bytes: u64) -> Amount {
         Amount { objects, bytes }
@@ -532,6 +548,7 @@ total:+1GiB holds
             objects,
             of,
             retained: 2048,
+            also: Vec::new(),
         };
         let words = [
             (
@@ -572,6 +589,18 @@ total:+1GiB holds
         for (change, objects, of, words) in words {
             assert_eq!(reason_text(&reason(change, objects, of)), words);
         }
+        let mut shared = reason(Change::New { came: 3, gone: 0 }, 3, 3);
+        for (path, objects) in [("app.BY_ID[*]", 3), ("app.LATEST", 1)] {
+            shared.also.push(Also {
+                path: path.to_string(),
+                objects,
+                of: 3,
+            });
+        }
+        assert_eq!(
+            reason_text(&shared),
+            "holds all 3 new; they keep 2.0 KiB alive; all of them also held by app.BY_ID[*], 1 of these 3 also held by app.LATEST"
+        );
         let row = TypeReason {
             name: "app.Session".to_string(),
             reasons: vec![reason(Change::Grew, 1, 1)],
