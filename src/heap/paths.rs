@@ -260,10 +260,23 @@ impl<'a> Paths<'a> {
     fn begin(&self, root: &Root, object: ObjectId) -> String {
         let text = steps::root(self.graph, root);
         match root {
-            Root::StaticType | Root::Tracked | Root::Garbage => {
+            Root::StaticType => match self.type_text(object) {
+                Some(name) => format!("{text} {name}"),
+                None => format!("{text} {}", steps::type_name(self.graph, object)),
+            },
+            Root::Tracked | Root::Garbage => {
                 format!("{text} {}", steps::type_name(self.graph, object))
             }
             _ => text,
+        }
+    }
+
+    /// The name of a type that C code laid out, where `object` is one and its own path begins with it.
+    fn type_text(&self, object: ObjectId) -> Option<&str> {
+        let root = self.before(object).err()?;
+        match self.graph.roots.get(root) {
+            Some((_, Root::StaticType)) => steps::text_of(self.graph, object),
+            _ => None,
         }
     }
 

@@ -5,11 +5,13 @@
 //! processes paths are compared with paths: all that a form of path holds now with all that it held before.
 
 mod counted;
+mod held;
 mod shared;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::counted::{Counted, Side};
+use self::held::Holders;
 pub use self::shared::Also;
 use super::diff::{self, Fates};
 use super::fold::Fold;
@@ -41,6 +43,8 @@ pub enum Change {
         came: u64,
         /// How many went.
         gone: u64,
+        /// What is certain of these numbers.
+        least: Least,
     },
     /// Objects that were there take more.
     Grew,
@@ -55,6 +59,22 @@ pub enum Change {
     },
     /// What was there before is not known.
     Unknown,
+}
+
+/// What is certain of numbers of objects that came and went. An object that replaced another one of its type at its address and
+/// path counts as that one; one that was moved to another path counts as new, and as gone from where it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Least {
+    /// So many of those that came are new: nothing of their type and size was at their addresses before.
+    pub came: u64,
+    /// So many of those that went are gone: nothing such is at their addresses now.
+    pub gone: u64,
+    /// Objects of the type at the path that count as those that were there: each may be another one.
+    pub stayed: u64,
+    /// So many of all of the type that came are new.
+    pub of: u64,
+    /// Whether no more of them may be new.
+    pub of_is_exact: bool,
 }
 
 /// A path, and what it has to do with the growth of a type.
@@ -155,6 +175,10 @@ enum Known<'i> {
 struct Pile {
     came: Vec<ObjectId>,
     gone: Vec<ObjectId>,
+    /// How many of both have the other heap's object of their type at their address, which may be the same one.
+    moved: (u64, u64),
+    /// Objects that were there before.
+    stayed: u64,
     /// By how many bytes objects grew that were there before, and how many did; one of them.
     grew: i64,
     grown: u64,
@@ -198,6 +222,10 @@ fn explain(
             Counted::of(old, by_paths, |_| true),
         ),
     };
+    let is_moved: [Vec<bool>; 2] = match known {
+        Known::Objects(identity) => identity.in_place(old.graph),
+        Known::Paths | Known::Nothing => Default::default(),
+    };
     let mut piles: FxHashMap<(u32, u32), Pile> = FxHashMap::default();
     // Objects of each type in all, and those that no root reaches too.
     let mut all: Vec<Pile> = names.iter().map(|_| Pile::default()).collect();
@@ -215,9 +243,17 @@ fn explain(
                 .key(object)
                 .map(|key| piles.entry((at, key)).or_default());
             for pile in pile.into_iter().chain(all.get_mut(at as usize)) {
+                let [gone_moved, came_moved] = &is_moved;
+                let is_moved = |side: &[bool]| side.get(object as usize).copied() == Some(true);
                 match is_new {
-                    true => pile.came.push(object),
-                    false => pile.gone.push(object),
+                    true => {
+                        pile.came.push(object);
+                        pile.moved.0 += u64::from(is_moved(came_moved));
+                    }
+                    false => {
+                        pile.gone.push(object);
+                        pile.moved.1 += u64::from(is_moved(gone_moved));
+                    }
                 }
             }
         }
@@ -228,22 +264,33 @@ fn explain(
         holders.add(&gone, -1);
         let types = new.types(&names);
         for object in 0..new.graph.len() as ObjectId {
-            let grew = identity
-                .before(object)
-                .map(|before| signed(old.size(before), new.size(object)));
-            let (Some(grew), Some(key)) = (grew.filter(|grew| *grew != 0), new.key(object)) else {
+            let Some(before) = identity.before(object) else {
                 continue;
             };
+            let grew = signed(old.size(before), new.size(object));
+            let type_id = new.graph.type_ids.get(object as usize);
+            let at = type_id.and_then(|id| types.get(*id as usize).copied().flatten());
+            if let Some(all) = at.and_then(|at| all.get_mut(at as usize)) {
+                all.stayed += 1;
+            }
+            let Some(key) = new.key(object) else {
+                continue;
+            };
+            let mut pile = at.map(|at| piles.entry((at, key)).or_default());
+            if let Some(pile) = &mut pile {
+                pile.stayed += 1;
+            }
+            if grew == 0 {
+                continue;
+            }
             if let Some(form) = new.forms.known(object)
                 && let Some(held) = holders.count(new, form, grew)
             {
                 held.form = Some(form);
             }
-            let type_id = new.graph.type_ids.get(object as usize);
-            let Some(at) = type_id.and_then(|id| types.get(*id as usize).copied().flatten()) else {
+            let Some(pile) = pile else {
                 continue;
             };
-            let pile = piles.entry((at, key)).or_default();
             pile.grew = pile.grew.saturating_add(grew);
             if grew > 0 {
                 pile.grown += 1;
@@ -258,7 +305,6 @@ fn explain(
         let (Some(rows), Some(all)) = (rows.get_mut(*at as usize), all.get(*at as usize)) else {
             continue;
         };
-        let of = all.came.len() as u64;
         if let Some(replaced) = replaced
             .get_mut(*at as usize)
             .filter(|_| !pile.gone.is_empty())
@@ -266,7 +312,7 @@ fn explain(
             let least = came.together(&pile.came).min(gone.together(&pile.gone));
             *replaced = replaced.saturating_add(signed(0, least));
         }
-        rows.extend(came_row(pile, &came, &gone, known, of, *key));
+        rows.extend(came_row(pile, &came, &gone, known, all, *key));
         if pile.grown > 0 && pile.grew > 0 {
             rows.push(grown_row(pile, new, *key));
         }
@@ -326,93 +372,18 @@ struct Told {
     came: Vec<Vec<ObjectId>>,
 }
 
-/// What a holder holds more than before.
-#[derive(Debug, Clone, Default)]
-struct Held {
-    bytes: i64,
-    objects: i64,
-    /// What came to it.
-    came: Vec<ObjectId>,
-    /// The form of its path in the new heap.
-    form: Option<u32>,
-}
-
-/// By how much what holders hold has grown, whatever the types: objects that no other new one holds, and what these hold.
-#[derive(Debug, Default)]
-struct Holders {
-    by_key: FxHashMap<u32, Held>,
-}
-
-impl Holders {
-    fn add(&mut self, counted: &Counted<'_, '_>, sign: i64) {
-        let side = counted.side;
-        for object in 0..side.graph.len() as ObjectId {
-            let is_top = counted
-                .is_top
-                .get(object as usize)
-                .copied()
-                .unwrap_or(false);
-            if !is_top || !counted.has(object) || side.fold.is_part(object) {
-                continue;
-            }
-            let Some(form) = side.forms.known(object).map(|form| side.forms.holder(form)) else {
-                continue;
-            };
-            let bytes = i64::try_from(counted.sum(object)).unwrap_or(i64::MAX);
-            if let Some(held) = self.count(side, form, sign.saturating_mul(bytes)) {
-                held.objects += sign;
-                if sign > 0 {
-                    held.came.push(object);
-                    held.form = Some(form);
-                }
-            }
-        }
-    }
-
-    fn count(&mut self, side: &Side<'_>, form: u32, bytes: i64) -> Option<&mut Held> {
-        let held = self.by_key.entry(side.key_of(form)?).or_default();
-        held.bytes = held.bytes.saturating_add(bytes);
-        Some(held)
-    }
-
-    fn of(&self, key: u32) -> i64 {
-        self.by_key.get(&key).map_or(0, |held| held.bytes)
-    }
-
-    /// A row for each holder that holds more.
-    fn rows(&self, new: &Side<'_>) -> Vec<Row> {
-        let grown = self.by_key.iter().filter(|(_, held)| held.bytes > 0);
-        let of: i64 = grown.clone().map(|(_, held)| held.objects.max(0)).sum();
-        let rows = grown.filter_map(|(key, held)| {
-            Some(Row {
-                reason: Reason {
-                    path: new.forms.text(held.form?),
-                    change: Change::Holds,
-                    objects: u64::try_from(held.objects).unwrap_or(0),
-                    of: u64::try_from(of).unwrap_or(0),
-                    retained: u64::try_from(held.bytes).unwrap_or(0),
-                    also: Vec::new(),
-                },
-                bytes: held.bytes,
-                holder: Some(*key),
-                came: held.came.clone(),
-            })
-        });
-        rows.collect()
-    }
-}
-
 /// What came to a path, set off against what went; `None` when that is no growth.
 fn came_row(
     pile: &Pile,
     came: &Counted<'_, '_>,
     gone: &Counted<'_, '_>,
     known: Known<'_>,
-    of: u64,
+    all: &Pile,
     key: u32,
 ) -> Option<Row> {
     let example = *pile.came.first()?;
     let (now, before) = (pile.came.len() as u64, pile.gone.len() as u64);
+    let of = all.came.len() as u64;
     let objects = now.saturating_sub(before);
     let own = |counted: &Counted<'_, '_>, objects: &[ObjectId]| {
         let sizes = objects.iter().map(|object| counted.side.size(*object));
@@ -437,6 +408,13 @@ fn came_row(
         Known::Objects(_) => Change::New {
             came: now,
             gone: before,
+            least: Least {
+                came: now.saturating_sub(pile.moved.0),
+                gone: before.saturating_sub(pile.moved.1),
+                stayed: pile.stayed,
+                of: of.saturating_sub(all.moved.0),
+                of_is_exact: all.moved.0 == 0 && all.stayed == 0,
+            },
         },
         Known::Paths if objects == 0 => Change::Grew,
         Known::Paths => Change::Paths { now, before },
@@ -551,7 +529,17 @@ mod tests {
         );
         new.sizes[2] = 40_000;
         let rows = reasons(Some(&old), &new, ["list"]);
-        let change = Change::New { came: 1, gone: 0 };
+        let change = Change::New {
+            came: 1,
+            gone: 0,
+            least: Least {
+                came: 1,
+                stayed: 0,
+                gone: 0,
+                of: 4,
+                of_is_exact: false,
+            },
+        };
         assert_eq!(
             told(&rows),
             [("module0[0]".to_string(), change, 1, 4, 40_000)]

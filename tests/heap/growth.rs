@@ -494,3 +494,61 @@ fn who_else_holds_what_came_is_told_with_true_numbers_on_each_interpreter() {
         target.assert_free();
     }
 }
+
+/// Sessions that are replaced at their addresses while more come, and jobs that go from one list to another.
+const REPLACED: &str = "
+import sys
+class Session: pass
+class Job: pass
+class Plain: pass
+CACHE = {at: Session() for at in range(1000)}
+TODO = [Job() for _ in range(1000)]; DONE = []
+EMPTY = []
+print('ready', flush=True); sys.stdin.readline()
+for at in range(1000):
+    CACHE[at] = None
+    CACHE[at] = Session()
+for at in range(1000, 1500): CACHE[at] = Session()
+while len(TODO) > 400: DONE.append(TODO.pop())
+DONE.extend(Job() for _ in range(100))
+EMPTY.extend(Plain() for _ in range(700))
+print('grown', flush=True); sys.stdin.readline()
+";
+
+#[test]
+fn numbers_of_new_objects_are_true_bounds_on_each_interpreter() {
+    let _company = common::in_company();
+    for python in readable() {
+        let stage = python.stage();
+        let mut target = python.start(&[&stage.put("replaced.py", REPLACED)]);
+        let (document, _) = grown(&mut target, &[]);
+        let row = |kind: &str| rows(&document, &format!("__main__.{kind}"))[0];
+        let number = |row: &Value, name: &str| row[name].as_u64().expect("a number");
+        // All 1500 are new, and the 1000 are gone; which of them is not known.
+        let session = row("Session");
+        assert_eq!(number(session, "objects"), 500, "{python}: {session}");
+        let least = number(session, "new_at_least");
+        let stayed = number(session, "stayed");
+        assert!(
+            (1..=1500).contains(&least) && stayed > 0 && number(session, "now") + stayed == 1500,
+            "{python}: {session}"
+        );
+        // A hundred are new.
+        let job = row("Job");
+        assert_eq!(number(job, "objects"), 700, "{python}: {job}");
+        assert_eq!(number(job, "new_at_least"), 100, "{python}: {job}");
+        let fates = document["objects"].as_array().expect("fates").iter();
+        let fates: Vec<&Value> = fates.filter(|row| row["type"] == "__main__.Job").collect();
+        assert_eq!(
+            fates[0]["new_at_old_addresses"], 600,
+            "{python}: {document:#}"
+        );
+        let plain = row("Plain");
+        assert_eq!(
+            (number(plain, "new_at_least"), number(plain, "of_at_least")),
+            (700, 700),
+            "{python}: {plain}"
+        );
+        target.assert_free();
+    }
+}
