@@ -294,3 +294,33 @@ held()
         }
     }
 }
+
+/// Types and objects that the interpreter's state holds for `ast` and `typing`, whoever else does.
+#[test]
+fn types_that_the_interpreter_keeps_are_not_called_c_code() {
+    let _company = common::in_company();
+    let program = "
+import ast, sys
+tree = ast.parse('x = a + b and c')
+print('ready', flush=True)
+sys.stdin.readline()
+";
+    for python in Python::all().iter().filter(|python| python.minor >= 10) {
+        let target = python.start(&["-c", program]);
+        let pid = target.pid.to_string();
+        let found = biopsy(&["heap", "path", &pid, "--type", "ast.*"]).ok();
+        assert!(!found.stdout.contains("<C code>"), "{python}: {found}");
+        let found = biopsy(&["heap", "path", &pid, "--type", "ast.Sub"]).ok();
+        assert!(
+            found.stdout.starts_with("<interpreter>.ast_state × 1"),
+            "{python}: {found}"
+        );
+        let asked = ["heap", "path", &pid, "--type", "type", "--count", "1000"];
+        let found = biopsy(&asked).ok();
+        let typing = found
+            .stdout
+            .lines()
+            .find(|line| line.starts_with("<interpreter>.cached_types"));
+        assert_eq!(typing.is_some(), python.minor >= 12, "{python}: {found}");
+    }
+}
