@@ -311,7 +311,8 @@ mod tests {
                 gone: amount(1, 102),
                 survived: amount(2, 100 + 101 + 24),
                 grew: 24,
-                in_place: 0,
+                // Another list is where the one was that is gone.
+                in_place: 1,
             }]
         );
     }
