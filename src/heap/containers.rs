@@ -139,7 +139,7 @@ impl Named {
                 let is_name = match step {
                     Step::Attribute(_) | Step::Field(_) => true,
                     // What a function closes over, and what its parameters are when they are not given, have names too.
-                    Step::Item(_) | Step::Value(_) | Step::ValueOf(_) => within,
+                    Step::Item(_) | Step::Value(_) | Step::ValueOf(_) | Step::Entry(_) => within,
                     _ => false,
                 };
                 let is_free = part || within || step_into_function(graph, step);

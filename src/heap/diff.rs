@@ -143,6 +143,8 @@ pub struct Fates {
     pub survived: Amount,
     /// Bytes by which those that survived grew.
     pub grew: i64,
+    /// Of those in the new heap only, so many have one of the old heap's, of their type and size, at their address.
+    pub in_place: u64,
 }
 
 /// Compares two heaps of one process object by object. Rows by type name, no order.
@@ -153,11 +155,16 @@ pub fn fates(old: &Graph, new: &Graph, identity: &Identity) -> Vec<Fates> {
         let size = graph.sizes.get(object as usize);
         size.copied().unwrap_or(0)
     };
+    let [_, in_place] = identity.in_place(old);
     for object in 0..new.len() as ObjectId {
         let bytes = size(new, object);
         let row = table.row(new, &new_rows, object);
         match identity.before(object) {
-            None => row.new.add(1, bytes),
+            None => {
+                row.new.add(1, bytes);
+                let is_in_place = in_place.get(object as usize).copied();
+                row.in_place += u64::from(is_in_place.unwrap_or(false));
+            }
             Some(before) => {
                 row.survived.add(1, bytes);
                 let grew = signed(size(old, before), bytes);
@@ -304,6 +311,8 @@ mod tests {
                 gone: amount(1, 102),
                 survived: amount(2, 100 + 101 + 24),
                 grew: 24,
+                // Another list is where the one was that is gone.
+                in_place: 1,
             }]
         );
     }

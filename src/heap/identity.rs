@@ -106,6 +106,23 @@ impl Identity {
         still
     }
 
+    /// Which objects of `old`, and which of the new heap, have one of their type and size at their address in the other heap
+    /// that is not known to be the same: they moved to other holders, or the address was used again.
+    pub fn in_place(&self, old: &Graph) -> [Vec<bool>; 2] {
+        let is_open = |object: u32| {
+            let before = self.candidate(object);
+            (before != NONE && self.before(object).is_none()).then_some(before)
+        };
+        let mut gone = vec![false; old.len()];
+        let new = (0..self.candidates.len() as ObjectId).map(is_open);
+        let new = new.map(|before| {
+            let place = before.and_then(|before| gone.get_mut(before as usize));
+            place.map(|place| *place = true).is_some()
+        });
+        let new = new.collect();
+        [gone, new]
+    }
+
     /// Decides about objects that have no holder in common with those at their addresses: they are the same when
     /// `is_alike` says so of the old and the new one, which compares the forms of their paths.
     pub fn settle(

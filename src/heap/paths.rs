@@ -146,8 +146,14 @@ impl<'a> Paths<'a> {
         self.reached.get(object as usize).copied().unwrap_or(false)
     }
 
+    /// Whether the root says more than that something is there, and holds what it leads to.
+    pub fn is_named_root(&self, root: usize) -> bool {
+        let root = self.graph.roots.get(root).map(|(_, root)| root);
+        root.is_some_and(|root| !root.is_unnamed() && wave_of(self.graph, root) == 0)
+    }
+
     /// The step that led to `object` and the object that it came from; the root's index where it is one.
-    fn before(&self, object: ObjectId) -> Result<(ObjectId, Step), usize> {
+    pub fn before(&self, object: ObjectId) -> Result<(ObjectId, Step), usize> {
         let via = self.via.get(object as usize).copied().unwrap_or(Via {
             owner: NONE,
             position: NONE,
@@ -254,15 +260,28 @@ impl<'a> Paths<'a> {
     fn begin(&self, root: &Root, object: ObjectId) -> String {
         let text = steps::root(self.graph, root);
         match root {
-            Root::StaticType | Root::Tracked | Root::Garbage => {
+            Root::StaticType => match self.type_text(object) {
+                Some(name) => format!("{text} {name}"),
+                None => format!("{text} {}", steps::type_name(self.graph, object)),
+            },
+            Root::Tracked | Root::Garbage => {
                 format!("{text} {}", steps::type_name(self.graph, object))
             }
             _ => text,
         }
     }
 
+    /// The name of a type that C code laid out, where `object` is one and its own path begins with it.
+    fn type_text(&self, object: ObjectId) -> Option<&str> {
+        let root = self.before(object).err()?;
+        match self.graph.roots.get(root) {
+            Some((_, Root::StaticType)) => steps::text_of(self.graph, object),
+            _ => None,
+        }
+    }
+
     /// Whether it was reached as the `__dict__` that is part of its owner.
-    fn is_fold_step(&self, object: ObjectId) -> bool {
+    pub fn is_fold_step(&self, object: ObjectId) -> bool {
         let via = self.via.get(object as usize);
         via.is_some_and(|via| via.owner != NONE && self.fold.owner(object) == via.owner)
     }

@@ -14,6 +14,9 @@ const GROUP_LIMIT: usize = 4_000_000;
 /// References in one tree: more are not followed, and that is said.
 pub const MOST_SHOWN: usize = 100_000;
 
+/// Most references of an object itself that are compared with those of its dict.
+const ATTRIBUTES: usize = 64;
+
 /// How far the tree goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -36,8 +39,10 @@ pub struct Referrer {
     pub hidden: u64,
     /// It stands above in this branch already.
     pub is_cycle: bool,
-    /// It stands elsewhere in the tree, with those who refer to it.
+    /// It stands elsewhere in the tree.
     pub is_seen: bool,
+    /// References to it that are not followed since the tree ends there, wherever in the tree it stands.
+    pub beyond: u64,
     /// The roots that hold it, as indices into the graph's.
     pub roots: Vec<usize>,
 }
@@ -120,14 +125,26 @@ impl<'a> Referrers<'a> {
                 let whole = self.fold.owner(*target);
                 let is_inside = whole == owner && self.fold.is_part(*target);
                 if let Some(asked) = index.get(&whole).filter(|_| !is_inside) {
+                    let step = steps::step(self.graph, self.fold, object, position);
+                    if owner != object && self.has_itself(owner, *target, step) {
+                        continue;
+                    }
                     each(Found {
                         asked: *asked,
                         owner,
-                        step: steps::step(self.graph, self.fold, object, position),
+                        step,
                     });
                 }
             }
         }
+    }
+
+    /// Whether `owner` itself has an attribute that its dict has too: both have it where the values are in the object and the
+    /// dict was asked for (3.13 and newer).
+    fn has_itself(&self, owner: ObjectId, target: ObjectId, step: Step) -> bool {
+        let own = self.graph.references(owner).iter().take(ATTRIBUTES);
+        let mut own = own.enumerate().filter(|(_, own)| **own == target);
+        own.any(|(position, _)| steps::step(self.graph, self.fold, owner, position) == step)
     }
 
     /// The references to `object`: owner and how.
@@ -153,8 +170,9 @@ impl<'a> Referrers<'a> {
         found
     }
 
-    /// The tree above `object`. Each object is followed once, where it is nearest to the top, so that the tree has as many
-    /// nodes as there are references in it; with whether it was cut because these are too many.
+    /// The tree above `object`. Each object is followed once, where it comes first by levels, so that the tree has as many
+    /// nodes as there are references in it; with whether it was cut because these are too many. What the last level has is
+    /// asked for its referrers too, which are only counted.
     pub fn tree(&self, object: ObjectId, limits: Limits) -> (Referrer, bool) {
         let object = self.fold.owner(object);
         let mut nodes = vec![Node {
@@ -200,11 +218,20 @@ impl<'a> Referrers<'a> {
             }
             level = next;
         }
-        (self.assemble(nodes), is_cut)
+        let mut beyond: FxHashMap<ObjectId, u64> = FxHashMap::default();
+        if !level.is_empty() {
+            let asked: Vec<ObjectId> = level.iter().map(|node| nodes[*node].object).collect();
+            self.each_reference_to(&asked, |reference| {
+                if let Some(object) = asked.get(reference.asked as usize) {
+                    *beyond.entry(*object).or_insert(0) += 1;
+                }
+            });
+        }
+        (self.assemble(nodes, &beyond), is_cut)
     }
 
     /// Nodes come after the one above them, so that a walk from the end finds every child complete.
-    fn assemble(&self, nodes: Vec<Node>) -> Referrer {
+    fn assemble(&self, nodes: Vec<Node>, beyond: &FxHashMap<ObjectId, u64>) -> Referrer {
         let mut children: Vec<Vec<Referrer>> = nodes.iter().map(|_| Vec::new()).collect();
         let mut top = None;
         for (at, node) in nodes.iter().enumerate().rev() {
@@ -217,6 +244,7 @@ impl<'a> Referrers<'a> {
                 hidden: node.hidden,
                 is_cycle: node.is_cycle,
                 is_seen: node.is_seen,
+                beyond: beyond.get(&node.object).copied().unwrap_or(0),
                 roots: self.roots_of(node.object),
             };
             match node.above {
@@ -231,6 +259,7 @@ impl<'a> Referrers<'a> {
             hidden: 0,
             is_cycle: false,
             is_seen: false,
+            beyond: 0,
             roots: Vec::new(),
         })
     }
@@ -364,6 +393,33 @@ mod tests {
             .collect();
         assert_eq!(above, [(0, false), (2, true)]);
         assert_eq!(one.children[0].roots, [0]);
+    }
+
+    #[test]
+    fn what_the_last_level_leaves_out_is_counted() {
+        // 0 -> 1, 2 -> 3; 4, 5, 6 -> 0; 1 -> 2
+        let graph = lists(
+            &[
+                vec![1, 2],
+                vec![3, 2],
+                vec![3],
+                vec![],
+                vec![0],
+                vec![0],
+                vec![0],
+            ],
+            &[4],
+        );
+        let fold = Fold::of(&graph);
+        let referrers = Referrers::new(&graph, &fold);
+        let tree = |depth| referrers.tree(3, Limits { depth, children: 9 }).0;
+        let beyond = |node: &Referrer| node.children.iter().map(|child| child.beyond).collect();
+        let (one, two): (Vec<u64>, Vec<u64>) = (beyond(&tree(1)), beyond(&tree(2).children[0]));
+        assert_eq!((one, two), (vec![1, 2], vec![3]));
+        // 0 stands below 2 as well, where its referrers are no more told than below 1.
+        let again = &tree(2).children[1].children[0];
+        assert_eq!((again.object, again.is_seen, again.beyond), (0, true, 3));
+        assert_eq!(beyond(&tree(3).children[0]), [0]);
     }
 
     #[test]

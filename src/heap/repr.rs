@@ -9,6 +9,7 @@ use super::decode::{Name, dict, references};
 use super::memory::{Place, each_word};
 use super::steps::quoted;
 use super::types::{self, Holding, Sizing, TypeInfo, Types, field};
+use super::values::is_identifier;
 use crate::layout::heap::IntSize;
 use crate::layout::object;
 
@@ -179,7 +180,7 @@ impl<'h, 'm> Repr<'h, 'm> {
         }
     }
 
-    /// `module.Color.RED` of an enum's member.
+    /// `module.Color.RED` of an enum's member, `module.Flag.A|module.Flag.B` of a flag with several.
     fn enum_member(&mut self, info: &TypeInfo, place: &Place) -> Option<String> {
         let heap = self.heap;
         if !info.is_heap() {
@@ -203,7 +204,22 @@ impl<'h, 'm> Repr<'h, 'm> {
             return None;
         }
         let name = self.attribute(info, place, "_name_")?;
-        Some(format!("{}.{}", info.name, heap.text(name)?))
+        if let Some(name) = heap.text(name) {
+            let parts: Vec<&str> = name.split('|').collect();
+            let part = |part: &&str| match is_identifier(part) {
+                true => format!("{}.{part}", info.name),
+                // Bits that have no name, as a number.
+                false => format!("{}({part})", info.name),
+            };
+            return Some(parts.iter().map(part).collect::<Vec<_>>().join("|"));
+        }
+        // Up to 3.10 only members that the class names have a name.
+        let value = self.attribute(info, place, "_value_")?;
+        let digits = self.describe(value);
+        let is_number = digits
+            .bytes()
+            .all(|digit| digit.is_ascii_digit() || digit == b'-');
+        is_number.then(|| format!("{}({digits})", info.name))
     }
 
     /// What an instance has under `name`, in a slot, its dict, or in place of one.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::fold::Fold;
 use super::graph::{Graph, Label, NameId, ObjectId, Rest, Root};
-use super::values::HIDDEN;
+use super::values::{HIDDEN, is_identifier};
 
 /// One reference, by what it is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,6 +23,8 @@ pub enum Step {
     ValueAt(NameId),
     /// The value of a key whose text is not kept: the key.
     ValueOf(ObjectId),
+    /// The same of a key of an object's own dict.
+    Entry(ObjectId),
     /// It is a key of the mapping.
     Key,
     /// It is in the set.
@@ -38,6 +40,11 @@ fn text(graph: &Graph, object: ObjectId) -> Option<NameId> {
         .binary_search_by_key(&object, |(owner, _)| *owner)
         .ok()?;
     graph.texts.get(at).map(|(_, name)| *name)
+}
+
+/// The text of an object that has one: a type's is its name.
+pub fn text_of(graph: &Graph, object: ObjectId) -> Option<&str> {
+    text(graph, object).map(|name| graph.name(name))
 }
 
 /// What the reference of `owner` at `position` is called.
@@ -71,6 +78,7 @@ pub fn step(graph: &Graph, fold: &Fold, owner: ObjectId, position: usize) -> Ste
                 Some(name) if fold.is_part(owner) => Step::Attribute(name),
                 Some(name) if type_name(graph, *key) == "str" => Step::Value(name),
                 Some(name) => Step::ValueAt(name),
+                None if fold.is_part(owner) => Step::Entry(*key),
                 None => Step::ValueOf(*key),
             }
         }
@@ -84,6 +92,7 @@ impl Step {
         match self {
             Step::Item(_) => Step::Item(u32::MAX),
             Step::Value(_) | Step::ValueAt(_) | Step::ValueOf(_) => Step::ValueOf(ObjectId::MAX),
+            Step::Entry(_) => Step::Entry(ObjectId::MAX),
             other => other,
         }
     }
@@ -92,7 +101,7 @@ impl Step {
     pub fn is_element(self) -> bool {
         match self {
             Step::Item(_) | Step::Value(_) | Step::ValueAt(_) | Step::ValueOf(_) => true,
-            Step::Key | Step::Member => true,
+            Step::Entry(_) | Step::Key | Step::Member => true,
             Step::Attribute(_) | Step::Field(_) | Step::Local(_) | Step::Inside => false,
         }
     }
@@ -101,7 +110,12 @@ impl Step {
     pub fn write(self, graph: &Graph, path: &mut String) {
         // Writing to a String does not fail.
         let _ = match self {
-            Step::Attribute(name) if graph.name(name) == HIDDEN => write!(path, "[{HIDDEN}]"),
+            Step::Attribute(name) if graph.name(name) == HIDDEN => {
+                write!(path, ".__dict__[{HIDDEN}]")
+            }
+            Step::Attribute(name) if !is_attribute(graph.name(name)) => {
+                write!(path, ".__dict__[{}]", quoted(graph.name(name)))
+            }
             Step::Attribute(name) | Step::Field(name) => {
                 write!(path, ".{}", graph.name(name))
             }
@@ -110,6 +124,8 @@ impl Step {
             Step::Item(index) => write!(path, "[{index}]"),
             Step::Value(name) => write!(path, "[{}]", quoted(graph.name(name))),
             Step::ValueAt(name) => write!(path, "[{}]", graph.name(name)),
+            Step::Entry(ObjectId::MAX) => write!(path, ".__dict__[*]"),
+            Step::Entry(key) => write!(path, ".__dict__[<{}>]", type_name(graph, key)),
             Step::ValueOf(key) => write!(path, "[<{}>]", type_name(graph, key)),
             Step::Key => write!(path, ".<key>"),
             Step::Member => write!(path, ".<member>"),
@@ -125,6 +141,19 @@ pub fn type_name(graph: &Graph, object: ObjectId) -> &str {
         .get(object as usize)
         .and_then(|type_id| graph.types.get(*type_id as usize))
         .map_or("?", |found| graph.name(found.name))
+}
+
+/// Words of the language that stand behind no dot.
+const KEYWORDS: [&str; 35] = [
+    "False", "None", "True", "and", "as", "assert", "async", "await", "break", "class", "continue",
+    "def", "del", "elif", "else", "except", "finally", "for", "from", "global", "if", "import",
+    "in", "is", "lambda", "nonlocal", "not", "or", "pass", "raise", "return", "try", "while",
+    "with", "yield",
+];
+
+/// Whether Python reads `object.name`; a name that is not known (`?`) is left.
+fn is_attribute(name: &str) -> bool {
+    name == "?" || is_identifier(name) && !KEYWORDS.contains(&name)
 }
 
 /// A key as `repr()` of the text shows it; it came from the target, so nothing in it reaches a terminal raw.

@@ -5,10 +5,14 @@
 //! processes paths are compared with paths: all that a form of path holds now with all that it held before.
 
 mod counted;
+mod held;
+mod shared;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::counted::{Counted, Side};
+use self::held::Holders;
+pub use self::shared::Also;
 use super::diff::{self, Fates};
 use super::fold::Fold;
 use super::graph::{Graph, ObjectId};
@@ -39,6 +43,8 @@ pub enum Change {
         came: u64,
         /// How many went.
         gone: u64,
+        /// What is certain of these numbers.
+        least: Least,
     },
     /// Objects that were there take more.
     Grew,
@@ -55,6 +61,22 @@ pub enum Change {
     Unknown,
 }
 
+/// What is certain of numbers of objects that came and went. An object that replaced another one of its type at its address and
+/// path counts as that one; one that was moved to another path counts as new, and as gone from where it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Least {
+    /// So many of those that came are new: nothing of their type and size was at their addresses before.
+    pub came: u64,
+    /// So many of those that went are gone: nothing such is at their addresses now.
+    pub gone: u64,
+    /// Objects of the type at the path that count as those that were there: each may be another one.
+    pub stayed: u64,
+    /// So many of all of the type that came are new.
+    pub of: u64,
+    /// Whether no more of them may be new.
+    pub of_is_exact: bool,
+}
+
 /// A path, and what it has to do with the growth of a type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reason {
@@ -69,6 +91,8 @@ pub struct Reason {
     /// Bytes that these objects keep alive, nothing counted twice and only what is new; under [`Change::Grew`] by how much
     /// the objects themselves grew.
     pub retained: u64,
+    /// Who else holds what came there.
+    pub also: Vec<Also>,
 }
 
 /// A type and what holds what is new of it.
@@ -151,6 +175,10 @@ enum Known<'i> {
 struct Pile {
     came: Vec<ObjectId>,
     gone: Vec<ObjectId>,
+    /// How many of both have the other heap's object of their type at their address, which may be the same one.
+    moved: (u64, u64),
+    /// Objects that were there before.
+    stayed: u64,
     /// By how many bytes objects grew that were there before, and how many did; one of them.
     grew: i64,
     grown: u64,
@@ -163,6 +191,8 @@ struct Row {
     bytes: i64,
     /// The key of what holds the objects.
     holder: Option<u32>,
+    /// What came there.
+    came: Vec<ObjectId>,
 }
 
 fn signed(old: u64, new: u64) -> i64 {
@@ -192,6 +222,10 @@ fn explain(
             Counted::of(old, by_paths, |_| true),
         ),
     };
+    let is_moved: [Vec<bool>; 2] = match known {
+        Known::Objects(identity) => identity.in_place(old.graph),
+        Known::Paths | Known::Nothing => Default::default(),
+    };
     let mut piles: FxHashMap<(u32, u32), Pile> = FxHashMap::default();
     // Objects of each type in all, and those that no root reaches too.
     let mut all: Vec<Pile> = names.iter().map(|_| Pile::default()).collect();
@@ -209,9 +243,17 @@ fn explain(
                 .key(object)
                 .map(|key| piles.entry((at, key)).or_default());
             for pile in pile.into_iter().chain(all.get_mut(at as usize)) {
+                let [gone_moved, came_moved] = &is_moved;
+                let is_moved = |side: &[bool]| side.get(object as usize).copied() == Some(true);
                 match is_new {
-                    true => pile.came.push(object),
-                    false => pile.gone.push(object),
+                    true => {
+                        pile.came.push(object);
+                        pile.moved.0 += u64::from(is_moved(came_moved));
+                    }
+                    false => {
+                        pile.gone.push(object);
+                        pile.moved.1 += u64::from(is_moved(gone_moved));
+                    }
                 }
             }
         }
@@ -222,22 +264,33 @@ fn explain(
         holders.add(&gone, -1);
         let types = new.types(&names);
         for object in 0..new.graph.len() as ObjectId {
-            let grew = identity
-                .before(object)
-                .map(|before| signed(old.size(before), new.size(object)));
-            let (Some(grew), Some(key)) = (grew.filter(|grew| *grew != 0), new.key(object)) else {
+            let Some(before) = identity.before(object) else {
                 continue;
             };
+            let grew = signed(old.size(before), new.size(object));
+            let type_id = new.graph.type_ids.get(object as usize);
+            let at = type_id.and_then(|id| types.get(*id as usize).copied().flatten());
+            if let Some(all) = at.and_then(|at| all.get_mut(at as usize)) {
+                all.stayed += 1;
+            }
+            let Some(key) = new.key(object) else {
+                continue;
+            };
+            let mut pile = at.map(|at| piles.entry((at, key)).or_default());
+            if let Some(pile) = &mut pile {
+                pile.stayed += 1;
+            }
+            if grew == 0 {
+                continue;
+            }
             if let Some(form) = new.forms.known(object)
                 && let Some(held) = holders.count(new, form, grew)
             {
                 held.form = Some(form);
             }
-            let type_id = new.graph.type_ids.get(object as usize);
-            let Some(at) = type_id.and_then(|id| types.get(*id as usize).copied().flatten()) else {
+            let Some(pile) = pile else {
                 continue;
             };
-            let pile = piles.entry((at, key)).or_default();
             pile.grew = pile.grew.saturating_add(grew);
             if grew > 0 {
                 pile.grown += 1;
@@ -252,7 +305,6 @@ fn explain(
         let (Some(rows), Some(all)) = (rows.get_mut(*at as usize), all.get(*at as usize)) else {
             continue;
         };
-        let of = all.came.len() as u64;
         if let Some(replaced) = replaced
             .get_mut(*at as usize)
             .filter(|_| !pile.gone.is_empty())
@@ -260,12 +312,12 @@ fn explain(
             let least = came.together(&pile.came).min(gone.together(&pile.gone));
             *replaced = replaced.saturating_add(signed(0, least));
         }
-        rows.extend(came_row(pile, &came, &gone, known, of, *key));
+        rows.extend(came_row(pile, &came, &gone, known, all, *key));
         if pile.grown > 0 && pile.grew > 0 {
             rows.push(grown_row(pile, new, *key));
         }
     }
-    let mut told: Vec<(i64, i64, bool, TypeReason)> = Vec::new();
+    let mut told: Vec<(i64, i64, bool, Told)> = Vec::new();
     for (((name, rows), all), replaced) in names.iter().zip(rows).zip(&all).zip(replaced) {
         let grew = rows.iter().filter(|row| row.reason.change == Change::Grew);
         let grew = grew.fold(0i64, |sum, row| sum.saturating_add(row.bytes));
@@ -273,19 +325,21 @@ fn explain(
         let net = signed(gone.together(&all.gone), came);
         let total = signed(0, came).saturating_sub(replaced).max(net);
         let total = total.saturating_add(grew);
-        let Some((first, reason)) = of_type(name, rows, total) else {
+        let Some(told_of) = of_type(name, rows, total) else {
             continue;
         };
-        let rank = match (by_paths, first.holder) {
-            (false, Some(holder)) => holders.of(holder).max(first.bytes),
-            _ => first.bytes,
+        let (bytes, holder) = told_of.first;
+        let rank = match (by_paths, holder) {
+            (false, Some(holder)) => holders.of(holder).max(bytes),
+            _ => bytes,
         };
         // Of a class and the dict of its instances, which are one at their paths, the class comes first.
-        told.push((rank, first.bytes, *name != "dict", reason));
+        told.push((rank, bytes, *name != "dict", told_of));
     }
     told.sort_by(|a, b| {
-        let rank = |told: &(i64, i64, bool, TypeReason)| (told.0, told.1, told.2);
-        rank(b).cmp(&rank(a)).then_with(|| a.3.name.cmp(&b.3.name))
+        let rank = |told: &(i64, i64, bool, Told)| (told.0, told.1, told.2);
+        let name = |told: &(i64, i64, bool, Told)| told.3.reason.name.clone();
+        rank(b).cmp(&rank(a)).then_with(|| name(a).cmp(&name(b)))
     });
     told.truncate(MOST_TYPES);
     let held = wanted.contains(ALL_TYPES).then(|| {
@@ -295,80 +349,27 @@ fn explain(
             .fold(0i64, |sum, row| sum.saturating_add(row.bytes));
         of_type(ALL_TYPES, rows, total)
     });
-    let held = held.flatten().map(|(_, reason)| reason);
-    let told = told.into_iter().map(|(.., reason)| reason);
-    held.into_iter().chain(told).collect()
-}
-
-/// What a holder holds more than before.
-#[derive(Debug, Clone, Copy, Default)]
-struct Held {
-    bytes: i64,
-    objects: i64,
-    /// The form of its path in the new heap.
-    form: Option<u32>,
-}
-
-/// By how much what holders hold has grown, whatever the types: objects that no other new one holds, and what these hold.
-#[derive(Debug, Default)]
-struct Holders {
-    by_key: FxHashMap<u32, Held>,
-}
-
-impl Holders {
-    fn add(&mut self, counted: &Counted<'_, '_>, sign: i64) {
-        let side = counted.side;
-        for object in 0..side.graph.len() as ObjectId {
-            let is_top = counted
-                .is_top
-                .get(object as usize)
-                .copied()
-                .unwrap_or(false);
-            if !is_top || !counted.has(object) || side.fold.is_part(object) {
-                continue;
-            }
-            let Some(form) = side.forms.known(object).map(|form| side.forms.holder(form)) else {
-                continue;
-            };
-            let bytes = i64::try_from(counted.sum(object)).unwrap_or(i64::MAX);
-            if let Some(held) = self.count(side, form, sign.saturating_mul(bytes)) {
-                held.objects += sign;
-                if sign > 0 {
-                    held.form = Some(form);
-                }
-            }
+    let told = told.into_iter().map(|(.., told)| told);
+    let mut told: Vec<Told> = held.flatten().into_iter().chain(told).collect();
+    let piles: Vec<&[ObjectId]> = told
+        .iter()
+        .flat_map(|told| told.came.iter().map(Vec::as_slice))
+        .collect();
+    let mut others = shared::find(&came, !by_paths, &piles).into_iter();
+    for told in &mut told {
+        for reason in &mut told.reason.reasons {
+            reason.also = others.next().unwrap_or_default();
         }
     }
+    told.into_iter().map(|told| told.reason).collect()
+}
 
-    fn count(&mut self, side: &Side<'_>, form: u32, bytes: i64) -> Option<&mut Held> {
-        let held = self.by_key.entry(side.key_of(form)?).or_default();
-        held.bytes = held.bytes.saturating_add(bytes);
-        Some(held)
-    }
-
-    fn of(&self, key: u32) -> i64 {
-        self.by_key.get(&key).map_or(0, |held| held.bytes)
-    }
-
-    /// A row for each holder that holds more.
-    fn rows(&self, new: &Side<'_>) -> Vec<Row> {
-        let grown = self.by_key.iter().filter(|(_, held)| held.bytes > 0);
-        let of: i64 = grown.clone().map(|(_, held)| held.objects.max(0)).sum();
-        let rows = grown.filter_map(|(key, held)| {
-            Some(Row {
-                reason: Reason {
-                    path: new.forms.text(held.form?),
-                    change: Change::Holds,
-                    objects: u64::try_from(held.objects).unwrap_or(0),
-                    of: u64::try_from(of).unwrap_or(0),
-                    retained: u64::try_from(held.bytes).unwrap_or(0),
-                },
-                bytes: held.bytes,
-                holder: Some(*key),
-            })
-        });
-        rows.collect()
-    }
+/// What is told of a type, and the bytes and holder of its first row.
+struct Told {
+    first: (i64, Option<u32>),
+    reason: TypeReason,
+    /// What came to the path of each reason.
+    came: Vec<Vec<ObjectId>>,
 }
 
 /// What came to a path, set off against what went; `None` when that is no growth.
@@ -377,11 +378,12 @@ fn came_row(
     came: &Counted<'_, '_>,
     gone: &Counted<'_, '_>,
     known: Known<'_>,
-    of: u64,
+    all: &Pile,
     key: u32,
 ) -> Option<Row> {
     let example = *pile.came.first()?;
     let (now, before) = (pile.came.len() as u64, pile.gone.len() as u64);
+    let of = all.came.len() as u64;
     let objects = now.saturating_sub(before);
     let own = |counted: &Counted<'_, '_>, objects: &[ObjectId]| {
         let sizes = objects.iter().map(|object| counted.side.size(*object));
@@ -406,6 +408,13 @@ fn came_row(
         Known::Objects(_) => Change::New {
             came: now,
             gone: before,
+            least: Least {
+                came: now.saturating_sub(pile.moved.0),
+                gone: before.saturating_sub(pile.moved.1),
+                stayed: pile.stayed,
+                of: of.saturating_sub(all.moved.0),
+                of_is_exact: all.moved.0 == 0 && all.stayed == 0,
+            },
         },
         Known::Paths if objects == 0 => Change::Grew,
         Known::Paths => Change::Paths { now, before },
@@ -419,9 +428,14 @@ fn came_row(
             objects,
             of,
             retained: u64::try_from(bytes).unwrap_or(0),
+            also: Vec::new(),
         },
         bytes,
         holder: side.key_of(side.forms.holder(form)).or(Some(key)),
+        came: match change {
+            Change::Grew => Vec::new(),
+            _ => pile.came.clone(),
+        },
     })
 }
 
@@ -439,14 +453,16 @@ fn grown_row(pile: &Pile, new: &Side<'_>, key: u32) -> Row {
             objects: pile.grown,
             of: pile.grown,
             retained: u64::try_from(pile.grew).unwrap_or(0),
+            also: Vec::new(),
         },
         bytes: pile.grew,
         holder: Some(key),
+        came: Vec::new(),
     }
 }
 
-/// The rows of one type that explain enough of `total` bytes, and the rest; with the first row.
-fn of_type(name: &str, mut rows: Vec<Row>, total: i64) -> Option<(Row, TypeReason)> {
+/// The rows of one type that explain enough of `total` bytes, and the rest.
+fn of_type(name: &str, mut rows: Vec<Row>, total: i64) -> Option<Told> {
     rows.sort_by(|a, b| {
         let rank = |row: &Row| (row.bytes, row.reason.objects);
         rank(b)
@@ -471,14 +487,17 @@ fn of_type(name: &str, mut rows: Vec<Row>, total: i64) -> Option<(Row, TypeReaso
         came.map(|row| row.reason.objects).sum(),
         u64::try_from(total.saturating_sub(explained)).unwrap_or(0),
     );
-    let reasons = rows.iter().map(|row| row.reason.clone()).collect();
-    let first = rows.into_iter().next()?;
-    let told = TypeReason {
-        name: name.to_string(),
-        reasons,
-        rest,
-    };
-    Some((first, told))
+    let first = rows.first().map(|row| (row.bytes, row.holder))?;
+    let (reasons, came) = rows.into_iter().map(|row| (row.reason, row.came)).unzip();
+    Some(Told {
+        first,
+        reason: TypeReason {
+            name: name.to_string(),
+            reasons,
+            rest,
+        },
+        came,
+    })
 }
 
 #[cfg(test)]
@@ -510,7 +529,17 @@ mod tests {
         );
         new.sizes[2] = 40_000;
         let rows = reasons(Some(&old), &new, ["list"]);
-        let change = Change::New { came: 1, gone: 0 };
+        let change = Change::New {
+            came: 1,
+            gone: 0,
+            least: Least {
+                came: 1,
+                stayed: 0,
+                gone: 0,
+                of: 4,
+                of_is_exact: false,
+            },
+        };
         assert_eq!(
             told(&rows),
             [("module0[0]".to_string(), change, 1, 4, 40_000)]

@@ -16,7 +16,7 @@ pub mod version;
 pub use self::object::IntSize;
 pub use asyncio::CoroutineOffsets;
 pub use gc::{GcOffsets, GcPlace};
-pub use opcodes::{Opcodes, Shape};
+pub use opcodes::{LineEntry, Monitored, Opcodes, Shape};
 
 /// Where the words of the interpreter lock are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,6 +211,8 @@ pub struct CodeOffsets {
     pub flags: u32,
     /// `co_exceptiontable` where there is one.
     pub exception_table: Option<u32>,
+    /// Where the opcodes are that those of monitored code stand for (3.12 and newer).
+    pub monitored: Option<Monitored>,
     /// Bytes from the start that hold all of the above.
     pub head: u32,
 }

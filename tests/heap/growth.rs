@@ -312,6 +312,68 @@ fn referrers_of_shared_objects_are_followed_once_on_each_interpreter() {
         addresses.sort_unstable();
         addresses.dedup();
         assert_eq!(addresses.len(), all, "{python}");
+        // What the depth leaves out is said.
+        assert_eq!(document["cut_by_depth"], document["cut"], "{python}");
+        let asked = [
+            "heap",
+            "referrers",
+            &pid,
+            "--address",
+            &ids[1],
+            "--depth",
+            "2",
+        ];
+        let document = biopsy(&[&asked[..], &["--json"]].concat()).ok().json();
+        assert_eq!(document["cut"], true, "{python}: {document:#}");
+        let text = biopsy(&asked).ok();
+        assert!(
+            text.stdout.contains(" deeper than --depth)") && !text.stdout.contains("first place"),
+            "{python}: {text}"
+        );
+        target.assert_free();
+    }
+}
+
+/// An attribute of an object with a dict is in the dict and, from 3.13 on, in the object itself.
+#[test]
+fn each_reference_is_told_once_on_each_interpreter() {
+    let _company = common::in_company();
+    let program = "
+import sys
+class Holder: pass
+class Held: pass
+held = Held(); holder = Holder(); holder.end = held; vars(holder)
+keys = {(1, 2): held, (3, 4): held}
+print('ready', id(held), flush=True); sys.stdin.readline()
+";
+    for python in readable() {
+        let mut target = python.start(&["-c", program]);
+        let pid = target.pid.to_string();
+        let id = target.ready.split_whitespace().last().expect("an id");
+        let asked = [
+            "heap",
+            "referrers",
+            &pid,
+            "--address",
+            id,
+            "--depth",
+            "3",
+            "--json",
+        ];
+        let document = biopsy(&asked).ok().json();
+        let edges = document["edges"].as_array().expect("edges");
+        let mut by: Vec<(String, u64)> = edges
+            .iter()
+            .filter(|edge| edge["to"] == document["object"]["address"])
+            .map(|edge| {
+                let by = edge["by"].as_str().expect("words").to_string();
+                (by, edge["references"].as_u64().expect("a number"))
+            })
+            .collect();
+        by.sort();
+        let expected = [(".end", 1), (".held", 1), ("[<tuple>]", 2)];
+        let expected = expected.map(|(by, number)| (by.to_string(), number));
+        assert_eq!(by, expected, "{python}: {document:#}");
         target.assert_free();
     }
 }
@@ -348,4 +410,145 @@ fn the_largest_holder_of_random_growth_is_named_first_with_its_bytes() {
     }
     common::say(format_args!("{count} graphs, {} wrong", wrong.len()));
     assert!(wrong.len() * 100 <= count, "{}", wrong.join("\n"));
+}
+
+/// Things that a list and a dict hold, some of them a second dict; things that are in a set and in objects of another dict;
+/// nodes that know their parents and neighbours; a text of bytes that a variable has too.
+const SHARED: &str = "
+import sys
+class Thing:
+    def __init__(self): self.text = 'y' * 300 + str(id(self))
+class Conn: pass
+class Wrap: pass
+class Node: pass
+LIST = []; BY_ID = {}; SOME = {}; POOL = set(); WRAPS = {}; TREE = []
+print('ready', flush=True); sys.stdin.readline()
+def main():
+    global BLOB
+    for at in range(10000):
+        LIST.append(Thing()); BY_ID[at] = LIST[-1]
+        if at < 3000: SOME[at] = LIST[-1]
+    for at in range(500):
+        wrap = WRAPS[at] = Wrap(); wrap.conn = Conn(); POOL.add(wrap.conn)
+    for at in range(1000):
+        node = Node(); child = Node(); node.kids = [child]; child.parent = node
+        if TREE: node.before = TREE[-1]; TREE[-1].after = node
+        TREE.append(node)
+    del wrap, node, child
+    BLOB = bytes(5_000_000)
+    blob = BLOB
+    print('grown', flush=True); sys.stdin.readline()
+main()
+";
+
+#[test]
+fn who_else_holds_what_came_is_told_with_true_numbers_on_each_interpreter() {
+    let _company = common::in_company();
+    for python in readable() {
+        let stage = python.stage();
+        let mut target = python.start(&[&stage.put("shared.py", SHARED)]);
+        let (document, _) = grown(&mut target, &[]);
+        let also = |kind: &str, path: &str| {
+            let rows = rows(&document, kind);
+            let row = rows.iter().find(|row| row["path"] == path);
+            let row = row.unwrap_or_else(|| panic!("{python}: {kind} {path}: {document:#}"));
+            let others = row["also_held_by"].as_array().expect("others").iter();
+            let other = |other: &Value| {
+                let path = other["path"].as_str().expect("a path").to_string();
+                let number = |name: &str| other[name].as_u64().expect("a number");
+                (path, number("objects"), number("of"))
+            };
+            others.map(other).collect::<Vec<_>>()
+        };
+        let held = |path: &str, objects, of| (format!("__main__.{path}[*]"), objects, of);
+        let things = [held("BY_ID", 10_000, 10_000), held("SOME", 3000, 10_000)];
+        for kind in ["__main__.Thing", "(all types)"] {
+            let path = match kind {
+                "(all types)" => "__main__.LIST",
+                _ => "__main__.LIST[*]",
+            };
+            assert_eq!(also(kind, path), things, "{python}: {kind}");
+        }
+        let texts = things.map(|(path, objects, of)| (format!("{path}.text"), objects, of));
+        assert_eq!(also("str", "__main__.LIST[*].text"), texts, "{python}");
+        let conns = ("__main__.WRAPS[*].conn".to_string(), 500, 500);
+        assert_eq!(
+            also("__main__.Conn", "__main__.POOL.<member>"),
+            [conns],
+            "{python}"
+        );
+        assert_eq!(also("__main__.Node", "__main__.TREE[*]"), [], "{python}");
+        // Which of the two is named first depends on the version.
+        let blob = rows(&document, "bytes")[0];
+        let mut holders = vec![&blob["path"]];
+        let others = blob["also_held_by"].as_array().expect("others").iter();
+        holders.extend(others.map(|other| &other["path"]));
+        let mut holders: Vec<&str> = holders.iter().filter_map(|path| path.as_str()).collect();
+        holders.sort_unstable();
+        assert!(
+            holders.len() == 2
+                && holders[0].ends_with(", main()>.blob")
+                && holders[1] == "__main__.BLOB",
+            "{python}: {holders:?}"
+        );
+        target.assert_free();
+    }
+}
+
+/// Sessions that are replaced at their addresses while more come, and jobs that go from one list to another.
+const REPLACED: &str = "
+import sys
+class Session: pass
+class Job: pass
+class Plain: pass
+CACHE = {at: Session() for at in range(1000)}
+TODO = [Job() for _ in range(1000)]; DONE = []
+EMPTY = []
+print('ready', flush=True); sys.stdin.readline()
+for at in range(1000):
+    CACHE[at] = None
+    CACHE[at] = Session()
+for at in range(1000, 1500): CACHE[at] = Session()
+while len(TODO) > 400: DONE.append(TODO.pop())
+DONE.extend(Job() for _ in range(100))
+EMPTY.extend(Plain() for _ in range(700))
+print('grown', flush=True); sys.stdin.readline()
+";
+
+#[test]
+fn numbers_of_new_objects_are_true_bounds_on_each_interpreter() {
+    let _company = common::in_company();
+    for python in readable() {
+        let stage = python.stage();
+        let mut target = python.start(&[&stage.put("replaced.py", REPLACED)]);
+        let (document, _) = grown(&mut target, &[]);
+        let row = |kind: &str| rows(&document, &format!("__main__.{kind}"))[0];
+        let number = |row: &Value, name: &str| row[name].as_u64().expect("a number");
+        // All 1500 are new, and the 1000 are gone; which of them is not known.
+        let session = row("Session");
+        assert_eq!(number(session, "objects"), 500, "{python}: {session}");
+        let least = number(session, "new_at_least");
+        let stayed = number(session, "stayed");
+        assert!(
+            (1..=1500).contains(&least) && stayed > 0 && number(session, "now") + stayed == 1500,
+            "{python}: {session}"
+        );
+        // A hundred are new.
+        let job = row("Job");
+        assert_eq!(number(job, "objects"), 700, "{python}: {job}");
+        assert_eq!(number(job, "new_at_least"), 100, "{python}: {job}");
+        let fates = document["objects"].as_array().expect("fates").iter();
+        let fates: Vec<&Value> = fates.filter(|row| row["type"] == "__main__.Job").collect();
+        assert_eq!(
+            fates[0]["new_at_old_addresses"], 600,
+            "{python}: {document:#}"
+        );
+        let plain = row("Plain");
+        assert_eq!(
+            (number(plain, "new_at_least"), number(plain, "of_at_least")),
+            (700, 700),
+            "{python}: {plain}"
+        );
+        target.assert_free();
+    }
 }

@@ -569,7 +569,7 @@ sys.stdin.readline()
         1_000_000 - 185 + 3
     );
     // What is no identifier is a value, also as the name of an attribute.
-    let expected = [long.as_str(), "__main__.Thing[<str>][0]"];
+    let expected = ["__main__.Thing.__dict__[<str>][0]", long.as_str()];
     assert_eq!(names.collect::<Vec<_>>(), expected, "{plain:?}");
     let shown = forms(&["--values"]);
     for wanted in [

@@ -308,3 +308,82 @@ fn what_iterators_and_ctypes_hold_is_named_as_their_structs_do() {
         }
     }
 }
+
+/// Keys that are flags, attributes that Python cannot write behind a dot, and what only types of C code hold.
+const WORDS: &str = "
+import datetime, enum, sys
+class Kept: pass
+class Held: pass
+class Fl(enum.Flag):
+    A = 1
+    B = 2
+class Plain(enum.IntFlag):
+    A = 1
+    B = 2
+BY_FLAG = {Fl.A | Fl.B: Kept(), Fl.A: Kept(), Plain.A | Plain.B: Kept(), Plain(4 | 1): Kept()}
+held = Held(); setattr(held, 'a b', Kept()); setattr(held, 'class', Kept()); held.plain = Kept()
+late = Held()
+for at in range(50): setattr(late, 'x%d' % at, None)
+vars(late)['c d'] = Kept()
+print('ready', flush=True); sys.stdin.readline()
+";
+
+#[test]
+fn keys_and_attributes_are_written_as_python_reads_them_on_each_interpreter() {
+    let _company = common::in_company();
+    for python in Python::all().iter().filter(|python| python.minor >= 8) {
+        let stage = python.stage();
+        let mut target = python.start(&[&stage.put("words.py", WORDS)]);
+        let pid = target.pid.to_string();
+        let paths = |kind: &str, more: &[&str]| {
+            let asked = ["heap", "objects", &pid, "--type", kind, "--json"];
+            let listed = biopsy(&asked).ok();
+            let path = |row: &str| {
+                let row: serde_json::Value = serde_json::from_str(row).expect("JSON");
+                let address = row["address"].as_str().expect("an address");
+                let asked = ["heap", "path", &pid, "--count", "1", "--address", address];
+                let told = biopsy(&[&asked[..], more].concat()).ok();
+                told.stdout.trim_end().to_string()
+            };
+            let mut found: Vec<String> = listed.stdout.lines().map(path).collect();
+            found.sort();
+            found
+        };
+        let found = paths("__main__.Kept", &["--values"]);
+        let mut expected = vec![
+            "__main__.BY_FLAG[__main__.Fl.A]",
+            "__main__.held.__dict__['a b']",
+            "__main__.held.__dict__['class']",
+            "__main__.held.plain",
+            "__main__.late.__dict__['c d']",
+        ];
+        // Before 3.11 what has no name of its own is told by its number; since then the order of the names is that of the class.
+        match python.minor {
+            ..11 => expected.extend([
+                "__main__.BY_FLAG[__main__.Fl(3)]",
+                "__main__.BY_FLAG[__main__.Plain(3)]",
+                "__main__.BY_FLAG[__main__.Plain(5)]",
+            ]),
+            _ => expected.extend([
+                "__main__.BY_FLAG[__main__.Fl.A|__main__.Fl.B]",
+                "__main__.BY_FLAG[__main__.Plain.A|__main__.Plain.B]",
+                "__main__.BY_FLAG[__main__.Plain.A|__main__.Plain(4)]",
+            ]),
+        }
+        expected.sort_unstable();
+        assert_eq!(found, expected, "{python}");
+        let hidden = paths("__main__.Kept", &[]);
+        assert!(
+            hidden.contains(&"__main__.held.__dict__[<str>]".to_string()),
+            "{python}: {hidden:?}"
+        );
+        let times = paths("datetime.time", &[]).join("\n");
+        assert!(times.contains("datetime.time.m"), "{python}: {times}");
+        let forms = biopsy(&["heap", "path", &pid, "--type", "datetime.time"]).ok();
+        assert!(
+            !forms.stdout.contains("<static type> type."),
+            "{python}: {forms}"
+        );
+        target.assert_free();
+    }
+}

@@ -233,3 +233,94 @@ fn interned_strings_are_held_by_what_counts_them() {
         }
     }
 }
+
+/// Tracing and monitoring (`coverage`, debuggers) put opcodes into a function's code that stand for any other one.
+#[test]
+fn the_evaluation_stack_of_traced_and_monitored_code_is_read() {
+    let _company = common::in_company();
+    let program = "
+import sys
+class InStack: pass
+def held():
+    for one in [InStack() for _ in range(4)]:
+        try:
+            found = [InStack(), max(1, 2), InStack(), sys.stdin.readline(print('ready', flush=True) or -1)]
+        finally:
+            found = None
+def by_trace(frame, event, argument): return by_trace
+def by_opcode(frame, event, argument):
+    frame.f_trace_opcodes = True
+    return by_opcode
+def monitor(local, *names):
+    events = sys.monitoring.events
+    wanted = 0
+    sys.monitoring.use_tool_id(3, 'test')
+    for name in names:
+        wanted |= getattr(events, name)
+        sys.monitoring.register_callback(3, getattr(events, name), lambda *_: None)
+    if local: sys.monitoring.set_local_events(3, held.__code__, wanted)
+    else: sys.monitoring.set_events(3, wanted)
+how = sys.argv[1]
+if how == 'profile': sys.setprofile(lambda *_: None)
+elif how == 'trace': sys.settrace(by_trace)
+elif how == 'opcodes': sys.settrace(by_opcode)
+else: monitor(how[0] == 'l', *how.split('-')[1:])
+held()
+";
+    let monitored = [
+        "global-LINE",
+        "global-INSTRUCTION",
+        "global-LINE-INSTRUCTION-PY_START-PY_RETURN-CALL-JUMP",
+        "local-LINE",
+        "local-INSTRUCTION-LINE",
+    ];
+    for python in Python::all().iter().filter(|python| python.minor >= 8) {
+        let more = if python.minor >= 12 {
+            &monitored[..]
+        } else {
+            &[]
+        };
+        for how in ["profile", "trace", "opcodes"].iter().chain(more) {
+            let target = python.start(&["-c", program, how]);
+            let pid = target.pid.to_string();
+            let found = biopsy(&["heap", "path", &pid, "--type", "__main__.InStack"]).ok();
+            let held: Vec<&str> = found.stdout.lines().collect();
+            let on_stack = |line: &&&str| line.starts_with("<thread ") && line.contains("held()>.");
+            assert_eq!(
+                held.iter().filter(on_stack).count(),
+                3,
+                "{python} {how}: {held:#?}"
+            );
+        }
+    }
+}
+
+/// Types and objects that the interpreter's state holds for `ast` and `typing`, whoever else does.
+#[test]
+fn types_that_the_interpreter_keeps_are_not_called_c_code() {
+    let _company = common::in_company();
+    let program = "
+import ast, sys
+tree = ast.parse('x = a + b and c')
+print('ready', flush=True)
+sys.stdin.readline()
+";
+    for python in Python::all().iter().filter(|python| python.minor >= 10) {
+        let target = python.start(&["-c", program]);
+        let pid = target.pid.to_string();
+        let found = biopsy(&["heap", "path", &pid, "--type", "ast.*"]).ok();
+        assert!(!found.stdout.contains("<C code>"), "{python}: {found}");
+        let found = biopsy(&["heap", "path", &pid, "--type", "ast.Sub"]).ok();
+        assert!(
+            found.stdout.starts_with("<interpreter>.ast_state × 1"),
+            "{python}: {found}"
+        );
+        let asked = ["heap", "path", &pid, "--type", "type", "--count", "1000"];
+        let found = biopsy(&asked).ok();
+        let typing = found
+            .stdout
+            .lines()
+            .find(|line| line.starts_with("<interpreter>.cached_types"));
+        assert_eq!(typing.is_some(), python.minor >= 12, "{python}: {found}");
+    }
+}

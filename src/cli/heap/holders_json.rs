@@ -1,6 +1,7 @@
 //! The JSON documents about who holds memory. A field is never lost or renamed within a version.
 
 use crate::view::heap::holders::PathRow;
+use rustc_hash::FxHashMap;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -109,15 +110,21 @@ fn referrer(graph: &Graph, node: &Referrer) -> Value {
         "by": step(graph, node.step),
         "cycle": node.is_cycle,
         "seen": node.is_seen,
+        "beyond_depth": node.beyond,
         "roots": roots(graph, &node.roots),
         "referrers": children,
         "hidden": node.hidden,
     })
 }
 
-/// `biopsy.heap-referrers/1` of one object: the tree, and the same as a graph with each object and reference once.
+/// `biopsy.heap-referrers/1` of one object: the tree, and the same as a graph with each object once, and one edge for all
+/// references of an object to another one that are called the same.
 pub fn referrers(graph: &Graph, tree: &Referrer, is_cut: bool) -> Result<String> {
-    let (mut nodes, mut edges) = (Vec::new(), Vec::new());
+    let mut nodes = Vec::new();
+    // Two keys of a dict are called the same where their texts are not kept.
+    let mut edges: Vec<(ObjectId, ObjectId, Value, u64)> = Vec::new();
+    let mut known: FxHashMap<(ObjectId, ObjectId, String), usize> = FxHashMap::default();
+    let mut is_deeper = false;
     let mut open = vec![tree];
     while let Some(node) = open.pop() {
         if !node.is_seen && !node.is_cycle {
@@ -129,21 +136,36 @@ pub fn referrers(graph: &Graph, tree: &Referrer, is_cut: bool) -> Result<String>
                 "hidden": node.hidden,
             }));
         }
+        is_deeper |= node.beyond > 0;
         for child in &node.children {
-            edges.push(json!({
-                "from": address(graph, child.object),
-                "to": address(graph, node.object),
-                "by": step(graph, child.step),
-            }));
+            let by = step(graph, child.step);
+            let key = (child.object, node.object, by.to_string());
+            let at = *known.entry(key).or_insert(edges.len());
+            match edges.get_mut(at) {
+                Some((.., references)) => *references += 1,
+                None => edges.push((child.object, node.object, by, 1)),
+            }
             open.push(child);
         }
     }
+    let edges: Vec<Value> = edges
+        .into_iter()
+        .map(|(from, to, by, references)| {
+            json!({
+                "from": address(graph, from),
+                "to": address(graph, to),
+                "by": by,
+                "references": references,
+            })
+        })
+        .collect();
     text(&json!({
         "schema": "biopsy.heap-referrers/1",
         "object": referrer(graph, tree),
         "nodes": nodes,
         "edges": edges,
-        "cut": is_cut,
+        "cut": is_cut || is_deeper,
+        "cut_by_depth": is_deeper,
     }))
 }
 

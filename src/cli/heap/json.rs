@@ -6,13 +6,14 @@ use std::time::SystemTime;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::why_json;
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::Object;
 use crate::heap::census::{Census, Counting, Doubts, TypeCount, Unsure};
 use crate::heap::diff::{Actual, Amount, Broken, CensusDiff, DiffRow, Fates};
 use crate::heap::graph::Sizes;
 use crate::heap::growth::Growing;
-use crate::heap::why::{Change, TypeReason};
+use crate::heap::why::TypeReason;
 use crate::target::process;
 use crate::view::heap::Rows;
 use crate::view::heap::diff::Comparison;
@@ -310,6 +311,8 @@ struct FatesDocument<'a> {
     survived: TotalDocument,
     /// Bytes by which those that survived grew.
     grew_bytes: i64,
+    /// Of the new ones, so many have a gone one's address, type and size: moved to another holder, or the address was used again.
+    new_at_old_addresses: u64,
 }
 
 #[derive(Serialize)]
@@ -332,76 +335,9 @@ struct DiffDocument<'a> {
     why_sizes: Option<&'static str>,
     /// Why types grew, where that was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    why: Vec<ReasonDocument<'a>>,
+    why: Vec<why_json::ReasonDocument<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    why_rest: Vec<RestDocument<'a>>,
-}
-
-#[derive(Serialize)]
-struct ReasonDocument<'a> {
-    #[serde(rename = "type")]
-    name: &'a str,
-    path: &'a str,
-    /// `new`, `grew` (objects that were there take more), `holder` (all that it holds, under `(all types)`), `paths` (two processes: now and before) or `all` (what was there
-    /// before is not known).
-    kind: &'static str,
-    /// Instances more that the path holds, of so many new ones; those that grew.
-    objects: u64,
-    of: u64,
-    /// Those that came and went, or were there; null where that is not known.
-    now: Option<u64>,
-    before: Option<u64>,
-    /// Bytes that these objects keep alive, or by which they grew.
-    retained_bytes: u64,
-}
-
-/// What the rows of a type do not tell.
-#[derive(Serialize)]
-struct RestDocument<'a> {
-    #[serde(rename = "type")]
-    name: &'a str,
-    paths: u64,
-    objects: u64,
-    retained_bytes: u64,
-}
-
-fn reasons(rows: &[TypeReason]) -> Vec<ReasonDocument<'_>> {
-    let reasons = rows
-        .iter()
-        .flat_map(|row| row.reasons.iter().map(|reason| (&row.name, reason)));
-    reasons
-        .map(|(name, reason)| {
-            let (kind, now, before) = match reason.change {
-                Change::New { came, gone } => ("new", Some(came), Some(gone)),
-                Change::Grew => ("grew", None, None),
-                Change::Holds => ("holder", None, None),
-                Change::Paths { now, before } => ("paths", Some(now), Some(before)),
-                Change::Unknown => ("all", None, None),
-            };
-            ReasonDocument {
-                name,
-                path: &reason.path,
-                kind,
-                objects: reason.objects,
-                of: reason.of,
-                now,
-                before,
-                retained_bytes: reason.retained,
-            }
-        })
-        .collect()
-}
-
-fn rests(rows: &[TypeReason]) -> Vec<RestDocument<'_>> {
-    rows.iter()
-        .filter(|row| row.rest.0 > 0)
-        .map(|row| RestDocument {
-            name: &row.name,
-            paths: row.rest.0,
-            objects: row.rest.1,
-            retained_bytes: row.rest.2,
-        })
-        .collect()
+    why_rest: Vec<why_json::RestDocument<'a>>,
 }
 
 fn diff_rows<'a>(diff: &'a CensusDiff, rows: &Rows) -> Vec<DiffTypeDocument<'a>> {
@@ -465,14 +401,15 @@ pub fn diff(comparison: &Comparison, rows: &Rows) -> Result<String> {
                     gone: row.gone.into(),
                     survived: row.survived.into(),
                     grew_bytes: row.grew,
+                    new_at_old_addresses: row.in_place,
                 })
                 .collect()
         }),
         rules: comparison.rules,
         broken: comparison.broken.iter().map(broken_document).collect(),
         why_sizes: (!comparison.reasons.is_empty()).then(|| comparison.sizes.name()),
-        why: reasons(comparison.reasons),
-        why_rest: rests(comparison.reasons),
+        why: why_json::reasons(comparison.reasons),
+        why_rest: why_json::rests(comparison.reasons),
     })
 }
 
@@ -497,14 +434,14 @@ pub fn why(rows: &[TypeReason], sizes: Sizes) -> Result<String> {
     struct Document<'a> {
         schema: &'static str,
         why_sizes: &'static str,
-        why: Vec<ReasonDocument<'a>>,
-        why_rest: Vec<RestDocument<'a>>,
+        why: Vec<why_json::ReasonDocument<'a>>,
+        why_rest: Vec<why_json::RestDocument<'a>>,
     }
     line(&Document {
         schema: "biopsy.heap-why/1",
         why_sizes: sizes.name(),
-        why: reasons(rows),
-        why_rest: rests(rows),
+        why: why_json::reasons(rows),
+        why_rest: why_json::rests(rows),
     })
 }
 

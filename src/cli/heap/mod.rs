@@ -16,6 +16,7 @@ mod run;
 mod snapshot;
 mod summary;
 mod watch;
+mod why_json;
 
 use std::io::Write;
 

@@ -22,8 +22,8 @@ use crate::heap::why::{self, TypeReason};
 use crate::target::process;
 use crate::target::signals::{self, OnSignal};
 use crate::units::{Pid, parse_duration};
-use crate::view::heap::diff::reasons;
 use crate::view::heap::page::Page;
+use crate::view::heap::reasons::reasons;
 use crate::view::heap::watch::Step;
 use crate::view::heap::{Rows, summary, watch};
 

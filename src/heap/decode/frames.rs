@@ -1,5 +1,7 @@
 //! Frames and what holds them: frame objects, generators, and the stacks of threads.
 
+use std::borrow::Cow;
+
 use super::{Name, Sink, Torn};
 use crate::heap::Heap;
 use crate::heap::memory::{Place, each_word};
@@ -240,7 +242,11 @@ fn find_running_values<'a>(heap: &Heap<'a>, frame: &Place<'a>) -> Option<&'a [u8
     if length > BYTECODE {
         return None;
     }
-    let bytecode = bytes.bytes(start, length)?;
+    let mut bytecode = Cow::Borrowed(bytes.bytes(start, length)?);
+    if let Some(monitored) = offsets.code.monitored {
+        let read = |address, into: &mut [u8]| heap.memory.read(address, into);
+        monitored.restore(&offsets.opcodes?, code.address(), bytecode.to_mut(), read);
+    }
     let table = offsets.code.exception_table.and_then(|at| {
         let table = heap.memory.place(code.word(at)?)?;
         let length = table.word(16).filter(|length| *length <= BYTECODE)?;
@@ -252,7 +258,7 @@ fn find_running_values<'a>(heap: &Heap<'a>, frame: &Place<'a>) -> Option<&'a [u8
     };
     let unit = offsets.frame.coding.unit(stored, code.address() + start);
     let depth = offsets.opcodes?.depth(
-        bytecode,
+        &bytecode,
         table.unwrap_or_default(),
         code.int(offsets.code.stack_size),
         unit as usize,

@@ -115,6 +115,7 @@ impl<'a, 'b> Forms<'a, 'b> {
                 Err(_) => break NONE,
             }
         };
+        form = self.named(form, at, !up.is_empty());
         while let Some(object) = up.pop() {
             form = match self.paths.before(object) {
                 Err(root) => {
@@ -136,8 +137,20 @@ impl<'a, 'b> Forms<'a, 'b> {
             if let Some(thread) = thread {
                 self.thread_of.insert(object, thread);
             }
+            form = self.named(form, object, !up.is_empty());
         }
         form
+    }
+
+    /// The form of `object` as the beginning of longer ones: static types, which are all one, each have their name there.
+    fn named(&mut self, form: u32, object: ObjectId, is_longer: bool) -> u32 {
+        match self.paths.before(object) {
+            Err(root) if is_longer && self.paths.type_text(object).is_some() => {
+                let root = u32::try_from(root).unwrap_or(NONE);
+                self.node(NONE, End::Root(root, object))
+            }
+            _ => form,
+        }
     }
 
     /// The thread in which the path to an object begins whose form was asked for.
@@ -212,6 +225,18 @@ impl<'a, 'b> Forms<'a, 'b> {
             }) if step.is_element() => *before,
             _ => form,
         }
+    }
+
+    /// Whether `form` is `above` or begins with it.
+    pub fn is_below(&self, form: u32, above: u32) -> bool {
+        let mut at = form;
+        while at != above {
+            match self.nodes.get(at as usize) {
+                Some(node) => at = node.before,
+                None => return false,
+            }
+        }
+        true
     }
 
     /// Such as `leak_app.REGISTRY.by_path[*][*]`.

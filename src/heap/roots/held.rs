@@ -71,6 +71,23 @@ pub fn interpreter(heap: &Heap, interpreter: u64, roots: &mut Vec<(u64, Reason)>
     for (name, offset) in held.others {
         put(word(*offset), Cow::Borrowed(name));
     }
+    for range in held.ranges {
+        // Elsewhere in another patch release, or not set up.
+        let first = range.first.filter(|_| range.words > 0);
+        let is_there = first.is_none_or(|first| {
+            let target = word(range.start);
+            let found = is_object_at(heap, target)
+                .then(|| Types::default().resolved(heap, target))
+                .flatten();
+            found.is_some_and(|found| found.tp_name == first)
+        });
+        for at in (0..range.words).filter(|_| is_there) {
+            let target = word(range.start + 8 * at);
+            if first.is_some() || type_name(heap, target).as_deref() == Some("type") {
+                put(target, Cow::Borrowed(range.name));
+            }
+        }
+    }
     for (_, dict) in heap.interned.iter().filter(|(of, _)| *of == interpreter) {
         put(*dict, Cow::Borrowed("interned_strings"));
     }

@@ -32,6 +32,39 @@ impl Monitoring {
     pub const TOOLS: u32 = 8;
 }
 
+/// Objects that stand side by side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    /// What they are called together.
+    pub name: &'static str,
+    /// Where the first one is.
+    pub start: u32,
+    /// How many.
+    pub words: u32,
+    /// What the first one is, by `tp_name`, since the place moves between patch releases; else all are types.
+    pub first: Option<&'static str>,
+}
+
+/// `ast_state`: the types of `_ast` and the objects of which there is one each, behind some ints.
+const fn ast(start: u32, words: u32) -> Range {
+    Range {
+        name: "ast_state",
+        start,
+        words,
+        first: Some("ast.AST"),
+    }
+}
+
+/// `cached_objects.generic_type` and those that follow, of `typing`.
+const fn typing(start: u32) -> Range {
+    Range {
+        name: "cached_types",
+        start,
+        words: 6,
+        first: None,
+    }
+}
+
 /// Where those references are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
@@ -47,6 +80,8 @@ pub struct Held {
     pub lists: &'static [Field],
     /// In the same place, of any type.
     pub others: &'static [Field],
+    /// In the same place, arrays of objects and structs of nothing else.
+    pub ranges: &'static [Range],
     /// Functions of `atexit`.
     pub at_exit: AtExit,
     /// Callables of `sys.monitoring` (3.12 and newer).
@@ -120,6 +155,7 @@ const HELD: [Held; 8] = [
         previous: 24,
         lists: lists!(2704, 2624),
         others: &[("import_func", 560)],
+        ranges: &[],
         at_exit: AtExit::Module(2656),
         monitoring: None,
         interned: None,
@@ -132,6 +168,7 @@ const HELD: [Held; 8] = [
         previous: 24,
         lists: lists!(3536, 3456),
         others: &[("import_func", 1392)],
+        ranges: &[],
         at_exit: AtExit::Module(3488),
         monitoring: None,
         interned: None,
@@ -144,6 +181,7 @@ const HELD: [Held; 8] = [
         previous: 24,
         lists: lists!(3504, 3424),
         others: &[("import_func", 1360)],
+        ranges: &[ast(13_344, 234)],
         at_exit: AtExit::Array(3488),
         monitoring: None,
         interned: None,
@@ -156,6 +194,7 @@ const HELD: [Held; 8] = [
         previous: 8,
         lists: lists!(3552, 3480),
         others: &[("import_func", 1416)],
+        ranges: &[ast(7176, 235)],
         at_exit: AtExit::Array(3536),
         monitoring: None,
         interned: None,
@@ -168,6 +207,7 @@ const HELD: [Held; 8] = [
         previous: 8,
         lists: lists!(267_208, 3872),
         others: &[("import_func", 984)],
+        ranges: &[ast(273_448, 242), typing(383_048)],
         at_exit: AtExit::Array(3944),
         monitoring: Some(Monitoring {
             callables: 381_784,
@@ -184,6 +224,7 @@ const HELD: [Held; 8] = [
         previous: 8,
         lists: lists!(10_808, 10_632),
         others: &[("import_func", 7696)],
+        ranges: &[ast(82_704, 243), typing(194_440)],
         at_exit: AtExit::Array(10_712),
         monitoring: Some(Monitoring {
             callables: 193_176,
@@ -201,6 +242,7 @@ const HELD: [Held; 8] = [
         previous: 8,
         lists: lists!(10_912, 10_696),
         others: &[("import_func", 7728), ("warnings_context", 10_776)],
+        ranges: &[ast(79_952, 246), typing(224_736)],
         at_exit: AtExit::List(10_792),
         monitoring: Some(Monitoring {
             callables: 223_280,
@@ -224,6 +266,7 @@ const HELD: [Held; 8] = [
             ("lazy_imports_filter", 7656),
             ("lazy_modules", 7664),
         ],
+        ranges: &[ast(79_960, 248), typing(224_936)],
         at_exit: AtExit::List(10_768),
         monitoring: Some(Monitoring {
             callables: 223_552,

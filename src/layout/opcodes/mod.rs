@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 
+mod original;
 mod shape;
 mod v3_10;
 mod v3_11;
@@ -19,6 +20,7 @@ mod v3_15;
 mod v3_8;
 mod v3_9;
 
+pub use original::{Instrumented, LineEntry, Monitored};
 pub use shape::Shape;
 
 /// Effect on the stack's depth.
@@ -139,6 +141,8 @@ pub struct Opcodes {
     unpacked: [u32; 2],
     /// What a jump's argument counts: bytes of a unit or units.
     jump_unit: usize,
+    /// Opcodes that stand for any other one (3.12 and newer).
+    instrumented: Option<Instrumented>,
 }
 
 /// No opcode stands for another one.

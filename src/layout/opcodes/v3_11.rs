@@ -11,6 +11,7 @@ pub const OPCODES: Opcodes = Opcodes {
     callable: Callable::OrMethodBelow,
     unpacked: [2, 3],
     jump_unit: 1,
+    instrumented: None,
 };
 
 /// Specialised and instrumented opcodes to their base; 0 for unknown ones.

@@ -2,7 +2,7 @@
 //! `deoptmap`), with the two corrections that `opcodes` explains.
 //! The tables are written by `tools/layouts/generate.py`.
 
-use super::{CallKind, Callable, Effect, Flow, Op, Opcodes, op};
+use super::{CallKind, Callable, Effect, Flow, Instrumented, Op, Opcodes, op};
 
 /// The opcodes.
 pub const OPCODES: Opcodes = Opcodes {
@@ -11,6 +11,10 @@ pub const OPCODES: Opcodes = Opcodes {
     callable: Callable::BelowSelfOrNull,
     unpacked: [4, 4],
     jump_unit: 1,
+    instrumented: Some(Instrumented {
+        line: 254,
+        instruction: 238,
+    }),
 };
 
 /// Specialised and instrumented opcodes to their base; 0 for unknown ones.

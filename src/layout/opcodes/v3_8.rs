@@ -12,6 +12,7 @@ pub const OPCODES: Opcodes = Opcodes {
     callable: Callable::BelowArguments,
     unpacked: [2, 3],
     jump_unit: 2,
+    instrumented: None,
 };
 
 /// Number, inline caches, effect on the stack, the same when it jumps, where it goes on, how it calls.

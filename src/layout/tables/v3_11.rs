@@ -79,6 +79,7 @@ pub const OFFSETS: Offsets = Offsets {
         stack_size: 68,
         flags: 48,
         exception_table: Some(40),
+        monitored: None,
         head: 144,
     },
     text: TextOffsets {

@@ -6,7 +6,8 @@ use crate::layout::asyncio::{StackTop, TaskList, YieldFrom};
 use crate::layout::{
     Bytecode, CodeOffsets, CoroutineOffsets, CurrentFrame, DataStackOffsets, DictKeys, DictOffsets,
     FrameOffsets, GcOffsets, GcPlace, GilOffsets, GilPlace, InstanceDict, Instruction,
-    InterpreterOffsets, LineCoding, Offsets, TextOffsets, ThreadOffsets, opcodes,
+    InterpreterOffsets, LineCoding, LineEntry, Monitored, Offsets, TextOffsets, ThreadOffsets,
+    opcodes,
 };
 
 /// Offsets of CPython 3.12.
@@ -79,6 +80,12 @@ pub const OFFSETS: Offsets = Offsets {
         stack_size: 64,
         flags: 48,
         exception_table: Some(40),
+        monitored: Some(Monitored {
+            data: 168,
+            lines: 40,
+            line_entry: LineEntry::Fixed(2),
+            instructions: 56,
+        }),
         head: 144,
     },
     text: TextOffsets {

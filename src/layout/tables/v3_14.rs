@@ -6,7 +6,8 @@ use crate::layout::asyncio::{StackTop, TaskList, YieldFrom};
 use crate::layout::{
     Bytecode, CodeOffsets, CoroutineOffsets, CurrentFrame, DataStackOffsets, DictKeys, DictOffsets,
     FrameOffsets, GcOffsets, GcPlace, GilOffsets, GilPlace, InstanceDict, Instruction,
-    InterpreterOffsets, LineCoding, Offsets, TextOffsets, ThreadOffsets, opcodes,
+    InterpreterOffsets, LineCoding, LineEntry, Monitored, Offsets, TextOffsets, ThreadOffsets,
+    opcodes,
 };
 
 /// Offsets of CPython 3.14.
@@ -74,6 +75,12 @@ pub const OFFSETS: Offsets = Offsets {
         stack_size: 64,
         flags: 48,
         exception_table: Some(40),
+        monitored: Some(Monitored {
+            data: 176,
+            lines: 96,
+            line_entry: LineEntry::Counted(1),
+            instructions: 112,
+        }),
         head: 144,
     },
     text: TextOffsets {

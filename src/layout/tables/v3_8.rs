@@ -65,6 +65,7 @@ pub const OFFSETS: Offsets = Offsets {
         stack_size: 32,
         flags: 36,
         exception_table: None,
+        monitored: None,
         head: 128,
     },
     text: TextOffsets {

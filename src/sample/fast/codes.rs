@@ -85,6 +85,19 @@ pub struct Code {
     since_us: u64,
 }
 
+impl Code {
+    /// Its instructions, as they are without tracing and monitoring; `None` where they cannot be read.
+    fn bytecode(&self, offsets: &Offsets, memory: &impl Memory) -> Option<Vec<u8>> {
+        let mut bytecode = vec![0; self.units as usize * 2];
+        memory.read(self.start, &mut bytecode).ok()?;
+        if let (Some(monitored), Some(opcodes)) = (offsets.code.monitored, &offsets.opcodes) {
+            let read = |address, into: &mut [u8]| memory.read(address, into).is_ok();
+            monitored.restore(opcodes, self.address, &mut bytecode, read);
+        }
+        Some(bytecode)
+    }
+}
+
 /// All code objects seen.
 #[derive(Debug)]
 pub struct Codes {
@@ -287,9 +300,8 @@ impl Codes {
         let opcodes = self.offsets.opcodes?;
         let code = self.codes.get_mut(id.0 as usize)?;
         if code.shape.is_none() {
-            let mut bytecode = vec![0; code.units as usize * 2];
-            let read = memory.read(code.start, &mut bytecode);
-            code.shape = Some(read.ok().and_then(|()| opcodes.shape(&bytecode)));
+            let bytecode = code.bytecode(&self.offsets, memory);
+            code.shape = Some(bytecode.and_then(|bytecode| opcodes.shape(&bytecode)));
         }
         code.shape.as_ref()?.as_ref()
     }
@@ -440,13 +452,12 @@ impl Codes {
             return None;
         }
         if code.calls.is_none() {
-            let mut bytecode = vec![0; code.units as usize * 2];
             let exceptions = read_bytes(memory, code.exceptions).unwrap_or_default();
-            let calls = match memory.read(code.start, &mut bytecode) {
-                Ok(()) => opcodes.calls(&bytecode, &exceptions, code.stack_size),
-                Err(_) => None,
-            };
-            code.calls = Some(calls);
+            let bytecode = code.bytecode(&self.offsets, memory);
+            code.calls = Some(
+                bytecode
+                    .and_then(|bytecode| opcodes.calls(&bytecode, &exceptions, code.stack_size)),
+            );
         }
         let call = code.calls.as_ref()?.as_ref()?.at(unit)?;
         let first = code.nlocalsplus;

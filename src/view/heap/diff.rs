@@ -1,10 +1,12 @@
 //! What changed between two heaps, and which rules that breaks.
 
 use super::holders::shown;
-use super::{Rows, changes, changes_table, counted, markup, signed, signed_bytes, type_text};
+use super::{
+    Rows, changes, changes_table, counted, markup, reasons, signed, signed_bytes, type_text,
+};
 use crate::heap::diff::{Amount, Broken, CensusDiff, Fates};
 use crate::heap::graph::Sizes;
-use crate::heap::why::{ALL_TYPES, Change, Reason, TypeReason};
+use crate::heap::why::{ALL_TYPES, TypeReason};
 use crate::units::{format_bytes, printable};
 use crate::view::table;
 
@@ -129,90 +131,23 @@ const FATE_HEADER: [&str; 8] = [
     "grew",
 ];
 
+/// What of new, gone and survived is not certain.
+fn certain_text(fates: &[Fates]) -> String {
+    let survived = "\nsurvived: address, type and holder or path are those of an old object; one that replaced it there counts too\n";
+    match fates.iter().map(|row| row.in_place).sum::<u64>() {
+        0 => survived.to_string(),
+        moved => format!(
+            "{survived}new: {moved} of them have the address, type and size of a gone one: moved to another holder, or the address was used again\n"
+        ),
+    }
+}
+
 fn left_out(shown: usize, all: usize) -> String {
     if shown < all {
         format!("\n{shown} of {all} types shown\n")
     } else {
         String::new()
     }
-}
-
-/// One reason in words, behind its path.
-pub(super) fn reason_text(reason: &Reason) -> String {
-    let bytes = format_bytes(reason.retained);
-    let part = match reason.objects == reason.of {
-        true => format!("all {}", reason.of),
-        false => format!("{} of {}", reason.objects, reason.of),
-    };
-    let keep = match reason.objects {
-        1 => "it keeps",
-        _ => "they keep",
-    };
-    match reason.change {
-        Change::New { gone: 0, .. } => format!("holds {part} new; {keep} {bytes} alive"),
-        Change::New { came, gone } => format!(
-            "holds +{} ({came} new, {gone} gone); {keep} {bytes} more alive",
-            reason.objects
-        ),
-        Change::Holds => format!("holds {bytes} more than before"),
-        Change::Grew if reason.objects == 1 => format!("grew by {bytes}"),
-        Change::Grew => format!("grew by {bytes}, {} objects together", reason.objects),
-        Change::Paths { now, .. } => format!(
-            "holds +{} of {now}; they keep {bytes} more alive",
-            reason.objects
-        ),
-        Change::Unknown => format!("holds {part}; {keep} {bytes} alive"),
-    }
-}
-
-/// What is not told of a type; nothing when all is.
-pub(super) fn rest_text((paths, objects, bytes): (u64, u64, u64)) -> Option<String> {
-    let paths = match paths {
-        0 => return None,
-        1 => "1 more path".to_string(),
-        paths => format!("{paths} more paths"),
-    };
-    Some(match bytes {
-        0 => format!("{paths} with {objects}"),
-        bytes if objects == 0 => format!("{paths}, {}", format_bytes(bytes)),
-        bytes => format!("{paths} with {objects}, {}", format_bytes(bytes)),
-    })
-}
-
-/// What the reasons are about, where it is not what is new.
-fn reasons_heading(rows: &[TypeReason]) -> &'static str {
-    let changes = rows.iter().flat_map(|row| &row.reasons);
-    for change in changes.map(|reason| reason.change) {
-        match change {
-            Change::Paths { .. } => {
-                return "why: not known to be one process, so paths now are compared with the same paths before";
-            }
-            Change::Unknown => {
-                return "why: what was there before is not known object by object, so all that is there now is told";
-            }
-            Change::New { .. } | Change::Grew | Change::Holds => {}
-        }
-    }
-    "why"
-}
-
-/// Why types grew, a line each; nothing when that was not asked for.
-pub fn reasons(rows: &[TypeReason], sizes: Sizes) -> String {
-    if rows.is_empty() {
-        return String::new();
-    }
-    let mut text = format!("\n{}; {}\n\n", reasons_heading(rows), sizes.description());
-    for row in rows {
-        let name = shown(&row.name);
-        for reason in &row.reasons {
-            let path = shown(&reason.path);
-            text.push_str(&format!("{name}: {path} {}\n", reason_text(reason)));
-        }
-        if let Some(rest) = rest_text(row.rest) {
-            text.push_str(&format!("{name}: {rest}\n"));
-        }
-    }
-    text
 }
 
 /// The table, and the verdict on each rule.
@@ -237,9 +172,10 @@ pub fn text(comparison: &Comparison, rows: &Rows) -> String {
             text.push_str("\nobject by object, in one process\n\n");
             text.push_str(&table::fates(&FATE_HEADER, cells.collect()));
             text.push_str(&left_out(chosen.len(), all));
+            text.push_str(&certain_text(fates));
         }
     }
-    text.push_str(&reasons(comparison.reasons, comparison.sizes));
+    text.push_str(&reasons::reasons(comparison.reasons, comparison.sizes));
     if !comparison.rules.is_empty() {
         text.push('\n');
     }
@@ -351,10 +287,11 @@ pub fn markdown(comparison: &Comparison, rows: &Rows) -> String {
                     .map(|row| fate_cells(row, markup::code(&row.name))),
             ));
             text.push_str(&left_out(chosen.len(), all));
+            text.push_str(&certain_text(fates));
         }
     }
     if !comparison.reasons.is_empty() {
-        let heading = reasons_heading(comparison.reasons).replacen("why", "Why", 1);
+        let heading = reasons::heading(comparison.reasons).replacen("why", "Why", 1);
         let sizes = comparison.sizes.description();
         text.push_str(&format!("\n{heading}; {sizes}:\n\n"));
         for row in comparison.reasons {
@@ -363,10 +300,10 @@ pub fn markdown(comparison: &Comparison, rows: &Rows) -> String {
                 text.push_str(&format!(
                     "- {name}: {} {}\n",
                     markup::code(&shown(&reason.path)),
-                    markup::plain(&reason_text(reason))
+                    markup::plain(&reasons::reason_text(reason))
                 ));
             }
-            if let Some(rest) = rest_text(row.rest) {
+            if let Some(rest) = reasons::rest_text(row.rest) {
                 text.push_str(&format!("- {name}: {rest}\n"));
             }
         }
@@ -381,7 +318,7 @@ fn causes(rows: &[TypeReason], broken: &[&Broken], sizes: Sizes) -> String {
         names.any(|name| name.unwrap_or(ALL_TYPES) == row.name)
     };
     let rows: Vec<TypeReason> = rows.iter().filter(|row| of_rule(row)).cloned().collect();
-    reasons(&rows, sizes)
+    reasons::reasons(&rows, sizes)
 }
 
 /// JUnit XML: a test for each rule, or one that passes when there is none.
@@ -509,77 +446,20 @@ total:+1GiB holds
             gone: amount(6, 400),
             survived: amount(4, 300),
             grew: 64,
+            in_place: 0,
         }];
         let found = text(
             &comparison(&types, &[], &[], Some(&fates)),
             &Rows::default(),
         );
-        let line = found.lines().last().expect("a line");
+        let line = found.lines().find(|line| line.contains("400 B"));
+        let line = line.expect("a line");
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         assert_eq!(
             words,
             [
                 "dict", "2", "128", "B", "6", "400", "B", "4", "300", "B", "+64", "B"
             ]
-        );
-    }
-
-    #[test]
-    fn reasons_say_what_is_known() {
-        let reason = |change, objects, of| Reason {
-            path: "app.SESSIONS[*]".to_string(),
-            change,
-            objects,
-            of,
-            retained: 2048,
-        };
-        let words = [
-            (
-                Change::New { came: 3, gone: 0 },
-                3,
-                3,
-                "holds all 3 new; they keep 2.0 KiB alive",
-            ),
-            (
-                Change::New { came: 1, gone: 0 },
-                1,
-                9,
-                "holds 1 of 9 new; it keeps 2.0 KiB alive",
-            ),
-            (
-                Change::New { came: 9, gone: 4 },
-                5,
-                9,
-                "holds +5 (9 new, 4 gone); they keep 2.0 KiB more alive",
-            ),
-            (Change::Grew, 1, 1, "grew by 2.0 KiB"),
-            (
-                Change::Paths {
-                    now: 175,
-                    before: 25,
-                },
-                150,
-                175,
-                "holds +150 of 175; they keep 2.0 KiB more alive",
-            ),
-            (
-                Change::Unknown,
-                3,
-                9,
-                "holds 3 of 9; they keep 2.0 KiB alive",
-            ),
-        ];
-        for (change, objects, of, words) in words {
-            assert_eq!(reason_text(&reason(change, objects, of)), words);
-        }
-        let row = TypeReason {
-            name: "app.Session".to_string(),
-            reasons: vec![reason(Change::Grew, 1, 1)],
-            rest: (2, 7, 100),
-        };
-        assert_eq!(
-            reasons(&[row], Sizes::Blocks),
-            "\nwhy; sizes in the allocators' blocks\n\napp.Session: app.SESSIONS[*] grew by 2.0 KiB\napp.Session: 2 more paths with 7, 100 B\n"
         );
     }
 

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use rustc_hash::FxHashMap;
 
+use super::counted;
 use crate::heap::caches::CacheRow;
 use crate::heap::containers::Grown;
 use crate::heap::graph::{Graph, NameId, ObjectId};
@@ -300,10 +301,14 @@ pub fn referrers(graph: &Graph, tree: &Referrer) -> String {
             step.write(graph, &mut how);
             how = format!("{}  of  ", shown(&how));
         }
-        let again = match (node.is_cycle, node.is_seen) {
-            (true, _) => "  (cycle)",
-            (_, true) => "  (its referrers are told where it stands nearer to the top)",
-            _ => "",
+        let again = match node.beyond {
+            _ if node.is_cycle => "  (cycle)".to_string(),
+            0 if node.is_seen => "  (its referrers are told at its first place)".to_string(),
+            0 => String::new(),
+            beyond => format!(
+                "  ({} deeper than --depth)",
+                counted(beyond, "reference", "references")
+            ),
         };
         format!(
             "{how}{}{again}{}",

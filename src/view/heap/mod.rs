@@ -5,6 +5,7 @@ pub mod holders;
 pub mod markup;
 pub mod objects;
 pub mod page;
+pub mod reasons;
 pub mod rss;
 pub mod summary;
 pub mod watch;

@@ -11,8 +11,8 @@ use std::time::SystemTime;
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 
-use super::diff::{reason_text, rest_text};
 use super::holders::{STEPS, shown};
+use super::reasons::{reason_text, rest_text};
 use crate::error::{Error, Result};
 use crate::formats::html;
 use crate::formats::html::pack::{self, Columns};
