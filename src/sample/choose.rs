@@ -101,6 +101,13 @@ fn open_fast(pid: Pid, options: ReaderOptions) -> Result<Opened> {
     })
 }
 
+/// A process that is starting is tried again after this part of the time for which that has been so.
+const PART_OF_START: u32 = 8;
+
+/// The shortest and the longest time between two tries.
+const SHORTEST_TRY: Duration = Duration::from_micros(500);
+const LONGEST_TRY: Duration = Duration::from_millis(50);
+
 /// Opens `pid`, trying again while it is starting.
 pub fn open_patiently(
     pid: Pid,
@@ -109,7 +116,6 @@ pub fn open_patiently(
     stop: &AtomicBool,
 ) -> Result<Opened> {
     let started = Instant::now();
-    let mut pause = Duration::from_millis(1);
     let mut before: Option<Error> = None;
     let is_other = |error: &Error| {
         let kind = error.kind();
@@ -151,8 +157,9 @@ pub fn open_patiently(
             return Err(error);
         }
         before = Some(error);
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(50));
+        // What it does between its start and our next try is never seen.
+        let pause = started.elapsed() / PART_OF_START;
+        std::thread::sleep(pause.clamp(SHORTEST_TRY, LONGEST_TRY));
     }
 }
 

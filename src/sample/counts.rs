@@ -149,23 +149,36 @@ impl Words {
     }
 }
 
-impl Watching {
-    /// Measures what a hit costs, in nanoseconds; fails where there are no watchpoints.
-    pub fn measure_cost() -> Result<u64, Refusal> {
-        watchpoint::cost_of_a_hit(cost::TRIALS)
-    }
+/// What has to be known before calls can be counted.
+pub struct Prepared {
+    /// What a hit costs, nanoseconds.
+    cost_ns: u64,
+    writers: Writers,
+}
 
-    /// The process has Python 3.`minor`; a hit costs so much.
-    pub fn new(pid: Pid, minor: u32, cost_ns: u64) -> Watching {
+impl Prepared {
+    /// Finds it out, in some tens of milliseconds: for the first watchpoint of a machine the kernel waits, and all symbols are
+    /// read. The process has Python 3.`minor`. Fails where there are no watchpoints.
+    pub fn find(pid: Pid, minor: u32) -> Result<Prepared, Refusal> {
+        Ok(Prepared {
+            cost_ns: watchpoint::cost_of_a_hit(cost::TRIALS)?,
+            writers: Writers::find(pid, minor),
+        })
+    }
+}
+
+impl Watching {
+    /// The process has Python 3.`minor`.
+    pub fn new(pid: Pid, minor: u32, prepared: Prepared) -> Watching {
         Watching {
             threads: FxHashMap::default(),
             open: 0,
-            cost: Cost::new(cost_ns),
+            cost: Cost::new(prepared.cost_ns),
             purse: Purse::default(),
             random: rand::make_rng(),
             words: Words {
                 memory: Live::new(pid),
-                writers: Writers::find(pid, minor),
+                writers: prepared.writers,
                 frames: FrameEnds::of(minor),
             },
             refused: None,
@@ -197,7 +210,7 @@ impl Watching {
         self.cpu_ns += cpu_ns;
         if self.cpu_ns >= self.measure_at_ns {
             self.measure_at_ns = self.cpu_ns + cost::EVERY_NS;
-            if let Ok(own_ns) = Watching::measure_cost() {
+            if let Ok(own_ns) = watchpoint::cost_of_a_hit(cost::TRIALS) {
                 self.cost.measured(own_ns);
             }
         }

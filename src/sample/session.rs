@@ -32,7 +32,7 @@ use unseen::Unseen;
 use super::choose::{self, Opened, Patience};
 use super::clock::Clock;
 use super::collections::Collectors;
-use super::counts::{Shown, Watching};
+use super::counts::{Prepared, Shown, Watching};
 use super::pyspy::{self, ReaderOptions};
 use super::rest::{Rest, Running};
 use super::slot::{Comings, Evidence, Slot};
@@ -356,8 +356,8 @@ struct ProcessSampler<'a> {
     remarks: Remarks,
     /// Counts calls; `None` where that is not wanted or cannot be.
     watching: Option<Watching>,
-    /// Finds out what a watchpoint's hit costs, before anything is counted.
-    measuring: Option<JoinHandle<Result<u64, Refusal>>>,
+    /// Finds out what has to be known before calls are counted.
+    preparing: Option<JoinHandle<Result<Prepared, Refusal>>>,
     /// Where it shows what it has; `None` when nobody looks.
     feed: Option<Arc<live::PartFeed>>,
 }
@@ -408,7 +408,7 @@ impl<'a> ProcessSampler<'a> {
             generation: 0,
             remarks: Remarks::default(),
             watching: None,
-            measuring: None,
+            preparing: None,
             feed: None,
         }
     }

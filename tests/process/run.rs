@@ -467,8 +467,8 @@ fn what_a_program_does_first_has_its_own_time() {
             .collect();
         off.sort_by(f64::total_cmp);
         eprintln!("{python}: off by {off:.4?} s");
-        // One sample stands for a millisecond; single runs may lose a CPU for a while.
-        assert!(off[2].abs() < 0.005, "{python}: {off:?}");
+        // One sample stands for a millisecond, and it takes some to find the interpreter; single runs may lose a CPU for a while.
+        assert!((-0.015..0.004).contains(&off[2]), "{python}: {off:?}");
     }
 }
 

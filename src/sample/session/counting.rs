@@ -1,7 +1,7 @@
 //! When a session counts calls, and what it says when it cannot.
 
 use super::ProcessSampler;
-use crate::sample::counts::Watching;
+use crate::sample::counts::{Prepared, Watching};
 use crate::target::watchpoint::{self, Refusal};
 
 /// Beyond this rate a program comes back from samples so often that stretches between them tell nothing of its speed.
@@ -28,39 +28,40 @@ impl ProcessSampler<'_> {
             ));
             return;
         }
-        // The kernel takes tens of milliseconds for the first watchpoint of the machine: samples do not wait for it.
-        let measure = || Watching::measure_cost();
-        self.measuring = std::thread::Builder::new().spawn(measure).ok();
+        // Samples do not wait for it.
+        let (pid, minor) = (self.pid, self.opened.version.minor);
+        let prepare = move || Prepared::find(pid, minor);
+        self.preparing = std::thread::Builder::new().spawn(prepare).ok();
     }
 
-    /// Begins to count once it is known what a hit costs.
+    /// Begins to count once it is known what that takes.
     pub(super) fn watch_when_ready(&mut self) {
         if self
-            .measuring
+            .preparing
             .as_ref()
             .is_none_or(|thread| !thread.is_finished())
         {
             return;
         }
-        match self.measured() {
-            Some(Ok(cost_ns)) => {
+        match self.prepared() {
+            Some(Ok(prepared)) => {
                 let minor = self.opened.version.minor;
-                self.watching = Some(Watching::new(self.pid, minor, cost_ns));
+                self.watching = Some(Watching::new(self.pid, minor, prepared));
             }
             Some(Err(why)) => self.note_refusal(why),
             None => {}
         }
     }
 
-    /// What was found out of the cost of a hit, once it is.
-    fn measured(&mut self) -> Option<Result<u64, Refusal>> {
-        let thread = self.measuring.take()?;
+    /// What was found out for counting, once it is.
+    fn prepared(&mut self) -> Option<Result<Prepared, Refusal>> {
+        let thread = self.preparing.take()?;
         Some(thread.join().unwrap_or(Err(Refusal::NotAvailable)))
     }
 
     /// Ends the counting and keeps what it brought.
     pub(super) fn end_watching(&mut self) {
-        if let Some(Err(why)) = self.measured() {
+        if let Some(Err(why)) = self.prepared() {
             self.note_refusal(why);
         }
         let Some(watching) = self.watching.take() else {
