@@ -176,6 +176,65 @@ fn counting_leaves_the_shares_as_they_are() {
     }
 }
 
+const TRACED: &str = "
+import sys, time
+how = sys.argv[1]
+numbers = list(range(30000, 0, -1))
+def work(end):
+    while time.monotonic() < end:
+        sum(numbers)
+        sorted(numbers)
+def tracer(frame, event, argument):
+    frame.f_trace_opcodes = how == 'opcodes'
+    return tracer
+if how in ('lines', 'opcodes'):
+    sys.settrace(tracer)
+elif how != 'nothing':
+    own = sys.monitoring
+    own.use_tool_id(3, 'test')
+    for event in (own.events.LINE, own.events.INSTRUCTION):
+        own.register_callback(3, event, lambda *_: None)
+    own.set_events(3, own.events.LINE if how == 'LINE' else own.events.LINE | own.events.INSTRUCTION)
+print('ready', flush=True)
+work(time.monotonic() + 30)
+";
+
+/// Instrumented opcodes stand in the place of those that call.
+#[test]
+fn c_functions_that_traced_code_calls_have_their_time() {
+    let _alone = alone();
+    for python in Python::all().iter().filter(|python| python.minor >= 8) {
+        let stage = python.stage();
+        let script = stage.put("traced.py", TRACED);
+        let monitored: &[&str] = match python.minor {
+            12.. => &["LINE", "INSTRUCTION"],
+            _ => &[],
+        };
+        for how in [&["nothing", "lines", "opcodes"], monitored].concat() {
+            let target = python.start(&[&script, how]);
+            let pid = target.pid.to_string();
+            let ran = biopsy(&["attach", &pid, "-d", "0.5", "-q", "-f", "json"]).ok();
+            let document = ran.json();
+            let whole = document["total_tottime_s"].as_f64().expect("seconds");
+            let functions = document["functions"].as_array().expect("functions");
+            let of = functions.iter().filter(|row| {
+                let name = row["name"].as_str().expect("name");
+                ["sum", "sorted"].contains(
+                    &name
+                        .trim_matches(['<', '>'])
+                        .rsplit('.')
+                        .next()
+                        .unwrap_or(""),
+                )
+            });
+            let own: f64 = of
+                .map(|row| row["tottime_s"].as_f64().expect("seconds"))
+                .sum();
+            assert!(own > 0.8 * whole, "{python} {how}: {own} of {whole} {ran}");
+        }
+    }
+}
+
 fn bytes(hex: &str) -> Vec<u8> {
     (0..hex.len() / 2)
         .map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).expect("hex"))
