@@ -107,8 +107,15 @@ def line_collector(words):
         return not (name.startswith(library) or '/site-packages/' in name or '/dist-packages/' in name)
 
     words = [Word(text) for text in words]
+    wanted_names = {}               # label -> qualified name, where code objects know theirs
 
     def is_wanted(code, names):
+        wanted = means(code, names)
+        if wanted and hasattr(code, 'co_qualname'):
+            wanted_names.setdefault(label(code), code.co_qualname)
+        return wanted
+
+    def means(code, names):
         if code.co_filename == own_file:
             return False
         if not words:
@@ -142,7 +149,8 @@ def line_collector(words):
                 lines = sums.setdefault(key, {})
                 lines[line] = lines.get(line, 0) + hits
             rows = [key + (sorted(lines.items()),) for key, lines in sums.items()]
-            return {'at_least': self.at_least, 'lines': rows,
+            names = [key + (wanted_names[key],) for key in sums if key in wanted_names]
+            return {'at_least': self.at_least, 'lines': rows, 'qualnames': names,
                     'not_found': [word.text for word in words if not word.found]}
 
     class TracedLines(Lines):

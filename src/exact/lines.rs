@@ -44,6 +44,11 @@ pub(super) fn add(profile: &mut Profile, data: &[u8]) -> Result<Vec<String>> {
                     }
                 }
             }
+            Some("qualnames") => {
+                for row in items(value)? {
+                    name(&document, row, &mut profile.tables)?;
+                }
+            }
             _ => return Err(bad(key)),
         }
     }
@@ -55,6 +60,24 @@ pub(super) fn add(profile: &mut Profile, data: &[u8]) -> Result<Vec<String>> {
     }
     profile.lines = Some(counts);
     Ok(notes)
+}
+
+/// Takes over a function's qualified name.
+fn name(document: &Document, row: &Item, tables: &mut Tables) -> Result<()> {
+    let [file, first, name, qualname] = items(row)? else {
+        return Err(bad(row));
+    };
+    let (Some(file), Some(first), Some(name), Some(qualname)) = (
+        text(document, file),
+        number(first),
+        text(document, name),
+        text(document, qualname),
+    ) else {
+        return Err(bad(row));
+    };
+    let function = tables.function(file, first, name, FunctionKind::Python);
+    tables.set_qualname(function, qualname);
+    Ok(())
 }
 
 fn function(

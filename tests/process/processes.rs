@@ -4,7 +4,9 @@ use crate::common;
 
 use std::process::Command;
 
-use common::{Python, Target, alone, biopsy, find_program, in_company, is_root, not_here};
+use common::{
+    Python, Target, alone, biopsy, biopsy_command, find_program, in_company, is_root, not_here, run,
+};
 use serde_json::Value;
 
 /// CPU time of all threads of a process, seconds, by the kernel's count.
@@ -290,5 +292,45 @@ fn interpreters_of_one_process_are_told_apart() {
         );
         assert!(held.stdout.contains("  os"), "{python}{held}");
         target.assert_free();
+    }
+}
+
+const DIES: &str = "
+import os, sys, threading, time
+def spin():
+    while True:
+        end = time.thread_time() + 0.02
+        while time.thread_time() < end: pass
+        time.sleep(0.03)
+for _ in range(3):
+    threading.Thread(target=spin, daemon=True).start()
+time.sleep(1.2)
+print(time.process_time(), flush=True)
+if sys.argv[1] == 'exit': os._exit(0)
+os.kill(os.getpid(), 15)
+";
+
+/// Threads that the last sample saw and that ended before the kernel was asked have their time once.
+#[test]
+fn threads_that_die_with_their_process_are_counted_once() {
+    let _alone = alone();
+    for python in Python::all().iter().filter(|python| python.minor >= 8) {
+        let stage = python.stage();
+        let script = stage.put("dies.py", DIES);
+        for how in ["exit", "kill"] {
+            let file = stage.path().join("dies.json");
+            let file = file.to_str().expect("UTF-8");
+            let words = ["run", "-q", "--mode", "cpu", "-o", file, "--"].map(str::to_string);
+            let words = [words.to_vec(), python.words(&[&script, how])].concat();
+            let ran = run(&mut biopsy_command(&words));
+            let own: f64 = ran.stdout.trim().parse().expect("seconds");
+            let text = std::fs::read_to_string(file).expect("written");
+            let document: Value = serde_json::from_str(&text).expect("JSON");
+            let seconds = document["total_tottime_s"].as_f64().expect("seconds");
+            assert!(
+                (0.8..1.1).contains(&(seconds / own)),
+                "{python} {how}: {seconds} of {own} {ran}"
+            );
+        }
     }
 }

@@ -264,6 +264,30 @@ impl App {
         .to_string()
     }
 
+    /// Another time, of those that are known.
+    fn next_mode(&mut self) {
+        let meta = &self.data.profile().meta;
+        let knows = |mode: Mode| match mode {
+            _ if !self.data.is_file() => true,
+            Mode::Wall => true,
+            Mode::Cpu => meta.has_cpu_time,
+            Mode::Gil => meta.has_states,
+        };
+        let order = [Mode::Wall, Mode::Gil, Mode::Cpu];
+        let at = order
+            .iter()
+            .position(|mode| *mode == self.choice.mode)
+            .unwrap_or(0);
+        let mut others = (1..order.len()).map(|step| order[(at + step) % order.len()]);
+        match others.find(|mode| knows(*mode)) {
+            Some(mode) => self.choose(Choice {
+                mode,
+                ..self.choice
+            }),
+            None => self.say("this file knows neither CPU time nor the GIL".to_string()),
+        }
+    }
+
     fn look_at(&mut self, view: View) {
         if matches!(view, View::Calls | View::Source)
             && let Some(function) = self.chosen_function()
@@ -348,14 +372,7 @@ impl App {
                 recent: !self.choice.recent,
                 ..self.choice
             }),
-            KeyCode::Char('x') => self.choose(Choice {
-                mode: match self.choice.mode {
-                    Mode::Cpu => Mode::Wall,
-                    Mode::Wall => Mode::Gil,
-                    Mode::Gil => Mode::Cpu,
-                },
-                ..self.choice
-            }),
+            KeyCode::Char('x') => self.next_mode(),
             KeyCode::Char('[') => self.next_thread(false),
             KeyCode::Char(']') => self.next_thread(true),
             KeyCode::Char('a') => self.choose(Choice {

@@ -274,11 +274,15 @@ fn computed(profile: &Profile, choice: Choice, seconds: f64) -> Computed {
             *sum = sum.saturating_add(run.cpu_us.into());
         }
     }
+    let states = states::times(profile, &Filter::default());
+    // What a program did until its end is shown before that end is.
+    let longest_us = states.iter().map(|times| times.wall_us).max();
+    let seconds = seconds.max(longest_us.unwrap_or(0) as f64 / 1e6);
     Computed {
         cpu_us,
         stats,
         estimated,
-        states: states::times(profile, &Filter::default()),
+        states,
         whole_ns,
         seconds,
         tree,

@@ -195,10 +195,13 @@ fn reading(app: &App, status: &Status) -> String {
     if let Some(reached) = status.reached {
         text.push_str(&format!(" ({reached:.0}/s)"));
     }
-    text.push_str(&format!(
-        ": {} samples, {} dropped",
-        status.samples, status.dropped
-    ));
+    // Numbers in files of other tools are times, or of what they do not say.
+    if !app.data.is_file() || app.data.profile().meta.rate_hz > 0.0 {
+        text.push_str(&format!(
+            ": {} samples, {} dropped",
+            status.samples, status.dropped
+        ));
+    }
     if app.data.lost > 0 {
         text.push_str(&format!(", {} not shown", app.data.lost));
     }

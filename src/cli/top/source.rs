@@ -36,7 +36,7 @@ pub fn page(
     let name = printable(&rows::name(tables, function, !look.paths, false)).into_owned();
     page.head = format!("  line   own s  cum s {name}");
     if tables.get_function(function).kind == FunctionKind::Builtin {
-        page.empty = format!("{name} is a C function: it has no lines");
+        page.empty = format!("{name} is no Python function: it has no lines");
         return (page, None);
     }
     if computed.estimated {

@@ -134,6 +134,29 @@ fn a_hundred_thousand_frames_and_none() {
 }
 
 #[test]
+fn what_a_file_does_not_know_is_not_shown() {
+    let mut stacks = profile(&[(vec!["main", "work"], 500)]);
+    stacks.meta.has_cpu_time = false;
+    let mut shown = Shown::of(stacks, 120, 24);
+    // From CPU time to wall time, which is all there is.
+    assert!(shown.press("x").contains("wall time"));
+    let picture = shown.press("x");
+    assert!(
+        picture.contains("wall time") && picture.contains("neither CPU time nor the GIL"),
+        "{picture}"
+    );
+    assert!(
+        picture.contains("nothing says what threads did"),
+        "{picture}"
+    );
+    let picture = shown.press("5");
+    assert!(
+        picture.contains("    -     -     -     -     -"),
+        "{picture}"
+    );
+}
+
+#[test]
 fn small_rows_fold_and_rows_keep_their_places_while_one_reads() {
     let names: Vec<String> = (0..50).map(|at| format!("small{at}")).collect();
     let mut stacks = vec![(vec!["first"], 600_u64), (vec!["second"], 390)];

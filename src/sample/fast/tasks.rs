@@ -25,8 +25,11 @@ use crate::target::{cpu, runtime};
 /// One part in this many of the time goes into looking at suspended tasks.
 const SHARE: u64 = 33;
 
-/// How often the place of the lists is looked for: `asyncio` may not be imported yet.
-const PLACE_US: u64 = 250_000;
+/// It takes a part of this of the time, and less of it the longer it is not there.
+const PLACE_SHARE: u64 = 8;
+
+/// The shortest and the longest time until the place of the lists is looked for again: `asyncio` may not be imported yet.
+const PLACE_US: (u64, u64) = (2_000, 250_000);
 
 /// Bytes of a task that are read where its size is not known, and most that are read.
 const TASK_BYTES: usize = 192;
@@ -136,7 +139,8 @@ pub(super) struct Name {
 pub struct Tasks {
     offsets: CoroutineOffsets,
     pub(super) place: Option<Place>,
-    placed_us: Option<u64>,
+    /// When it is looked for next.
+    place_us: u64,
     next_us: u64,
     /// Whether they were looked at since the process is at rest: they are what they were.
     at_rest: bool,
@@ -166,7 +170,7 @@ impl Tasks {
         Tasks {
             offsets,
             place: None,
-            placed_us: None,
+            place_us: 0,
             next_us: 0,
             at_rest: false,
             coro: None,
@@ -283,14 +287,19 @@ impl<M: Memory> FastReader<M> {
     ) -> Result<(), Fault> {
         let now_us = *begin_us;
         if tasks.place.is_none() {
-            let lately = |then: u64| now_us < then.saturating_add(PLACE_US);
-            if tasks.placed_us.is_some_and(lately) {
+            if now_us < tasks.place_us {
                 return Ok(());
             }
-            tasks.placed_us = Some(now_us);
             tasks.place = self.find_tasks(tasks.offsets);
             // Done once, or seldom: the looks need not make up for it by coming later.
             *begin_us = self.epoch.elapsed().as_micros() as u64;
+            let took_us = begin_us.saturating_sub(now_us);
+            // Most programs that import it do so when they start.
+            let pause_us = took_us
+                .saturating_mul(PLACE_SHARE)
+                .max(now_us / PLACE_SHARE);
+            let pause_us = pause_us.clamp(PLACE_US.0, PLACE_US.1);
+            tasks.place_us = begin_us.saturating_add(pause_us);
         }
         let Some(place) = tasks.place.clone() else {
             return Ok(());

@@ -63,6 +63,8 @@ pub struct Unsampled {
     asked_us: u64,
     all_ns: u64,
     ended_ns: u64,
+    /// The threads that had not ended when the kernel was asked last.
+    living: FxHashSet<Tid>,
 }
 
 impl Unsampled {
@@ -92,13 +94,30 @@ impl Unsampled {
         let now = Clocks::of(pid).filter(|now| !now.threads_ns.is_empty());
         if let Some(now) = now {
             (self.all_ns, self.ended_ns) = now.since(before);
+            self.living = now.threads_ns.into_keys().collect();
         }
     }
 
-    /// Adds what samples do not account for, `living` being the threads that have not ended.
-    pub fn add(mut self, pid: Pid, recorder: &mut Recorder, living: &FxHashSet<ThreadId>) {
+    /// Adds what samples do not account for. `last`: the threads that the last sample saw.
+    pub fn add(mut self, pid: Pid, recorder: &mut Recorder, last: &FxHashSet<ThreadId>) {
         self.ask(pid);
-        let of_ended = |run: &&Run| !living.contains(&run.thread);
+        // Which have ended is what the kernel said when it was asked: a process that is killed has lost some of those that
+        // the last sample saw.
+        let has_ended = |thread: ThreadId| {
+            let os_id = recorder
+                .profile
+                .threads
+                .get(thread.index())
+                .map(|info| info.os_id);
+            match os_id
+                .and_then(|id| i32::try_from(id).ok())
+                .filter(|id| *id != 0)
+            {
+                Some(tid) => !self.living.contains(&Tid(tid)),
+                None => !last.contains(&thread),
+            }
+        };
+        let of_ended = |run: &&Run| has_ended(run.thread);
         let runs = recorder.profile.runs.iter().filter(of_ended);
         let sampled_us: u64 = runs.map(|run| u64::from(run.cpu_us)).sum();
         let missing_us = (self.ended_ns / 1000).saturating_sub(sampled_us);
@@ -137,9 +156,9 @@ impl Unsampled {
 impl ProcessSampler<'_> {
     /// Adds CPU time that samples do not account for.
     pub(super) fn add_unsampled(&mut self) {
-        let living = self.slots.values().map(|slot| slot.id).collect();
+        let last = self.slots.values().map(|slot| slot.id).collect();
         let unsampled = std::mem::take(&mut self.unsampled);
-        unsampled.add(self.pid, &mut self.part.recorder, &living);
+        unsampled.add(self.pid, &mut self.part.recorder, &last);
     }
 }
 
@@ -190,10 +209,12 @@ mod tests {
             let unsampled = Unsampled {
                 all_ns: 2_000_000,
                 ended_ns: ended_us * 1000,
+                living: is_living.then_some(Tid(1)).into_iter().collect(),
                 ..Unsampled::default()
             };
-            let living = is_living.then_some(thread).into_iter().collect();
-            unsampled.add(Pid(0), &mut recorder, &living);
+            // It was there in the last sample, whether or not it had ended when the kernel was asked.
+            let last = [thread].into_iter().collect();
+            unsampled.add(Pid(0), &mut recorder, &last);
             let run = recorder.profile.runs.get(1);
             run.map(|run| (run.wall_us, run.cpu_us))
         };

@@ -97,6 +97,7 @@ pub fn write_lines(
                 },
                 // As line_profiler 5 has it, where it is known.
                 name: tables.shown_name(table.function, true),
+                plain: tables.name(table.function),
                 first: tables.line(table.function),
                 unit: found.unit,
                 timed,
@@ -232,6 +233,8 @@ fn is_body(name: &str) -> bool {
 struct Head<'a> {
     file: &'a str,
     name: &'a str,
+    /// Without its class.
+    plain: &'a str,
     first: u32,
     unit: f64,
     /// Whether there are any times.
@@ -274,7 +277,7 @@ fn write_function(
             .all(|row| row.line as usize <= lines.len())
     };
     let tells_hits = text.is_some_and(|text| text.is_same && is_all(&text.lines))
-        && head.name != "<genexpr>"
+        && head.plain != "<genexpr>"
         && !lines.iter().any(|(line, _)| may_resume(line_text(*line)));
     let cells: Vec<(u32, Columns)> = lines
         .into_iter()
@@ -315,7 +318,7 @@ fn shown_lines<'a>(
     source: Option<&[String]>,
 ) -> Vec<(u32, Option<&'a LineRow>)> {
     let mut lines: BTreeMap<u32, Option<&LineRow>> = BTreeMap::new();
-    if let Some(source) = source.filter(|_| !is_body(head.name)) {
+    if let Some(source) = source.filter(|_| !is_body(head.plain)) {
         let last = table.rows.last().map_or(0, |row| row.line as usize);
         let end = block::end(source, head.first as usize).max(last);
         let end = end
