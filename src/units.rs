@@ -93,6 +93,14 @@ pub fn several(count: u64, noun: &str) -> String {
     format!("{count} {noun}{ending}")
 }
 
+/// As [`parse_duration`], and 0: the beginning of a recording.
+pub fn parse_moment(text: &str) -> Result<Duration, String> {
+    match text {
+        "0" | "0s" | "0.0" => Ok(Duration::ZERO),
+        _ => parse_duration(text),
+    }
+}
+
 /// Parses `30`, `30s`, `1.5m`, `250ms`, `2h`; at most 10,000 hours.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let split = text

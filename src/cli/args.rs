@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::profile::{Mode, Selection};
 use crate::sample::{ReaderChoice, SampleOptions};
 use crate::target::list;
-use crate::units::{Pid, Rate, parse_duration};
+use crate::units::{Pid, Rate, parse_duration, parse_moment};
 
 /// Which process.
 #[derive(Debug, Clone, Args)]
@@ -194,7 +194,7 @@ pub struct SelectArgs {
     #[arg(long, value_name = "REGEX")]
     hide: Option<String>,
     /// From this time of the recording on: 5, 5s, 250ms
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_moment)]
     from: Option<Duration>,
     /// Up to this time of the recording
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]

@@ -276,7 +276,9 @@ fn write_function(
             .iter()
             .all(|row| row.line as usize <= lines.len())
     };
-    let tells_hits = text.is_some_and(|text| text.is_same && is_all(&text.lines))
+    // Where hits are counted, a line without any has none to tell.
+    let tells_hits = !table.counted
+        && text.is_some_and(|text| text.is_same && is_all(&text.lines))
         && head.plain != "<genexpr>"
         && !lines.iter().any(|(line, _)| may_resume(line_text(*line)));
     let cells: Vec<(u32, Columns)> = lines

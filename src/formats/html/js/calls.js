@@ -17,6 +17,10 @@ function showFunction() {
 
 function fillEdges(list, edges, row, none) {
   const whole = row?.total ?? 0;
+  const names = new Map();
+  for (const { function: of } of edges) names.set(nameOf(of), (names.get(nameOf(of)) ?? 0) + 1);
+  // Functions of one name are told apart by where they are.
+  const nameIn = (of) => (names.get(nameOf(of)) > 1 ? `${nameOf(of)}  ${placeOf(of).replace(/^.*\//, "")}` : nameOf(of));
   const lines = edges.slice(0, 100).map((edge) => {
     const line = document.createElement("li");
     const button = document.createElement("button");
@@ -25,7 +29,7 @@ function fillEdges(list, edges, row, none) {
     button.style.setProperty("--share", (whole > 0 ? Math.min(100, (100 * edge.total) / whole) : 0).toFixed(2) + "%");
     const calls = edge.calls === null ? "" : `, ${edge.bound ? "≥" : ""}${edge.calls} calls`;
     for (const [tag, text] of [
-      ["b", nameOf(edge.function)],
+      ["b", nameIn(edge.function)],
       ["span", `${timeText(edge.total)}, ${percent(edge.total, whole)}${calls}${data.difference ? ", " + signed(changeOf(edge.total, edge.other)) : ""}`],
     ]) {
       const part = document.createElement(tag);
