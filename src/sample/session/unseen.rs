@@ -43,7 +43,7 @@ impl Unseen {
             false => String::new(),
         };
         Some(format!(
-            "there was no sample for {:.2} s of {:.2} s{why}: that time went to the samples after it, and at the end to none",
+            "there was no sample for {:.2} s of {:.2} s{why}: that time went to the samples after it, and before the first and after the last to none",
             self.us as f64 / 1e6,
             duration_us as f64 / 1e6
         ))
