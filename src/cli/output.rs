@@ -1,6 +1,7 @@
 //! Results to files and stdout: formats by name, places checked before the work starts, files that
 //! get their names when they are whole.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io::{BufWriter, IsTerminal, Write};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -171,6 +172,7 @@ impl Outputs {
         let profile = narrowed.as_ref().unwrap_or(whole);
         let options = ExportOptions {
             filter: filter.clone(),
+            line_functions: None,
             strip_dirs: shown.table.strip_dirs,
             qualnames: shown.table.qualnames,
             title: shown.title.clone(),
@@ -181,7 +183,7 @@ impl Outputs {
         for output in &self.outputs {
             let result = match (&output.path, &output.kind) {
                 (None, Kind::Table) => write_table(profile, filter, shown, out),
-                (None, Kind::File(format)) => export(format, profile, &options, out),
+                (None, Kind::File(format)) => export(format, profile, &options, shown, out),
                 (Some(path), Kind::Table) => write_file(path, false, |file| {
                     write_table(profile, filter, shown, file)
                 }),
@@ -192,7 +194,7 @@ impl Outputs {
                     let is_recording = format.name == "biopsy";
                     let profile = if is_recording { whole } else { profile };
                     write_file(path, private, |file| {
-                        export(format, profile, &options, file)
+                        export(format, profile, &options, shown, file)
                     })
                 }
             };
@@ -241,6 +243,7 @@ fn export(
     format: &Format,
     profile: &Profile,
     options: &ExportOptions,
+    shown: &Shown,
     out: &mut dyn Write,
 ) -> Result<Vec<Loss>> {
     if profile.has_line_times() && !matches!(format.name, "lprof" | "biopsy") {
@@ -250,11 +253,27 @@ fn export(
             "a line profile has times by line alone: no calls, no stacks",
         ));
     }
-    let losses = format.exporter()?.export(profile, options, out)?;
+    let words = shown.lines.as_deref().unwrap_or_default();
+    let mut options = Cow::Borrowed(options);
+    if format.name == "lprof" && !words.is_empty() {
+        let mut sources = Sources::new(profile);
+        let mut read = source_texts(&mut sources);
+        let functions = stats::line_functions(profile, &options.filter, words, &mut read)?;
+        options.to_mut().line_functions = Some(functions);
+    }
+    let losses = format.exporter()?.export(profile, &options, out)?;
     out.flush()
         .map_err(|error| Error::write(format.name, &error))?;
     let name = |loss| format!("{}: {loss}", format.name);
     Ok(losses.into_iter().map(name).collect())
+}
+
+fn source_texts(sources: &mut Sources) -> impl FnMut(&str) -> Option<SourceText> + '_ {
+    |file: &str| {
+        let lines = sources.read(file)?;
+        let is_same = !sources.is_doubtful(file);
+        Some(SourceText { lines, is_same })
+    }
 }
 
 fn write_table(
@@ -305,12 +324,9 @@ fn write_table(
             restrictions: shown.table.restrictions.clone(),
             strip_dirs: shown.table.strip_dirs,
         };
-        let mut read = |file: &str| {
-            let lines = sources.read(file)?;
-            let is_same = !sources.is_doubtful(file);
-            Some(SourceText { lines, is_same })
-        };
+        let mut read = source_texts(&mut sources);
         stats::write_lines(profile, filter, &options, &mut read, out)?;
+        drop(read);
         return Ok(sources.warnings);
     }
     let waits = || {

@@ -47,7 +47,10 @@ impl Exporter for Lprof {
             .hint("count them: biopsy run --exact --lines -o FILE.lprof -- COMMAND"));
         };
         let counted = profile.lines.is_some();
-        found.tables.retain(|table| table.counted || !counted);
+        found.tables.retain(|table| match &options.line_functions {
+            Some(functions) => functions.contains(&table.function),
+            None => table.counted || !counted,
+        });
         let tables = &profile.tables;
         let mut losses: Vec<Loss> = unsaid(profile).into_iter().collect();
         let (mut bounds, mut rows, mut unhit) = (0, 0, 0.0);

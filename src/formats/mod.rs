@@ -20,7 +20,7 @@ pub mod speedscope;
 use std::io::Write;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::profile::{Filter, Profile};
+use crate::profile::{Filter, FunctionId, Profile};
 
 /// What an output is made of and how.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +31,8 @@ pub struct ExportOptions {
     pub strip_dirs: bool,
     /// Qualified names, where they are known, in pictures.
     pub qualnames: bool,
+    /// The functions whose lines are meant; `None` for all of them.
+    pub line_functions: Option<Vec<FunctionId>>,
     /// What the profile is called where no command is known, such as the name of its file; empty for nothing.
     pub title: String,
 }

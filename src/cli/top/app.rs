@@ -330,10 +330,15 @@ impl App {
         }
         if self.help {
             match key.code {
-                KeyCode::Down => self.help_top += 1,
-                KeyCode::Up => self.help_top = self.help_top.saturating_sub(1),
+                // Drawing keeps it within the lines.
+                KeyCode::Down | KeyCode::Char('j') => self.help_top += 1,
+                KeyCode::Up | KeyCode::Char('k') => {
+                    self.help_top = self.help_top.saturating_sub(1);
+                }
                 KeyCode::PageDown | KeyCode::Char(' ') => self.help_top += self.height,
                 KeyCode::PageUp => self.help_top = self.help_top.saturating_sub(self.height),
+                KeyCode::End | KeyCode::Char('G') => self.help_top = usize::from(u16::MAX),
+                KeyCode::Home | KeyCode::Char('g') => self.help_top = 0,
                 KeyCode::Char('q') => return Then::Quit,
                 _ => self.help = false,
             }
@@ -396,6 +401,9 @@ impl App {
                     self.memory.count();
                 }
                 self.look_at(View::Memory);
+                if self.memory.pid.is_none() && !self.data.is_file() {
+                    self.say("the process has ended: its heap is no more");
+                }
             }
             KeyCode::Char(letter) => {
                 if let Some((key, _)) = SORTS.iter().find(|(_, own)| *own == letter) {

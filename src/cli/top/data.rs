@@ -86,6 +86,8 @@ pub struct Data {
     pub reader: String,
     pub approximate: bool,
     pub timeline_ended: bool,
+    /// Whether the process has ended: no thread does anything any more.
+    pub ended: bool,
     since: Instant,
     until: Instant,
     /// When it was asked last: the answer, which is taken at the next look, goes up to then.
@@ -120,6 +122,7 @@ impl Data {
             look: 0,
             lost: 0,
             timeline_ended: false,
+            ended: false,
             since: Instant::now(),
             until: Instant::now(),
             asked: Instant::now(),

@@ -227,9 +227,9 @@ fn choice(app: &App) -> String {
     };
     let seconds = app.computed.seconds;
     let window = match (app.choice.recent && !app.data.is_file(), app.data.is_file()) {
-        (true, _) => format!("last {seconds:.0} s"),
+        (true, _) => format!("last {:.0} s", seconds.floor()),
         (false, true) => format!("a recording of {seconds:.1} s"),
-        (false, false) => format!("all of {seconds:.0} s"),
+        (false, false) => format!("all of {:.0} s", seconds.floor()),
     };
     let profile = app.data.profile();
     let thread = match app.choice.thread {
@@ -346,7 +346,7 @@ fn foot(app: &App) -> (String, Style) {
 fn help_lines() -> Vec<String> {
     let mut lines: Vec<String> = [
         "1-7, Tab    functions, call tree, callers and callees, source, threads, tasks, memory",
-        "Up Down PgUp PgDn End   choose a row; rows keep their places from then on",
+        "Up Down     choose a row, PgUp PgDn End too; rows keep their places from then on",
         "Home        to the top; the best is on top again",
         "Enter       of a function: who calls it, what it calls; of a thread: that thread alone",
         "s           the source of the chosen function; Esc, Backspace: back",
@@ -379,8 +379,32 @@ fn help_lines() -> Vec<String> {
     lines
 }
 
+/// Where what a key does begins.
+const HELP_INDENT: usize = 12;
+
+/// Lines of help that are no longer than `width`, where words allow it.
+fn wrapped(lines: &[String], width: usize) -> Vec<String> {
+    let mut all = Vec::new();
+    for line in lines {
+        let mut now = String::new();
+        // What lies before is no place to break at.
+        let from = HELP_INDENT.min(line.len());
+        let (key, text) = line.split_at_checked(from).unwrap_or((line.as_str(), ""));
+        now.push_str(key);
+        for word in text.split_inclusive(' ') {
+            let length = now.chars().count() + word.trim_end().chars().count();
+            if length > width && now.trim_end().len() > HELP_INDENT {
+                all.push(std::mem::replace(&mut now, " ".repeat(HELP_INDENT)));
+            }
+            now.push_str(word);
+        }
+        all.push(now);
+    }
+    all
+}
+
 fn draw_help(frame: &mut Frame<'_>, app: &mut App, area: Rect) {
-    let lines = help_lines();
+    let lines = wrapped(&help_lines(), usize::from(area.width));
     let height = usize::from(area.height);
     app.help_top = app.help_top.min(lines.len().saturating_sub(height));
     for (at, line) in lines.iter().skip(app.help_top).take(height).enumerate() {

@@ -98,6 +98,7 @@ impl Memory {
             empty: match self.pid {
                 Some(_) => "m reads the heap: that stops the process while its memory is copied"
                     .to_string(),
+                None if self.rss.is_some() => "the process has ended".to_string(),
                 None => "a recording knows nothing of memory".to_string(),
             },
             ..Page::default()

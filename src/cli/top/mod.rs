@@ -288,7 +288,7 @@ fn live(
     };
     let mode = options.mode;
     let status = Status {
-        title: format!("top {pid} {}", process::command_line(pid)),
+        title: format!("top {pid} {}", brief(&process::command_line(pid))),
         rate,
         ..Status::default()
     };
@@ -314,6 +314,14 @@ fn live(
         eprintln!("biopsy: note: {note}");
     }
     watched
+}
+
+/// A command line with the interpreter's folder left out: there is no room for what is the same in all of them.
+fn brief(command: &str) -> &str {
+    let program = command.find(' ').unwrap_or(command.len());
+    let name = command.get(..program).and_then(|path| path.rfind('/'));
+    name.and_then(|slash| command.get(slash + 1..))
+        .unwrap_or(command)
 }
 
 /// Shows the view until it is left.
@@ -359,6 +367,7 @@ fn watch(
                     false => "PROCESS ENDED",
                 });
                 if !process::is_alive(session.pid) {
+                    app.data.ended = true;
                     app.memory.pid = None;
                 }
                 app.renew();

@@ -69,7 +69,7 @@ fn fill(mut page: Page, computed: &Computed, data: &Data, look: &Look<'_>, of_ta
         let last = data.last.get(at).copied().unwrap_or_default();
         let state = if data.is_file() {
             "-"
-        } else if last.look + GONE < data.look {
+        } else if data.ended || last.look + GONE < data.look {
             "ended"
         } else if of_tasks {
             task_word(last.state)

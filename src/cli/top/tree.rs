@@ -207,7 +207,8 @@ impl Folded {
                 columns: columns(
                     node.total_ns,
                     node.own_ns,
-                    Some((node.calls, node.lower_bound)),
+                    // Where there is time, there was a call.
+                    Some((node.calls.max(1), node.lower_bound)),
                     whole,
                 ),
                 name: format!(

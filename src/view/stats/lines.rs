@@ -109,6 +109,21 @@ pub fn write_lines(
     write().map_err(|error| Error::write("the lines", &error))
 }
 
+/// The functions that `words` mean, as [`LineOptions::functions`] has them. Fails where [`write_lines`] does.
+pub fn line_functions(
+    profile: &Profile,
+    filter: &Filter,
+    words: &[String],
+    sources: &mut Sources<'_>,
+) -> Result<Vec<FunctionId>> {
+    let found = profile
+        .line_tables(filter)
+        .map_or(Vec::new(), |found| found.tables);
+    let list = choose(&found, &profile.tables, words, sources)?;
+    let functions = list.into_iter().filter_map(|at| found.get(at));
+    Ok(functions.map(|table| table.function).collect())
+}
+
 /// Positions of the tables that are meant, in order.
 fn choose(
     found: &[LineTable],

@@ -190,6 +190,23 @@ fn hits_are_line_profilers_and_its_files_are_ours() {
     biopsy(&["report", "-q", &theirs, "-o", &recording]).ok();
     biopsy(&["report", "-q", &recording, "-o", &again]).ok();
     assert_eq!(read(&again), read(&theirs));
+    // The functions that are named, and no others.
+    let functions_of = |text: &str| -> Vec<String> {
+        let lines = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("Function: "));
+        let names = lines.filter_map(|line| line.split(" at line ").next());
+        names.map(str::to_string).collect()
+    };
+    let first = functions_of(&read(&theirs));
+    assert!(first.len() > 1, "{first:?}");
+    let (name, chosen) = (&first[0], outside(&stage, "chosen.lprof"));
+    biopsy(&["report", "-q", &recording, "--lines", name, "-o", &chosen]).ok();
+    assert_eq!(functions_of(&read(&chosen)), [name.as_str()]);
+    let words = [
+        "report", "-q", &recording, "--lines", "no.such", "-o", &chosen,
+    ];
+    biopsy(&words).refused(1, "no lines of 'no.such'");
     for arguments in [&["-o", "x.prof"][..], &["--callers"], &["--focus", "x"]] {
         let words = [&["report", "-q", theirs.as_str()][..], arguments].concat();
         biopsy(&words).expect_code(1);

@@ -55,8 +55,9 @@ function fillTable() {
         const share = now.seconds > 0 ? Math.min(1, Math.abs(bar(row)) / now.seconds) : 0;
         cell.className = !data.difference ? "bar" : bar(row) > 0 ? "bar more" : "bar less";
         cell.style.setProperty("--share", (100 * share).toFixed(2) + "%");
+        if (data.difference) continue;
         const part = document.createElement("small");
-        part.textContent = percent(bar(row), data.difference ? 0 : now.seconds);
+        part.textContent = percent(bar(row), now.seconds);
         cell.append(part);
       }
     }
@@ -80,6 +81,7 @@ function makeHead() {
   if (data.difference) {
     columns = [...changeColumns, ...columns.filter(({ words }) => words)];
     table.sorted = 0;
+    document.body.classList.add("difference");
   }
   columns.forEach(({ name, words, minor }, at) => {
     const cell = document.createElement("th");

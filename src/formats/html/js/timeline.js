@@ -219,6 +219,7 @@ function connectTimeline() {
     const by = Math.min(Math.max(move[0], timeline.from - range[0]), timeline.to - range[1]);
     const [left, right] = isMove ? [by, by] : move;
     const next = [Math.max(timeline.from, range[0] + left), Math.min(timeline.to, range[1] + right)].map(Math.round);
-    if (next[1] > next[0]) chooseRange(next);
+    const isAll = next[0] <= timeline.from && next[1] >= timeline.to;
+    if (next[1] > next[0]) chooseRange(isAll ? null : next);
   });
 }
