@@ -334,7 +334,7 @@ fn tasks_that_ran_when_they_were_looked_at_wait_where_they_do() {
         let stage = python.stage();
         let target = python.start(&[&stage.put("turns.py", TURNS)]);
         let pid = target.pid.to_string();
-        let words = ["attach", &pid, "--async", "-d", "3", "-q", "-f", "json"];
+        let words = ["attach", &pid, "--async", "-d", "2", "-q", "-f", "json"];
         let json = biopsy(&words).ok().json();
         let seconds = |name: &str, key: &str| {
             let rows = json["functions"].as_array().expect("functions");
@@ -525,7 +525,7 @@ async def main():
     tasks = [asyncio.create_task(idle()) for _ in range(3000)]
     await asyncio.sleep(0.01)
     print('ready', flush=True)
-    end = time.perf_counter() + 4
+    end = time.perf_counter() + 3
     await asyncio.gather(*(one_by_one(end) for _ in range(20)))
     print(waited, flush=True)
     for task in tasks:

@@ -244,7 +244,7 @@ fn cpu_time_of_a_thread_that_is_in_python_now_and_then() {
             (next(), next())
         };
         let before = told();
-        let words = ["attach", &pid, "-d", "2", "--mode", "cpu", "-f", "json"];
+        let words = ["attach", &pid, "-d", "1.5", "--mode", "cpu", "-f", "json"];
         let found = biopsy(&words).ok().json();
         let after = told();
         let truth = (after.0 - before.0) / (after.1 - before.1);

@@ -166,7 +166,8 @@ fn compare(python: &Python, truth: &Value, found: &Value, name: &str) -> Vec<Str
             10_000.0 + 0.5 * found_cost_ns
         };
         // Up to nine hits are inside an outer call; what one costs is known to a third where the machine is busy.
-        // A call that ends by an exception is told too long by up to one hit more (10 us where a hit takes 9): not known why yet.
+        // One that ends by an exception goes on after the program's last look at the clock: the exception is made and passed on, in
+        // caches that hits have emptied.
         let inside = match name {
             "recursive" => 9.0,
             "raising" => 3.0,

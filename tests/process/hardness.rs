@@ -9,12 +9,12 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::{
-    Python, Ran, Running, biopsy, biopsy_command, find_program, in_company, not_here, run,
+    Python, Ran, Running, alone, biopsy, biopsy_command, find_program, in_company, not_here, run,
     send_signal, tracer,
 };
 
 /// How long biopsy samples, and the most that it may take for that.
-const SECONDS: &str = "1.4";
+const SECONDS: &str = "0.8";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Most memory that biopsy may map, KiB.
@@ -173,10 +173,10 @@ fn a_target_that_is_stopped_or_debugged_stays_so() {
         let pid = target.pid;
         let mut debugger = None;
         let meanwhile = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(400));
+            std::thread::sleep(Duration::from_millis(250));
             if !debugged {
                 send_signal("STOP", pid);
-                std::thread::sleep(Duration::from_millis(500));
+                std::thread::sleep(Duration::from_millis(300));
                 assert_eq!(common::state(pid), Some('T'));
                 send_signal("CONT", pid);
             }
@@ -348,7 +348,8 @@ fn into_every_format(pid: i32, folder: &Path) -> Vec<String> {
 
 #[test]
 fn stacks_from_cpus_that_are_closed_to_us_are_called_approximate() {
-    let _company = in_company();
+    // One of two CPUs is all that it may use.
+    let _alone = alone();
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     if cpus < 2 {
         return not_here("a second CPU");
@@ -371,7 +372,7 @@ fn stacks_from_cpus_that_are_closed_to_us_are_called_approximate() {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
             let sampling = if late {
                 let sampling = Running::start(&mut biopsy_command(&words), b"");
-                std::thread::sleep(Duration::from_millis(700));
+                std::thread::sleep(Duration::from_millis(400));
                 std::fs::write(set.members(), sampling.pid().to_string()).expect("moved");
                 sampling
             } else {
@@ -442,7 +443,7 @@ fn a_target_that_is_traced_and_stopped_is_sampled_and_counted() {
         let debugger_pid = debugger.pid;
         let script = std::thread::spawn(move || {
             for word in ["go", "hold"] {
-                std::thread::sleep(Duration::from_millis(500));
+                std::thread::sleep(Duration::from_millis(250));
                 debugger.tell(word);
                 assert_eq!(debugger.line(), "done");
             }

@@ -275,7 +275,7 @@ fn shares_of_cpu_are_within_one_and_a_half_points() {
 
 /// One run: by how many percentage points the sampled share of the work differs from the program's own.
 fn naps_error(python: &Python, script: &str) -> f64 {
-    let mut target = python.start(&[script, "--seconds", "2", "--wait"]);
+    let mut target = python.start(&[script, "--seconds", "1.2", "--wait"]);
     let pid = target.pid.to_string();
     let sampling = common::Running::start(
         &mut biopsy_command(&["attach", &pid, "-q", "-f", "json"]),

@@ -25,7 +25,7 @@ fn cpu_time_is_right(what: &str, pid: i32) -> Value {
     let before = cpu_s(pid);
     let id = pid.to_string();
     let profile = biopsy(&[
-        "attach", &id, "-d", "1", "--mode", "cpu", "-f", "json", "-q",
+        "attach", &id, "-d", "0.6", "--mode", "cpu", "-f", "json", "-q",
     ])
     .ok();
     let most = cpu_s(pid) - before;
@@ -105,7 +105,7 @@ fn a_mapped_file_may_have_any_name() {
         }
         let dump = biopsy(&["dump", &pid]).ok();
         assert!(dump.stdout.contains("burn"), "{dump}");
-        let table = biopsy(&["attach", &pid, "-d", "1", "-q"]).ok();
+        let table = biopsy(&["attach", &pid, "-d", "0.4", "-q"]).ok();
         assert!(table.stdout.contains("(burn)"), "{table}");
         biopsy(&["heap", "summary", &pid]).ok();
         target.assert_free();
@@ -139,7 +139,7 @@ fn a_fork_that_python_does_not_know_of_has_threads_of_its_own() {
                 }
             }
             if arguments.len() > 1 && python.minor >= 8 {
-                let table = biopsy(&["attach", &child.to_string(), "-d", "1"]).ok();
+                let table = biopsy(&["attach", &child.to_string(), "-d", "0.4"]).ok();
                 assert!(!table.stdout.contains("(doze)"), "{python}{table}");
                 let note = "2 stacks were left out whose threads are none of the process";
                 assert!(table.stderr.contains(note), "{python}{table}");
@@ -191,7 +191,7 @@ fn threads_that_end_before_they_are_seen_twice_have_their_cpu_time() {
                 .collect();
             let before = told();
             let words = [
-                "attach", &pid, "-d", "1.5", "--mode", "cpu", "-f", "json", "-q",
+                "attach", &pid, "-d", "1", "--mode", "cpu", "-f", "json", "-q",
             ];
             let profile = biopsy(&words).ok().json();
             let after = told();
@@ -304,7 +304,7 @@ def spin():
         time.sleep(0.03)
 for _ in range(3):
     threading.Thread(target=spin, daemon=True).start()
-time.sleep(1.2)
+time.sleep(0.8)
 print(time.process_time(), flush=True)
 if sys.argv[1] == 'exit': os._exit(0)
 os.kill(os.getpid(), 15)

@@ -322,7 +322,7 @@ fn each_process_keeps_its_own_rows() {
         let ran = run(&mut run_command(
             &options,
             python,
-            &[&script, "--seconds", "2"],
+            &[&script, "--seconds", "1"],
         ))
         .ok();
         let text = std::fs::read_to_string(&table).expect("written");

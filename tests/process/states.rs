@@ -286,11 +286,15 @@ fn who_made_whom_wait_is_told() {
         let stage = python.stage();
         let words = python.words(&[&stage.put("convoy.py", CONVOY)]);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let run = |format: &[&str]| {
-            let options = [&["run", "-q", "--mode", "gil"], format, &["--"]].concat();
-            biopsy(&[&options[..], &words].concat()).ok()
+        let recording = stage.path().join("convoy.biopsy");
+        let recording = recording.to_str().expect("UTF-8");
+        let options = ["run", "-q", "-o", recording, "--"];
+        biopsy(&[&options[..], &words].concat()).ok();
+        let shown = |format: &[&str]| {
+            let words = ["report", recording, "-q", "--mode", "gil"];
+            biopsy(&[&words[..], format].concat()).ok()
         };
-        let document = run(&["-f", "json"]).json();
+        let document = shown(&["-f", "json"]).json();
         let waits = document["gil_waits"].as_array().expect("waits");
         let all: f64 = waits.iter().map(|wait| seconds(&wait["waited_s"])).sum();
         let of_states = seconds(&document["states"]["gil_waited_s"]);
@@ -311,7 +315,7 @@ fn who_made_whom_wait_is_told() {
             "{python}: {all:.2} s of waiting, {share:.2} for sum"
         ));
         assert!(share > 0.6 && all > 1.5, "{python}: {waits:#?}");
-        let table = run(&["-l", "3"]).stdout;
+        let table = shown(&["-l", "3"]).stdout;
         assert!(
             table.contains("who made whom wait for the GIL: "),
             "{python}: {table}"

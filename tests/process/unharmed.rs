@@ -210,9 +210,9 @@ fn a_stopped_target_is_read_and_stays_stopped() {
 /// Stopped and continued while it is sampled: it stays stopped in between, and all ends well.
 fn stopped_in_the_middle(python: &Python, target: &mut Target, options: &[&str]) {
     let pid = target.pid.to_string();
-    let words = [&["attach", &pid, "-d", "1.5"], options].concat();
+    let words = [&["attach", &pid, "-d", "1"], options].concat();
     let attach = Running::start(&mut biopsy_command(&words), b"");
-    std::thread::sleep(Duration::from_millis(400));
+    std::thread::sleep(Duration::from_millis(250));
     send_signal("STOP", target.pid);
     std::thread::sleep(Duration::from_millis(100));
     let start = Instant::now();
@@ -411,7 +411,7 @@ fn threads_that_python_does_not_know_are_not_stopped_by_blocking() {
 const BLOCKED: &str = include_str!("../../fixtures/programs/blocked_calls.py");
 
 /// Kills of each of the two commands.
-const HEAP_KILLS: usize = 100;
+const HEAP_KILLS: usize = 64;
 
 #[test]
 fn all_targets_survive_a_killed_heap_command() {

@@ -46,10 +46,10 @@ pub fn pythons() -> Vec<Python> {
 /// Caller, line, callee.
 pub type Call = (String, u32, String);
 
-/// How long each program is sampled for the truth of its stacks: `TRUTH_SECONDS`, else 1.2.
+/// How long each program is sampled for the truth of its stacks: `TRUTH_SECONDS`, else 0.7.
 pub fn truth_seconds() -> f64 {
     let asked = std::env::var("TRUTH_SECONDS").ok();
-    asked.and_then(|text| text.parse().ok()).unwrap_or(1.2)
+    asked.and_then(|text| text.parse().ok()).unwrap_or(0.7)
 }
 
 fn program_file(program: &str) -> PathBuf {
