@@ -208,9 +208,8 @@ impl Outputs {
                     }
                     said.extend(losses);
                 }
-                Err(error) => {
-                    first_error.get_or_insert(error);
-                }
+                Err(error) if first_error.is_some() => eprintln!("biopsy: {error}"),
+                Err(error) => first_error = Some(error),
             }
         }
         if profile.estimated.is_some() {
@@ -283,6 +282,12 @@ fn write_table(
     out: &mut dyn Write,
 ) -> Result<Vec<Loss>> {
     let failed = |error: std::io::Error| Error::write("the table", &error);
+    let words = shown.lines.as_deref().unwrap_or_default();
+    if !words.is_empty() && profile.exact.is_none() {
+        // No heading stands above what is not there.
+        let mut sources = Sources::new(profile);
+        stats::line_functions(profile, filter, words, &mut source_texts(&mut sources))?;
+    }
     let (stats, certainty) = match (&profile.exact, &shown.lines) {
         (Some(exact), _) => (exact.clone(), None),
         // Lines have no calls.

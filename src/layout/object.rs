@@ -18,6 +18,15 @@ pub const BYTES_DATA: u64 = 32;
 /// `tp_name` of a type.
 pub const TYPE_NAME: usize = 24;
 
+/// Offset of `tp_flags` in a type (Include/cpython/object.h, the same from 3.6 to 3.15).
+pub const TYPE_FLAGS: usize = 168;
+
+/// Its bit for `int` and the classes made of it: `Py_TPFLAGS_LONG_SUBCLASS` (Include/object.h).
+pub const IS_INT: u64 = 1 << 24;
+
+/// The same for `str`: `Py_TPFLAGS_UNICODE_SUBCLASS`.
+pub const IS_TEXT: u64 = 1 << 28;
+
 /// Longest name or path that is kept, in characters; longer ones are cut.
 pub const TEXT_LIMIT: u64 = 4096;
 

@@ -21,6 +21,9 @@ const MOST_HZ_FIRST: f64 = 10_000.0;
 const LONG: Duration = Duration::from_millis(1);
 const REST: Duration = Duration::from_millis(20);
 
+/// What is so much too late was stopped, and has not waited for its turn.
+const AWAY: Duration = Duration::from_secs(1);
+
 /// The shortest slice that the scheduler gives.
 const SLICE_NS: u64 = 100_000;
 
@@ -36,6 +39,8 @@ pub struct Clock {
     end: Option<Instant>,
     lateness: Duration,
     waits: u64,
+    /// Whether the last wait ended so late that it was no matter of who runs when.
+    was_away: bool,
     turn: Turn,
     /// When this thread may go first again, after something that took long.
     back: Option<Instant>,
@@ -59,6 +64,7 @@ impl Clock {
             end: None,
             lateness: Duration::ZERO,
             waits: 0,
+            was_away: false,
         }
     }
 
@@ -93,8 +99,12 @@ impl Clock {
                 .checked_duration_since(now)
                 .filter(|left| !left.is_zero())
             else {
-                self.lateness += now.saturating_duration_since(due);
-                self.waits += 1;
+                let late = now.saturating_duration_since(due);
+                self.was_away = late >= AWAY;
+                if !self.was_away {
+                    self.lateness += late;
+                    self.waits += 1;
+                }
                 return true;
             };
             if left > NAP {
@@ -140,6 +150,11 @@ impl Clock {
         self.end.map_or(Duration::ZERO, |end| {
             end.saturating_duration_since(Instant::now())
         })
+    }
+
+    /// Whether the last wait was [`AWAY`] too long: we were stopped (Ctrl-Z), or the machine was.
+    pub fn was_away(&self) -> bool {
+        self.was_away
     }
 
     /// Mean lateness in microseconds.

@@ -230,6 +230,9 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
                 break;
             }
         }
+        if clock.was_away() {
+            sampler.pass_over();
+        }
         let began = Instant::now();
         let outcome = sampler.take(clock.ahead());
         clock.took(began.elapsed());

@@ -321,10 +321,13 @@ impl Slot {
         });
         self.id = gone.id;
         self.roots = gone.roots;
+        self.young = 0;
+        if gone.unseen {
+            return;
+        }
         self.last_cpu_ns = gone.last_cpu_ns;
         self.pending_cpu_ns = gone.pending_cpu_ns;
         self.visits = true;
-        self.young = 0;
     }
 
     /// The stack of `frames`: that of the last sample as far as they are the same.
@@ -367,9 +370,18 @@ struct Gone {
     /// Its clock at the last of them, and the CPU time that none has accounted for.
     last_cpu_ns: u64,
     pending_cpu_ns: i64,
+    /// Whether it was we who did not look: what it used meanwhile is not known to be of what it shows.
+    unseen: bool,
 }
 
 impl Comings {
+    /// Nobody looked at those that are gone.
+    pub fn all_unseen(&mut self) {
+        for gone in self.gone.values_mut() {
+            gone.unseen = true;
+        }
+    }
+
     /// The slot of a thread that has none; `last_us`: end of the time of the sample before.
     pub fn slot(
         &mut self,
@@ -444,6 +456,7 @@ impl Comings {
                 roots,
                 last_cpu_ns: slot.last_cpu_ns,
                 pending_cpu_ns: slot.pending_cpu_ns,
+                unseen: false,
             };
             let key = (info.python_id, info.os_id);
             self.gone.insert(key, gone);

@@ -557,6 +557,48 @@ fn brief_tasks_beside_thousands_have_their_time() {
     }
 }
 
+const UNNAMED: &str = "
+import asyncio, time
+def spin(ms):
+    end = time.monotonic() + ms / 1000
+    while time.monotonic() < end: pass
+async def leaf():
+    spin(1)
+    await asyncio.sleep(0.005)
+async def worker():
+    while True:
+        await asyncio.gather(leaf(), leaf())
+async def main():
+    print('ready', flush=True)
+    await asyncio.gather(*(worker() for _ in range(4)))
+asyncio.run(main())
+";
+
+/// The name that nobody gave a task is a number up to the time that somebody asks for it (3.12 and newer): what lies behind that
+/// in memory was shown as its text, and tasks of the same text were one.
+#[test]
+fn names_that_nobody_gave_are_numbers() {
+    let _shared = in_company();
+    for python in pythons() {
+        let stage = python.stage();
+        let target = python.start(&[&stage.put("unnamed.py", UNNAMED)]);
+        let pid = target.pid.to_string();
+        let json = biopsy(&["attach", &pid, "--async", "-d", "1.5", "-q", "-f", "json"])
+            .ok()
+            .json();
+        let functions = json["functions"].as_array().expect("functions");
+        let names = functions.iter().filter_map(|row| row["name"].as_str());
+        let tasks: Vec<&str> = names
+            .filter_map(|name| name.strip_prefix("<task ")?.strip_suffix('>'))
+            .collect();
+        assert!(tasks.len() > 20, "{python}: {tasks:?}");
+        for name in tasks {
+            let number = name.strip_prefix("Task-").map(str::parse::<u64>);
+            assert!(matches!(number, Some(Ok(_))), "{python}: {name:?}");
+        }
+    }
+}
+
 #[test]
 fn versions_without_it_are_refused_by_name() {
     let _shared = in_company();

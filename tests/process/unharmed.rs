@@ -237,6 +237,32 @@ fn stopped_in_the_middle(python: &Python, target: &mut Target, options: &[&str])
     );
 }
 
+/// What the target did while it was biopsy that stood still is nobody's: one stack had all of it, and its CPU time twice.
+#[test]
+fn a_sampler_that_was_stopped_gives_that_time_to_nobody() {
+    let _shared = in_company();
+    for mode in ["wall", "cpu"] {
+        let mut target = Python::any().start(&["-c", CHECKED]);
+        let pid = target.pid.to_string();
+        let words = ["attach", &pid, "-d", "4", "--mode", mode, "-f", "json"];
+        let attach = Running::start(&mut biopsy_command(&words), b"");
+        std::thread::sleep(Duration::from_millis(1000));
+        send_signal("STOP", attach.pid());
+        std::thread::sleep(Duration::from_millis(2000));
+        send_signal("CONT", attach.pid());
+        let ran = attach.finish(PATIENCE).ok();
+        let document = ran.json();
+        let threads = document["threads"].as_array().expect("threads").len() as f64;
+        let seconds = document["total_tottime_s"].as_f64().expect("seconds");
+        assert!(
+            (0.1..=2.3 * threads).contains(&seconds),
+            "{mode}: {seconds} s of {threads} threads{ran}"
+        );
+        assert!(ran.stderr.contains("biopsy did not run for "), "{ran}");
+        assert_goes_on(&mut target, "after its sampler was stopped");
+    }
+}
+
 #[test]
 fn two_that_stop_the_same_target_get_by() {
     let _shared = in_company();

@@ -608,6 +608,10 @@ impl App {
             self.say("a recording cannot be reset");
             return;
         }
+        if self.data.ended {
+            self.say("the process has ended: there would be nothing left to see");
+            return;
+        }
         self.data.reset();
         for cursor in &mut self.cursors {
             cursor.follow();

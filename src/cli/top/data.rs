@@ -19,6 +19,9 @@ pub const WINDOW: Duration = Duration::from_secs(10);
 /// While the picture stands still, no more samples than this wait.
 const MOST_WAITING: usize = 4 << 20;
 
+/// A thread of which so many looks brought no sample is told as gone.
+const GONE: u64 = 8;
+
 /// Which part of what was gathered is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Choice {
@@ -79,7 +82,8 @@ pub struct Data {
     ids: Vec<Ids>,
     /// From when to when, and what came in that time.
     recent: VecDeque<(Instant, Instant, Vec<Sample>)>,
-    waiting: Vec<Sample>,
+    /// The same of what is not counted yet.
+    waiting: VecDeque<(Instant, Instant, Vec<Sample>)>,
     pub last: Vec<Last>,
     pub look: u64,
     pub lost: u64,
@@ -118,7 +122,7 @@ impl Data {
             totals,
             ids: Vec::new(),
             recent: VecDeque::new(),
-            waiting: Vec::new(),
+            waiting: VecDeque::new(),
             look: 0,
             lost: 0,
             timeline_ended: false,
@@ -129,6 +133,12 @@ impl Data {
             covered: Instant::now(),
             is_file: true,
         }
+    }
+
+    /// Whether a thread or task is there still, as far as the last looks tell.
+    pub fn is_living(&self, at: usize) -> bool {
+        let last = self.last.get(at).copied().unwrap_or_default();
+        !self.ended && last.look + GONE >= self.look
     }
 
     pub fn is_file(&self) -> bool {
@@ -147,23 +157,43 @@ impl Data {
     pub fn take(&mut self, progress: &Progress, paused: bool) {
         self.look += 1;
         let feed = &progress.feed;
-        feed.take(|part, news| self.take_part(part, news));
+        let mut samples = Vec::new();
+        feed.take(|part, news| self.take_part(part, news, &mut samples));
         feed.ask();
+        let from = self.covered;
         self.covered = std::mem::replace(&mut self.asked, Instant::now());
-        if !paused || self.waiting.len() > MOST_WAITING {
+        self.waiting.push_back((from, self.covered, samples));
+        let waiting: usize = self.waiting.iter().map(|(.., samples)| samples.len()).sum();
+        if !paused || waiting > MOST_WAITING {
             self.go_on();
+        }
+    }
+
+    /// Nothing was sampled for so long: that time is as if it had not been.
+    pub fn skip(&mut self, away: Duration) {
+        let marks = [
+            &mut self.since,
+            &mut self.until,
+            &mut self.asked,
+            &mut self.covered,
+        ];
+        let windows = self.recent.iter_mut().chain(&mut self.waiting);
+        let windows = windows.flat_map(|(from, until, _)| [from, until]);
+        for mark in windows.chain(marks) {
+            *mark += away;
         }
     }
 
     /// Counts the samples that wait.
     pub fn go_on(&mut self) {
         let now = self.covered;
-        let from = std::mem::replace(&mut self.until, now);
-        let samples = std::mem::take(&mut self.waiting);
-        for sample in &samples {
-            self.totals.add(*sample);
+        self.until = now;
+        for (.., samples) in &self.waiting {
+            for sample in samples {
+                self.totals.add(*sample);
+            }
         }
-        self.recent.push_back((from, now, samples));
+        self.recent.append(&mut self.waiting);
         while let Some((_, until, _)) = self.recent.front()
             && now.duration_since(*until) > WINDOW
         {
@@ -188,7 +218,7 @@ impl Data {
         self.until = self.covered;
     }
 
-    fn take_part(&mut self, part: usize, news: &mut News) {
+    fn take_part(&mut self, part: usize, news: &mut News, samples: &mut Vec<Sample>) {
         while self.ids.len() <= part {
             self.ids.push(Ids::default());
             self.totals.profile.processes.push(Default::default());
@@ -232,7 +262,7 @@ impl Data {
                 stack: Some(sample.stack),
                 look: self.look,
             };
-            self.waiting.push(sample);
+            samples.push(sample);
         }
     }
 

@@ -262,22 +262,30 @@ fn doing(app: &App, status: &Status) -> String {
     let sums = Contention::of(&with_time);
     let span_us = (app.computed.seconds * 1e6).max(1.0);
     let cpu: u64 = app.computed.cpu_us.iter().sum();
-    let busy = states.iter().zip(&app.computed.cpu_us);
+    // Of those that have come and gone there may be thousands.
+    let counts = |at: &usize| app.data.is_file() || app.data.ended || app.data.is_living(*at);
+    let busy = states.iter().zip(&app.computed.cpu_us).enumerate();
     let busy = busy
-        .filter(|(times, cpu_us)| **cpu_us > times.wall_us / 20)
+        .filter(|(at, (times, cpu_us))| counts(at) && **cpu_us > times.wall_us / 20)
         .count();
     let percent = |us: u64| format!("{:.0} %", 100.0 * us as f64 / span_us);
     let profile = app.data.profile();
     let seen = (0..states.len().min(profile.threads.len()))
-        .filter(|at| states[*at].wall_us > 0)
+        .filter(|at| states[*at].wall_us > 0 && counts(at))
         .map(|at| is_task(profile, ThreadId(at as u32)));
     let (tasks, threads): (Vec<bool>, Vec<bool>) = seen.partition(|is_task| *is_task);
     let mut who = counted(threads.len() as u64, "thread", "threads");
-    if !tasks.is_empty() {
-        who.push_str(&format!(
-            " and {}",
-            counted(tasks.len() as u64, "task", "tasks")
-        ));
+    if tasks.is_empty() {
+        who.push_str(&format!(", {busy} busy"));
+    } else {
+        // A thread's time is that of its tasks: none of it says how busy it is. Tasks may come and go between two looks.
+        let count = counted(tasks.len() as u64, "task", "tasks");
+        let when = if app.data.is_file() || app.data.ended {
+            ""
+        } else {
+            " of late"
+        };
+        who.push_str(&format!(", {count}{when}"));
     }
     // What nobody recorded is not nothing.
     let meta = &profile.meta;
@@ -306,7 +314,7 @@ fn doing(app: &App, status: &Status) -> String {
         true => format!("{held} unknown"),
         false => format!("{held} {}", percent(sums.held_us)),
     };
-    let mut text = format!("{who}, {busy} busy; CPU {}, {held}, {waits}", percent(cpu),);
+    let mut text = format!("{who}; CPU {}, {held}, {waits}", percent(cpu));
     if let (Some(rss), None) = (app.memory.rss(), status.ended) {
         let resident = if wide { "resident " } else { "" };
         text.push_str(&format!("; {resident}{}", format_bytes(rss)));
@@ -368,7 +376,7 @@ fn help_lines() -> Vec<String> {
             "space       hold the picture; sampling goes on",
             "r           forget what was gathered so far; w still writes all of it",
             "w           write a file; its ending chooses the format:",
-            "            .prof .svg .biopsy .html .json .speedscope.json .pb.gz .callgrind .collapsed",
+            "            .prof .svg .biopsy .html .json .speedscope.json .gecko.json .pb.gz .callgrind .collapsed .lprof",
             "m           memory; there, m again reads the heap, which stops the process meanwhile",
             "q, Ctrl-C   quit; Ctrl-Z: to the shell",
             "ncalls      >= n: calls that samples tell apart, there may be many more",

@@ -340,7 +340,7 @@ fn watch(
             io_reason(&error),
         )
     };
-    let began = Instant::now();
+    let mut began = Instant::now();
     let mut looked = began - LOOK;
     let mut counted = (began, 0);
     let mut stale = true;
@@ -397,7 +397,12 @@ fn watch(
             Event::Key(key) if key.kind != KeyEventKind::Release => match app.key(key) {
                 Then::Nothing => {}
                 Then::Quit => break,
-                Then::Suspend => screen.suspend()?,
+                Then::Suspend => {
+                    let since = Instant::now();
+                    screen.suspend()?;
+                    app.data.skip(since.elapsed());
+                    began += since.elapsed();
+                }
                 Then::Write(path) => {
                     let path = PathBuf::from(path);
                     let said = match write(&path, app, session.as_deref()) {

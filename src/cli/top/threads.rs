@@ -6,9 +6,6 @@ use super::tree::Look;
 use crate::profile::{Profile, RunState, ThreadId};
 use crate::units::printable;
 
-/// A thread of which so many looks brought no sample is told as gone.
-const GONE: u64 = 8;
-
 /// Whether this is the timeline of an asyncio task, or of several.
 pub fn is_task(profile: &Profile, thread: ThreadId) -> bool {
     let info = &profile.threads[thread.index()];
@@ -55,6 +52,7 @@ fn fill(mut page: Page, computed: &Computed, data: &Data, look: &Look<'_>, of_ta
     list.sort_by_key(|at| {
         let times = computed.states.get(*at).copied().unwrap_or_default();
         (
+            !data.is_file() && !data.is_living(*at),
             std::cmp::Reverse((times.on_cpu_us, times.gil_us, times.wall_us)),
             *at,
         )
@@ -69,7 +67,7 @@ fn fill(mut page: Page, computed: &Computed, data: &Data, look: &Look<'_>, of_ta
         let last = data.last.get(at).copied().unwrap_or_default();
         let state = if data.is_file() {
             "-"
-        } else if data.ended || last.look + GONE < data.look {
+        } else if !data.is_living(at) {
             "ended"
         } else if of_tasks {
             task_word(last.state)

@@ -488,12 +488,24 @@ fn identity(offsets: &Offsets, bytes: &[u8]) -> Option<Identity> {
 pub fn read_text(offsets: &Offsets, memory: &impl Memory, address: u64) -> Option<String> {
     let mut head = [0; object::TEXT_HEAD];
     memory.read(address, head.get_mut(..40)?).ok()?;
+    // Of what is no string, and of what lies behind it, all that is looked at may be as in one.
+    if !is_a(memory, &head, object::IS_TEXT) {
+        return None;
+    }
     let text = object::text(&head, offsets.text)?;
     let mut data = vec![0; text.length as usize * usize::from(text.width)];
     memory
         .read(address.checked_add(u64::from(text.data))?, &mut data)
         .ok()?;
     Some(object::decode_text(&data, text))
+}
+
+/// Whether the type of the object that begins with `head` has that flag.
+pub fn is_a(memory: &impl Memory, head: &[u8], flag: u64) -> bool {
+    let kind = layout::word(head, object::TYPE);
+    let flags = kind.and_then(|kind| kind.checked_add(object::TYPE_FLAGS as u64));
+    let flags = flags.and_then(|place| memory.read_word(place).ok());
+    flags.is_some_and(|flags| flags & flag != 0)
 }
 
 /// The contents of the bytes object at `address`.

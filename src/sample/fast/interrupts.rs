@@ -92,6 +92,8 @@ pub(super) struct Interruptions {
     /// Copies that were tried and given up, lately.
     tried: u64,
     given_up: u64,
+    /// Whether one was whole yet: those before it were copied by plans that knew nothing of the stack.
+    was_whole: bool,
     /// The time between interrupts that was asked for, and until when the one that was drawn is kept.
     period_ns: u64,
     drawn_until_us: u64,
@@ -135,6 +137,7 @@ impl<M: Memory> FastReader<M> {
             versions: 0,
             tried: 0,
             given_up: 0,
+            was_whole: false,
             period_ns,
             drawn_until_us: 0,
             is_dry: false,
@@ -349,6 +352,9 @@ impl<M: Memory> FastReader<M> {
         };
         match (copied, place) {
             (Copied::Whole, Some(place)) => {
+                if !std::mem::replace(&mut all.was_whole, true) {
+                    (all.tried, all.given_up) = (1, 0);
+                }
                 if (1..=LEARNT).contains(&known.follows)
                     && let Some(layout) = known.layouts.back()
                     && let Some(thread) = self.threads.get_mut(place)

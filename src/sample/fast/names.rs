@@ -5,7 +5,7 @@
 
 use rustc_hash::FxHashMap;
 
-use super::codes::read_text;
+use super::codes::{is_a, read_text};
 use crate::layout::{self, DictKeys, InstanceDict, Offsets, object};
 use crate::target::memory::{Memory, Range};
 
@@ -274,6 +274,9 @@ impl<'a, M: Memory> Dicts<'a, M> {
     pub fn int(&self, address: u64) -> Option<u64> {
         let mut bytes = [0; object::INT_HEAD];
         self.memory.read(address, &mut bytes).ok()?;
+        if !is_a(self.memory, &bytes, object::IS_INT) {
+            return None;
+        }
         let value = object::small_int(&bytes, self.offsets.dict.ints())?;
         u64::try_from(value).ok()
     }

@@ -40,4 +40,20 @@ impl ProcessSampler<'_> {
         self.comings
             .slot(recorder, os_threads, thread, self.last_us)
     }
+
+    /// What was between the last sample and now nobody saw, and it is nobody's: threads are there again after a time in which
+    /// they were elsewhere.
+    pub(super) fn pass_over(&mut self) {
+        if self.generation == 0 || self.opened.reader.is_interrupting() {
+            return;
+        }
+        let now_us = self.shared.now_us();
+        for slot in self.slots.values_mut() {
+            self.comings.gone(&mut self.part.recorder, slot);
+        }
+        self.slots.clear();
+        self.comings.all_unseen();
+        self.unseen.pass_over(self.last_us, now_us);
+        self.last_us = now_us;
+    }
 }

@@ -26,6 +26,7 @@ impl ProcessSampler<'_> {
         let end_us = self.last_us.min(now_us);
         let duration_us = end_us.saturating_sub(self.part.opened_us);
         let mut notes = self.remarks.notes(&self.part.recorder.profile, duration_us);
+        notes.extend(self.unseen.note_passed());
         notes.extend(self.unseen.note(now_us.saturating_sub(self.part.opened_us)));
         if self.shared.options.subprocesses {
             for note in &mut notes {

@@ -14,6 +14,8 @@ const DEEP: usize = 5000;
 pub struct Unseen {
     us: u64,
     deepest: usize,
+    /// The time of those that are nobody's.
+    passed_us: u64,
 }
 
 impl Unseen {
@@ -23,6 +25,21 @@ impl Unseen {
         if gap_us >= SHORTEST_US {
             self.us += gap_us;
         }
+    }
+
+    /// The same of a time in which we were stopped.
+    pub fn pass_over(&mut self, last_us: u64, now_us: u64) {
+        self.passed_us += now_us.saturating_sub(last_us);
+    }
+
+    /// What is to be told of the time in which we were stopped.
+    pub fn note_passed(&self) -> Option<String> {
+        (self.passed_us > 0).then(|| {
+            format!(
+                "biopsy did not run for {:.2} s: what happened then is in none of the numbers",
+                self.passed_us as f64 / 1e6
+            )
+        })
     }
 
     /// Notes how deep a stack was.
