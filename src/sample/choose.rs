@@ -85,19 +85,23 @@ pub fn open(pid: Pid, options: ReaderOptions) -> Result<Opened> {
 
 /// Our own reader; `UnsupportedPython` for a version that it does not know, or a Python in which it finds no symbols.
 fn open_fast(pid: Pid, options: ReaderOptions) -> Result<Opened> {
+    let wants_interrupts = options.choice == ReaderChoice::Interrupt;
     let fast = FastOptions {
         blocking: options.blocking,
         cross_cpu: options.cross_cpu,
         no_builtins: options.no_builtins,
         tasks: options.tasks,
-        interrupt_ns: (options.choice == ReaderChoice::Interrupt)
+        interrupt_ns: (wants_interrupts && options.period_ns > 0)
             .then(|| options.period_ns.max(SHORTEST_NS)),
     };
     let (reader, version) = FastReader::open(pid, fast)?;
+    let aimless = wants_interrupts && options.period_ns == 0;
     Ok(Opened {
         reader: Box::new(reader),
         version,
-        fallback: None,
+        fallback: aimless.then(|| {
+            "threads are not read in their timer interrupts: `-r max` has no period; they are read from outside".to_string()
+        }),
     })
 }
 
