@@ -177,7 +177,7 @@ impl Outputs {
             qualnames: shown.table.qualnames,
             title: shown.title.clone(),
         };
-        let mut first_error = None;
+        let mut first_error: Option<Error> = None;
         let mut open = false;
         let mut said: Vec<Loss> = Vec::new();
         for output in &self.outputs {
@@ -208,8 +208,16 @@ impl Outputs {
                     }
                     said.extend(losses);
                 }
-                Err(error) if first_error.is_some() => eprintln!("biopsy: {error}"),
-                Err(error) => first_error = Some(error),
+                Err(error) => match &first_error {
+                    Some(first) => {
+                        // What keeps several from being written is said once, with or without the file's name.
+                        let (first, text) = (first.to_string(), error.to_string());
+                        if !first.ends_with(&text) && !text.ends_with(&first) {
+                            eprintln!("biopsy: {text}");
+                        }
+                    }
+                    None => first_error = Some(error),
+                },
             }
         }
         if profile.estimated.is_some() {

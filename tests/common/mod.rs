@@ -54,7 +54,7 @@ static OPENED: Condvar = Condvar::new();
 
 /// Tests that run at a time where they do not mind: they wait for their programs for a part of the time. The test runner
 /// starts far more (`.cargo/config.toml`), so that none of those that measure keeps the others from running.
-const COMPANY: usize = 3;
+const COMPANY: usize = 2;
 
 /// What tests take longer than is named with its time.
 const LONG: Duration = Duration::from_secs(20);

@@ -197,8 +197,9 @@ fn tasks_have_their_time_in_every_format() {
                 let cpu = told["cpu_s"][task].as_f64().expect("seconds");
                 let (burn, all) = (of(task, "burn "), of(task, ""));
                 eprintln!("  {task}: burns {burn:.3} s, program {cpu:.3} s; all {all:.3} s");
+                // Wall time has that of the samples themselves, which are taken on the same CPU.
                 assert!(
-                    (burn - cpu).abs() < 0.15 * SECONDS,
+                    (burn - cpu).abs() < 0.2 * SECONDS,
                     "{python} {mode} {task}: {burn} and not {cpu}"
                 );
                 // A task that waits has wall time, but no CPU time.
