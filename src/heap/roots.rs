@@ -77,7 +77,8 @@ pub fn find(heap: &Heap) -> Vec<(u64, Reason)> {
     if heap.interpreters.is_empty() {
         modules_by_links(heap, &mut roots);
     }
-    held::signals(heap, &mut roots);
+    held::collectors(heap, &mut roots);
+    held::runtime(heap, &mut roots);
     roots.push((heap.type_type, Reason::StaticType));
     for state in &heap.static_states {
         roots.push((state.kind, Reason::StaticType));

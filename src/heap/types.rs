@@ -103,6 +103,8 @@ pub enum Sizing {
     Scalar(u64),
     /// The same with as many bytes as it has items.
     ScalarText,
+    /// One with fields (`numpy.void`), with the bytes of its type of items.
+    ScalarRecord,
     /// Its memo and its buffer.
     Pickler,
     /// Its memo, marks and texts.
@@ -193,6 +195,8 @@ pub enum Holding {
     Element,
     /// A base, a descriptor and perhaps items.
     NdArray,
+    /// `numpy.void`: its type of items, what it is a view of, and objects in its fields.
+    Record,
     /// Keys, values and nodes of a context's tree.
     TreeNode,
     /// Nodes of one.

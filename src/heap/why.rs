@@ -13,6 +13,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use self::counted::{Counted, Side};
 use self::held::Holders;
 pub use self::shared::Also;
+use self::shared::{Asked, Place};
 use super::diff::{self, Fates};
 use super::fold::Fold;
 use super::graph::{Graph, ObjectId};
@@ -191,8 +192,9 @@ struct Row {
     bytes: i64,
     /// The key of what holds the objects.
     holder: Option<u32>,
-    /// What came there.
+    /// What came there, or the one object that grew there, as `place` says.
     came: Vec<ObjectId>,
+    place: Place,
 }
 
 fn signed(old: u64, new: u64) -> i64 {
@@ -287,6 +289,7 @@ fn explain(
                 && let Some(held) = holders.count(new, form, grew)
             {
                 held.form = Some(form);
+                held.grown = Some(object);
             }
             let Some(pile) = pile else {
                 continue;
@@ -351,9 +354,13 @@ fn explain(
     });
     let told = told.into_iter().map(|(.., told)| told);
     let mut told: Vec<Told> = held.flatten().into_iter().chain(told).collect();
-    let piles: Vec<&[ObjectId]> = told
+    let piles: Vec<Asked<'_>> = told
         .iter()
-        .flat_map(|told| told.came.iter().map(Vec::as_slice))
+        .flat_map(|told| &told.came)
+        .map(|(place, objects)| Asked {
+            objects,
+            place: *place,
+        })
         .collect();
     let mut others = shared::find(&came, !by_paths, &piles).into_iter();
     for told in &mut told {
@@ -369,7 +376,7 @@ struct Told {
     first: (i64, Option<u32>),
     reason: TypeReason,
     /// What came to the path of each reason.
-    came: Vec<Vec<ObjectId>>,
+    came: Vec<(Place, Vec<ObjectId>)>,
 }
 
 /// What came to a path, set off against what went; `None` when that is no growth.
@@ -436,6 +443,7 @@ fn came_row(
             Change::Grew => Vec::new(),
             _ => pile.came.clone(),
         },
+        place: Place::There,
     })
 }
 
@@ -457,7 +465,11 @@ fn grown_row(pile: &Pile, new: &Side<'_>, key: u32) -> Row {
         },
         bytes: pile.grew,
         holder: Some(key),
-        came: Vec::new(),
+        came: match pile.grown {
+            1 => vec![pile.example],
+            _ => Vec::new(),
+        },
+        place: Place::Old,
     }
 }
 
@@ -488,7 +500,8 @@ fn of_type(name: &str, mut rows: Vec<Row>, total: i64) -> Option<Told> {
         u64::try_from(total.saturating_sub(explained)).unwrap_or(0),
     );
     let first = rows.first().map(|row| (row.bytes, row.holder))?;
-    let (reasons, came) = rows.into_iter().map(|row| (row.reason, row.came)).unzip();
+    let rows = rows.into_iter();
+    let (reasons, came) = rows.map(|row| (row.reason, (row.place, row.came))).unzip();
     Some(Told {
         first,
         reason: TypeReason {

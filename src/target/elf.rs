@@ -52,6 +52,8 @@ struct Headers {
     /// Address and size, before the bias is added.
     dynamic: Option<(u64, u64)>,
     unwind: Option<(u64, u64)>,
+    /// Behind the last byte that is loaded, zeroed data included.
+    end: u64,
 }
 
 impl Headers {
@@ -70,9 +72,14 @@ impl Headers {
         let mut headers = vec![0; usize::from(size) * usize::from(count)];
         memory.read(start.checked_add(table)?, &mut headers).ok()?;
         let (mut lowest, mut dynamic, mut unwind) = (None, None, None);
+        let mut end = 0;
         for header in headers.chunks_exact(usize::from(size)) {
             let place = (word(header, 16)?, word(header, 40)?);
-            match int(header, 0)? {
+            let kind = int(header, 0)?;
+            if kind == PT_LOAD {
+                end = place.0.saturating_add(place.1).max(end);
+            }
+            match kind {
                 PT_LOAD if lowest.is_none() => lowest = Some(place.0 & !0xfff),
                 PT_DYNAMIC => dynamic = Some(place),
                 PT_GNU_EH_FRAME => unwind = Some(place),
@@ -88,8 +95,15 @@ impl Headers {
             bias,
             dynamic,
             unwind,
+            end,
         })
     }
+}
+
+/// Where the data of the binary whose first page is mapped at `start` ends, zeroed data included.
+pub fn data_end(memory: &impl Memory, start: u64) -> Option<u64> {
+    let headers = Headers::read(memory, start)?;
+    Some(headers.bias.wrapping_add(headers.end))
 }
 
 /// Where the functions of a loaded binary start, those of the pieces that compilers move out of them too, rising: from the
@@ -254,7 +268,7 @@ mod tests {
             let noise = Noise(std::cell::RefCell::new(rand::rngs::StdRng::seed_from_u64(
                 seed,
             )));
-            let _ = function_starts(&noise, 4096);
+            let _ = (function_starts(&noise, 4096), data_end(&noise, 4096));
             if let Some(symbols) = Symbols::of_binary(&noise, 4096) {
                 assert_eq!(symbols.find(&noise, "_PyRuntime"), None);
             }

@@ -3,10 +3,9 @@
 //! Spans are sorted and do not overlap; neighbouring mappings are one span. Pages that were never touched are
 //! zero. What is in a span is as hostile as all that comes from a target.
 
-use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
-use super::maps::Region;
+use super::maps::{Region, StaticData};
 use super::runtime::Runtime;
 use super::threads::Activity;
 use crate::units::Pid;
@@ -289,7 +288,7 @@ pub struct Captured {
     /// Its threads.
     pub threads: Vec<ThreadName>,
     /// Written data of the program and its libraries, by address: no allocator gave it out.
-    pub static_data: Vec<Range<u64>>,
+    pub static_data: Vec<StaticData>,
     /// What else is known of it when it is a core file.
     pub dead: Option<Box<Dead>>,
 }

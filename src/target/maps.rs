@@ -11,7 +11,9 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::ops::Range;
 
+use super::elf;
 use super::image::{Mapping, Sharing};
+use super::memory::Memory;
 use crate::units::Pid;
 
 /// More mappings than that are not read; the kernel's own limit, vm.max_map_count, is 65,530 unless raised.
@@ -81,21 +83,49 @@ impl Region {
     }
 }
 
+/// Written data of a program or a library.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StaticData {
+    /// Its addresses.
+    pub range: Range<u64>,
+    /// Path of the file.
+    pub file: String,
+}
+
 /// Written data of the program and its libraries in `regions`, which are by address: private pages of files, and what
-/// follows them at once without a name, which is their zeroed data.
-pub fn static_data(regions: &[Region]) -> Vec<Range<u64>> {
-    let mut found: Vec<Range<u64>> = Vec::new();
+/// follows them at once without a name, which is their zeroed data as far as their headers in `memory` say.
+pub fn static_data(memory: &impl Memory, regions: &[Region]) -> Vec<StaticData> {
+    let mut found: Vec<StaticData> = Vec::new();
     for region in regions
         .iter()
         .filter(|region| region.writable() && region.private())
     {
         match found.last_mut() {
-            Some(last) if last.end == region.start && region.name.is_empty() => {
-                last.end = region.end
+            Some(last) if last.range.end == region.start && region.name.is_empty() => {
+                last.range.end = region.end
             }
-            _ if region.of_file() => found.push(region.start..region.end),
+            _ if region.of_file() => found.push(StaticData {
+                range: region.start..region.end,
+                file: region.name.clone(),
+            }),
             _ => {}
         }
+    }
+    // Memory that the program asked for may lie right behind them.
+    let mut next = regions
+        .iter()
+        .filter(|region| region.of_file() && region.offset == 0)
+        .peekable();
+    let mut head: Option<&Region> = None;
+    for data in &mut found {
+        while let Some(region) = next.next_if(|region| region.start <= data.range.start) {
+            head = Some(region);
+        }
+        let end = head
+            .filter(|head| head.name == data.file)
+            .and_then(|head| elf::data_end(memory, head.start))
+            .filter(|end| *end > data.range.start);
+        data.range.end = end.map_or(data.range.end, |end| data.range.end.min(end));
     }
     found
 }
@@ -208,6 +238,7 @@ fn amount(line: &[u8]) -> Option<(&[u8], u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::target::memory::Live;
 
     #[test]
     fn lines_are_read_whatever_the_file_is_called() {
@@ -269,11 +300,11 @@ mod tests {
             region(0x6000, 0x7000, b"rw-p", 0, ""),
             region(0x7000, 0x8000, b"rw-s", 9, "/dev/shm/b"),
         ];
-        let found = static_data(&regions);
+        let found = static_data(&Live::new(Pid(1)), &regions);
         assert!(
-            found.len() == 1 && found[0] == (0x2000..0x4000),
+            found.len() == 1 && found[0].range == (0x2000..0x4000) && found[0].file == "/lib/a.so",
             "{found:x?}"
         );
-        assert!(static_data(&[]).is_empty());
+        assert!(static_data(&Live::new(Pid(1)), &[]).is_empty());
     }
 }

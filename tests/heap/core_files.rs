@@ -596,3 +596,75 @@ fn types_that_are_known_by_their_symbols_are_as_the_interpreter_has_them() {
         assert!(checked > 27, "{python}: {checked}");
     }
 }
+
+/// Replaces `old` everywhere in a file by `new`, which is as long.
+fn replace(path: &Path, old: &str, new: &str) {
+    assert_eq!(old.len(), new.len());
+    let mut bytes = std::fs::read(path).expect("a core file");
+    let mut at = 0;
+    while let Some(found) = memchr(&bytes[at..], old.as_bytes()) {
+        bytes[at + found..at + found + old.len()].copy_from_slice(new.as_bytes());
+        at += found + old.len();
+    }
+    assert!(at > 0, "{old} is not in the file");
+    std::fs::write(path, bytes).expect("written");
+}
+
+fn memchr(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|part| part == wanted)
+}
+
+/// A core file of a container, as seen from outside of it: its libpython is at a path that leads to nothing here, or to another
+/// file.
+#[test]
+fn a_core_of_other_files_says_which_builds_it_needs() {
+    let _shared = in_company();
+    if !kernel_writes_cores() {
+        return;
+    }
+    let here = Python::all();
+    let mut libraries: Vec<(&Python, String)> = Vec::new();
+    for python in here.iter().filter(|python| python.minor >= 8) {
+        let target = python.start(&["-c", "print('ready', flush=True); input()"]);
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", target.pid)).expect("maps");
+        let mut paths = maps.split_whitespace().filter(|word| {
+            word.starts_with('/') && word.contains("/libpython") && python.root.is_none()
+        });
+        libraries.extend(paths.next().map(|path| (python, path.to_string())));
+    }
+    let [(python, library), (_, other), ..] = libraries.as_slice() else {
+        return not_here("two Pythons with a shared library");
+    };
+    let stage = python.stage();
+    let words = python.words(&["-c", "import os; os.abort()"]);
+    let limited = ["-c", "ulimit -c unlimited; \"$@\"; true", "sh"];
+    let mut command = Command::new("sh");
+    command.current_dir(stage.path()).args(limited).args(&words);
+    run(&mut command).ok();
+    let path = core_in(stage.path());
+    // As long a path, to a folder of ours.
+    let name = library.rsplit('/').next().expect("a name");
+    let room = library.len() - name.len();
+    let folder = format!("/tmp/{}", std::process::id());
+    assert!(folder.len() < room, "{library}");
+    let folder = format!("{folder:x<width$}", width = room - 1);
+    let moved = format!("{folder}/{name}");
+    replace(Path::new(&path), library, &moved);
+    let refused = biopsy(&["heap", "summary", &path]);
+    assert_eq!(refused.code(), 1, "{refused}");
+    let absent = format!("{moved} (build id ");
+    assert!(
+        refused.stderr.contains(&absent) && refused.stderr.contains(") is not on this machine"),
+        "{refused}"
+    );
+    std::fs::create_dir(&folder).expect("a folder");
+    std::fs::copy(other, &moved).expect("copied");
+    let refused = biopsy(&["heap", "summary", &path]);
+    std::fs::remove_dir_all(&folder).expect("ours");
+    let replaced =
+        format!("{moved} is not the file that the core was made with: that has build id ");
+    assert!(
+        refused.stderr.contains(&replaced) && refused.stderr.contains(", here is build id "),
+        "{refused}"
+    );
+}

@@ -495,6 +495,48 @@ fn who_else_holds_what_came_is_told_with_true_numbers_on_each_interpreter() {
     }
 }
 
+/// A dict and a list that are in the module and in an object of it, and grow.
+const ALIASED: &str = "
+import sys
+class Registry: pass
+class Thing: pass
+registry = Registry(); cache = registry.cache = {}; big = registry.big = []
+print('ready', flush=True); sys.stdin.readline()
+def main():
+    for at in range(2000): cache[at] = Thing()
+    big.extend([None] * 100_000)
+    print('grown', flush=True); sys.stdin.readline()
+main()
+";
+
+#[test]
+fn another_name_of_the_same_holder_is_told_on_each_interpreter() {
+    let _company = common::in_company();
+    for python in readable() {
+        let stage = python.stage();
+        let mut target = python.start(&[&stage.put("aliased.py", ALIASED)]);
+        let (document, _) = grown(&mut target, &[]);
+        for (kind, path, other) in [
+            ("__main__.Thing", "cache[*]", "registry.cache[*]"),
+            ("(all types)", "cache", "registry.cache"),
+            ("(all types)", "big", "registry.big"),
+            ("list", "big", "registry.big"),
+        ] {
+            let path = format!("__main__.{path}");
+            let rows = rows(&document, kind);
+            let row = rows.iter().find(|row| row["path"] == path.as_str());
+            let row = row.unwrap_or_else(|| panic!("{python}: {kind} {path}: {document:#}"));
+            let others = row["also_held_by"].as_array().expect("others").iter();
+            let others: Vec<_> = others
+                .map(|other| (other["path"].as_str(), other["same_holder"] == true))
+                .collect();
+            let other = format!("__main__.{other}");
+            assert_eq!(others, [(Some(other.as_str()), true)], "{python}: {kind}");
+        }
+        target.assert_free();
+    }
+}
+
 /// Sessions that are replaced at their addresses while more come, and jobs that go from one list to another.
 const REPLACED: &str = "
 import sys

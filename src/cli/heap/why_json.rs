@@ -36,6 +36,8 @@ pub struct AlsoDocument<'a> {
     path: &'a str,
     objects: u64,
     of: u64,
+    /// Whether it is the holder at `path` of the reason itself, by another name.
+    same_holder: bool,
 }
 
 /// What the rows of a type do not tell.
@@ -86,6 +88,7 @@ pub fn reasons(rows: &[TypeReason]) -> Vec<ReasonDocument<'_>> {
                         path: &also.path,
                         objects: also.objects,
                         of: also.of,
+                        same_holder: also.same,
                     })
                     .collect(),
             }

@@ -259,6 +259,10 @@ impl<'h, 'a> Allocators<'h, 'a> {
                 (place.word(16)?, characters * 4)
             }
             Sizing::Buffered => (place.word(56)?, size.outside),
+            Sizing::ScalarRecord => match modules::owns_record(place) {
+                true => (place.word(modules::RECORD)?, size.outside),
+                false => return Some(0),
+            },
             Sizing::Struct => (place.word(32)?, size.outside),
             Sizing::Decimal => (place.word(64)?, size.outside),
             _ if info.holding == Holding::Queue => {
@@ -328,11 +332,11 @@ impl<'h, 'a> Allocators<'h, 'a> {
             return size;
         }
         let data = &self.heap.captured.static_data;
-        let after = data.partition_point(|range| range.start <= start);
+        let after = data.partition_point(|data| data.range.start <= start);
         let is_static = after
             .checked_sub(1)
             .and_then(|at| data.get(at))
-            .is_some_and(|range| range.contains(&start));
+            .is_some_and(|data| data.range.contains(&start));
         if is_static { 0 } else { rounded(bytes) }
     }
 }

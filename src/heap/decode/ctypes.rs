@@ -9,12 +9,15 @@ use crate::heap::types::{TypeInfo, field};
 /// Bytes of a plain dict, behind which a `StgDictObject` goes on.
 const DICT: u32 = 48;
 
+/// What types of functions have, from [`Fields::function`] on.
+const FUNCTION: [&str; 4] = ["argtypes", "converters", "restype", "checker"];
+
 /// Where its fields are.
 struct Fields {
     length: u32,
     elements: u32,
     proto: u32,
-    /// `argtypes`, `converters`, `restype` and `checker`.
+    /// Those of [`FUNCTION`].
     function: u32,
     /// `pointer_type` (3.14 and newer) and `module`.
     others: &'static [(&'static str, u32)],
@@ -45,6 +48,14 @@ pub fn dict_extra(heap: &Heap, info: &TypeInfo, place: &Place) -> Option<u64> {
     // The struct is counted twice beyond the dict (`PyCStgDict_sizeof`).
     let twice = info.basic.checked_sub(DICT.into())?;
     Some(twice + owned(heap, &place.shifted(DICT)?)?)
+}
+
+/// What a `StgDict` refers to beyond what all dicts do; no collector visits it.
+pub fn dict_references(heap: &Heap, place: &Place, sink: &mut impl Sink) {
+    let fields = fields(heap.layout.minor);
+    for (name, offset) in FUNCTION.into_iter().zip((fields.function..).step_by(8)) {
+        sink.field(place.word_or_0(DICT + offset), Name::Field(name));
+    }
 }
 
 /// What a class counts beyond its type's own size.
@@ -88,11 +99,10 @@ pub fn class_references(heap: &Heap, place: &Place, sink: &mut impl Sink) -> Res
         return Ok(());
     }
     let info = info_of(heap, place).ok_or(Torn)?;
-    let names = ["argtypes", "converters", "restype", "checker"];
     let function = (fields.function..).step_by(8);
     let all = [("proto", fields.proto)]
         .into_iter()
-        .chain(names.into_iter().zip(function))
+        .chain(FUNCTION.into_iter().zip(function))
         .chain(fields.others.iter().copied());
     for (name, offset) in all {
         sink.field(info.word(offset).ok_or(Torn)?, Name::Field(name));

@@ -169,6 +169,7 @@ pub fn others(
         Holding::LruCache => lru_cache(heap, place, sink),
         Holding::Element => element(heap, place, sink),
         Holding::NdArray if full => modules::array(heap, place, sink),
+        Holding::Record if full => modules::record(heap, place, sink),
         Holding::TreeNode => modules::tree_node(heap, place, sink),
         Holding::TreeArray => modules::tree_array(place, sink),
         Holding::TeeData => modules::tee_data(place, sink),

@@ -15,7 +15,7 @@ pub mod size;
 
 use super::Heap;
 use super::memory::Place;
-use super::types::{Holding, TypeInfo};
+use super::types::{Holding, Sizing, TypeInfo};
 
 /// The object is not what its head says: it was caught in the middle of a change, or was never one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,6 +118,9 @@ fn native_references(
             }
         }
         Holding::Dict => {
+            if full && info.sizing == Sizing::StgDict {
+                ctypes::dict_references(heap, place, sink);
+            }
             sink.rest(Rest::Pairs);
             dict::references(heap, place, full, sink)?;
         }

@@ -159,9 +159,53 @@ pub fn array(heap: &Heap, place: &Place, sink: &mut impl Sink) -> Result<(), Tor
         sink.items(items);
         return Ok(());
     }
+    fields(heap, &descriptor, data, bytes, sink)
+}
+
+/// `obval` of a `PyVoidScalarObject`, behind it its descriptor, flags and base (numpy/core/include/numpy/arrayscalars.h).
+pub const RECORD: u32 = 24;
+const RECORD_TYPE: u32 = 32;
+const RECORD_FLAGS: u32 = 40;
+const RECORD_BASE: u32 = 48;
+/// `NPY_ARRAY_OWNDATA`.
+const OWNS_DATA: u32 = 4;
+
+/// Whether a `numpy.void` has its value for itself.
+pub fn owns_record(place: &Place) -> bool {
+    place.int(RECORD_FLAGS) & OWNS_DATA != 0
+}
+
+/// Bytes of its value, which `sys.getsizeof` counts in a view too (`gentype_sizeof`).
+pub fn record_size(heap: &Heap, place: &Place) -> Option<u64> {
+    let size = item_size(&heap.memory.place(place.word(RECORD_TYPE)?)?);
+    (size < 1 << 47).then_some(size)
+}
+
+/// A scalar with fields: those that are objects are its own where it is no view. No collector visits it.
+pub fn record(heap: &Heap, place: &Place, sink: &mut impl Sink) -> Result<(), Torn> {
+    let descriptor = place.word(RECORD_TYPE).ok_or(Torn)?;
+    sink.field(place.word(RECORD_BASE).ok_or(Torn)?, Name::Field("base"));
+    sink.field(descriptor, Name::Field("dtype"));
+    sink.rest(Rest::Items);
+    if !owns_record(place) {
+        return Ok(());
+    }
+    let descriptor = heap.memory.place(descriptor).ok_or(Torn)?;
+    let data = place.word(RECORD).ok_or(Torn)?;
+    fields(heap, &descriptor, data, item_size(&descriptor), sink)
+}
+
+/// The objects in the fields of the items in `bytes` bytes at `data`.
+fn fields(
+    heap: &Heap,
+    descriptor: &Place,
+    data: u64,
+    bytes: u64,
+    sink: &mut impl Sink,
+) -> Result<(), Torn> {
     let mut offsets = Vec::new();
-    object_offsets(heap, &descriptor, 0, 0, &mut offsets);
-    let width = item_size(&descriptor);
+    object_offsets(heap, descriptor, 0, 0, &mut offsets);
+    let width = item_size(descriptor);
     if offsets.is_empty() || width == 0 {
         return Ok(());
     }

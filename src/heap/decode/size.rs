@@ -242,6 +242,7 @@ fn other_size(heap: &Heap, info: &TypeInfo, place: &Place) -> Option<(u64, u64)>
             let length = place.word(16)?;
             return Some((basic.checked_add(length)?, length));
         }
+        Sizing::ScalarRecord => modules::record_size(heap, place)?,
         Sizing::Pickler => pickler(heap, place)?,
         Sizing::Unpickler => unpickler(heap, place)?,
         Sizing::Code => return code_size(heap, info, place),

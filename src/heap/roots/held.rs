@@ -11,6 +11,8 @@ use crate::heap::memory::Place;
 use crate::heap::types::Types;
 use crate::layout::heap::held::{self, AtExit, HANDLER, Monitoring, SIGNALS};
 
+/// In how many bytes of an interpreter's state its collector is.
+const WITHIN: u64 = 1 << 20;
 /// Most exceptions of one thread that are handled inside of each other.
 const HANDLED: usize = 1 << 16;
 /// Most functions of `atexit`.
@@ -124,12 +126,44 @@ pub fn interpreter(heap: &Heap, interpreter: u64, roots: &mut Vec<(u64, Reason)>
     }
 }
 
-/// Functions of signals, which belong to no interpreter.
-pub fn signals(heap: &Heap, roots: &mut Vec<(u64, Reason)>) {
+/// What collectors hold: `gc.garbage` and `gc.callbacks`, whether or not the module is imported.
+pub fn collectors(heap: &Heap, roots: &mut Vec<(u64, Reason)>) {
+    // Each has three lists that are shown.
+    for head in heap.young.iter().step_by(3) {
+        let base = head.wrapping_sub(heap.layout.gc.generations.into());
+        let before = heap.interpreters.iter().filter(|own| **own <= base);
+        let own = before.max().filter(|own| base - **own < WITHIN);
+        for (name, offset) in heap.layout.gc.lists {
+            let at = base.wrapping_add((*offset).into());
+            let target = heap.memory.word(at).unwrap_or(0);
+            if type_name(heap, target).as_deref() == Some("list") {
+                let reason = Reason::Interpreter {
+                    field: Cow::Borrowed(name),
+                    interpreter: own.map_or(0, |own| id(heap, *own)),
+                };
+                roots.push((target, reason));
+            }
+        }
+    }
+}
+
+/// What belongs to no interpreter: functions of signals, files of `faulthandler`.
+pub fn runtime(heap: &Heap, roots: &mut Vec<(u64, Reason)>) {
     let Some(held) = held::of(heap.layout.minor) else {
         return;
     };
     let runtime = heap.captured.runtime.address;
+    for (name, offset) in held.runtime {
+        let at = runtime.wrapping_add((*offset).into());
+        let target = heap.memory.word(at).unwrap_or(0);
+        if is_something(heap, target) {
+            let reason = Reason::Interpreter {
+                field: Cow::Borrowed(name),
+                interpreter: 0,
+            };
+            roots.push((target, reason));
+        }
+    }
     let table = match held.signals {
         Some(offset) => Some(runtime.wrapping_add(offset.into())),
         None => find_handlers(heap, runtime),

@@ -117,6 +117,7 @@ fn known_kind(heap: &Heap, name: &str) -> Option<(Sizing, Holding)> {
         "collections.deque" => (Sizing::Deque, Holding::Deque),
         "bytearray" => (Sizing::ByteArray, nothing),
         "numpy.bytes_" => (Sizing::ScalarText, nothing),
+        "numpy.void" => (Sizing::ScalarRecord, Holding::Record),
         "_pickle.Pickler" => (Sizing::Pickler, Holding::Unknown),
         "_pickle.Unpickler" => (Sizing::Unpickler, Holding::Unknown),
         "StgDict" => (Sizing::StgDict, Holding::Dict),

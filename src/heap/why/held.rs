@@ -3,6 +3,7 @@
 use rustc_hash::FxHashMap;
 
 use super::counted::{Counted, Side};
+use super::shared::Place;
 use super::{Change, Reason, Row};
 use crate::heap::graph::ObjectId;
 
@@ -15,6 +16,8 @@ pub struct Held {
     came: Vec<ObjectId>,
     /// The form of its path in the new heap.
     pub form: Option<u32>,
+    /// One that grew itself at that path.
+    pub grown: Option<ObjectId>,
 }
 
 /// By how much what holders hold has grown, whatever the types: objects that no other new one holds, and what these hold.
@@ -75,7 +78,14 @@ impl Holders {
                 },
                 bytes: held.bytes,
                 holder: Some(*key),
-                came: held.came.clone(),
+                place: match held.came.is_empty() {
+                    true => Place::Old,
+                    false => Place::Below,
+                },
+                came: match held.came.is_empty() {
+                    true => held.grown.into_iter().collect(),
+                    false => held.came.clone(),
+                },
             })
         });
         rows.collect()

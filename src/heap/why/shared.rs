@@ -6,7 +6,7 @@
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::counted::Counted;
-use crate::heap::graph::ObjectId;
+use crate::heap::graph::{ObjectId, Root};
 use crate::heap::steps::{self, Step};
 
 /// Objects above one that came that are looked at, as long as they came too.
@@ -28,6 +28,28 @@ pub struct Also {
     pub objects: u64,
     /// Of so many.
     pub of: u64,
+    /// Whether it is the holder that is named, by another name: one dict that is in two places.
+    pub same: bool,
+}
+
+/// Objects that share a path, and which other holders of theirs are asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'o> {
+    /// The objects.
+    pub objects: &'o [ObjectId],
+    /// What they have to do with the path.
+    pub place: Place,
+}
+
+/// What objects have to do with the path that is told of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// It leads to them.
+    There,
+    /// It leads to what holds them.
+    Below,
+    /// It leads to them, and they were there before.
+    Old,
 }
 
 /// Where a reference comes from: the form of its owner's path, or a root.
@@ -37,17 +59,30 @@ enum From {
     Root(u32),
 }
 
-/// An object's name for what is the same for many: where the reference comes from, and how far above them it ends.
-type Key = (From, usize);
+/// An object's name for what is the same for many: where the reference comes from, how far above them it ends, and whether that
+/// is the holder that is named.
+type Key = (From, usize, bool);
 
 /// The others that hold the objects of each of `piles`, which came to one form of path each. `climbs`: whether what holds
 /// them and came too is looked at.
-pub fn find(came: &Counted<'_, '_>, climbs: bool, piles: &[&[ObjectId]]) -> Vec<Vec<Also>> {
+pub fn find(came: &Counted<'_, '_>, climbs: bool, piles: &[Asked<'_>]) -> Vec<Vec<Also>> {
     let side = came.side;
-    let chains = |object: ObjectId| chain(came, climbs, object);
+    let chains = |place: Place, object: ObjectId| match place {
+        Place::There | Place::Below => chain(came, climbs, object),
+        Place::Old => Vec::new(),
+    };
+    let holders_of = |place: Place, object: ObjectId, chain: &[ObjectId]| match place {
+        Place::There | Place::Below => container(came, climbs, chain),
+        Place::Old => Some(side.fold.owner(object)),
+    };
     let mut wanted = vec![false; side.graph.len()];
-    for object in piles.iter().copied().flatten() {
-        for object in chains(*object) {
+    for (place, object) in piles
+        .iter()
+        .flat_map(|pile| pile.objects.iter().map(|object| (pile.place, *object)))
+    {
+        let chain = chains(place, object);
+        let named = holders_of(place, object, &chain);
+        for object in chain.into_iter().chain(named) {
             if let Some(wanted) = wanted.get_mut(object as usize) {
                 *wanted = true;
             }
@@ -59,14 +94,17 @@ pub fn find(came: &Counted<'_, '_>, climbs: bool, piles: &[&[ObjectId]]) -> Vec<
     let found = piles.iter().map(|pile| {
         let mut holders: FxHashMap<ObjectId, Vec<From>> = FxHashMap::default();
         let mut counts: FxHashMap<Key, (u64, ObjectId)> = FxHashMap::default();
-        for object in *pile {
-            let chain = chains(*object);
-            let Some(top) = chain.last() else {
-                continue;
-            };
-            let named = side.forms.known(*top).map(|form| side.forms.holder(form));
+        for object in pile.objects {
+            let mut chain = chains(pile.place, *object);
+            let own = chain.len();
+            let container = holders_of(pile.place, *object, &chain);
+            let top = chain.last().copied();
+            let form = top.and_then(|top| side.forms.known(top));
+            let named = form.map(|form| side.forms.holder(form));
+            chain.extend(container);
             let mut known: FxHashSet<Key> = FxHashSet::default();
             for (above, at) in chain.iter().enumerate() {
+                let same = above >= own;
                 let others = holders
                     .entry(*at)
                     .or_insert_with(|| others(came, *at, &references));
@@ -75,33 +113,44 @@ pub fn find(came: &Counted<'_, '_>, climbs: bool, piles: &[&[ObjectId]]) -> Vec<
                         (From::Form(form, _), Some(named)) => side.forms.is_below(form, named),
                         _ => false,
                     };
-                    let key = (*other, above);
-                    if !is_named && known.insert(key) {
+                    // A variable of a running function is no other place.
+                    let is_passing = same && is_frame(came, *other);
+                    let key = (*other, above, same);
+                    if !is_named && !is_passing && known.insert(key) {
                         counts.entry(key).or_insert((0, *object)).0 += 1;
                     }
                 }
             }
         }
-        let of = pile.len() as u64;
-        let mut by_text: FxHashMap<String, u64> = FxHashMap::default();
-        for ((from, above), (objects, example)) in counts {
+        let of = pile.objects.len() as u64;
+        let mut by_text: FxHashMap<(bool, String), u64> = FxHashMap::default();
+        for ((from, above, same), (objects, example)) in counts {
+            let mut chain = chains(pile.place, example);
+            chain.extend(holders_of(pile.place, example, &chain));
+            let text = match chain.get(above) {
+                Some(container) if same && pile.place != Place::There => {
+                    text(came, from, &[*container], *container)
+                }
+                _ => text(came, from, chain.get(..=above).unwrap_or_default(), example),
+            };
             // The same words may stand for several: then the most of one are certain.
-            let text = text(
-                came,
-                from,
-                chains(example).get(..=above).unwrap_or_default(),
-                example,
-            );
-            let known = by_text.entry(text).or_insert(0);
+            let known = by_text.entry((same, text)).or_insert(0);
             *known = objects.max(*known);
         }
-        let mut found: Vec<Also> = by_text
+        let mut all: Vec<Also> = by_text
             .into_iter()
             .filter(|(_, objects)| objects.saturating_mul(LEAST) >= of)
-            .map(|(path, objects)| Also { path, objects, of })
+            .map(|((same, path), objects)| Also {
+                path,
+                objects,
+                of,
+                same,
+            })
             .collect();
-        found.sort_by(|a, b| b.objects.cmp(&a.objects).then_with(|| a.path.cmp(&b.path)));
+        all.sort_by(|a, b| b.objects.cmp(&a.objects).then_with(|| a.path.cmp(&b.path)));
+        let (same, mut found): (Vec<Also>, Vec<Also>) = all.into_iter().partition(|also| also.same);
         found.truncate(MOST);
+        found.extend(same.into_iter().take(MOST));
         found
     });
     found.collect()
@@ -120,6 +169,27 @@ fn chain(came: &Counted<'_, '_>, climbs: bool, object: ObjectId) -> Vec<ObjectId
         }
     }
     chain
+}
+
+/// What holds the last of `chain` on its path and was there before, where that is a container or an instance: modules, classes
+/// and functions have names of their own everywhere.
+fn container(came: &Counted<'_, '_>, climbs: bool, chain: &[ObjectId]) -> Option<ObjectId> {
+    let side = came.side;
+    let (owner, _) = side.paths.before(*chain.last()?).ok()?;
+    let owner = side.fold.owner(owner);
+    let is_new = climbs && came.has(owner);
+    let has_name = steps::text_of(side.graph, owner).is_some()
+        || ["module", "function", "frame"].contains(&steps::type_name(side.graph, owner));
+    (!is_new && !has_name).then_some(owner)
+}
+
+/// Whether a reference is a running function's.
+fn is_frame(came: &Counted<'_, '_>, from: From) -> bool {
+    let roots = &came.side.graph.roots;
+    match from {
+        From::Root(root) => matches!(roots.get(root as usize), Some((_, Root::Frame { .. }))),
+        From::Form(_, step) => matches!(step, Step::Local(_)),
+    }
 }
 
 /// A reference to an object that is wanted: the object, then its owner and position, or the root.

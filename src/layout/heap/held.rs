@@ -91,6 +91,8 @@ pub struct Held {
     pub interned: Option<u32>,
     /// `signals.handlers` in the runtime (3.12 and newer); before that they are in a static array.
     pub signals: Option<u32>,
+    /// What the runtime holds.
+    pub runtime: &'static [Field],
 }
 
 /// Words of an entry of the signal handlers: an int and a function.
@@ -142,6 +144,16 @@ macro_rules! lists {
     };
 }
 
+/// `faulthandler.fatal_error.file` and `faulthandler.thread.file`.
+macro_rules! faulthandler {
+    ($enabled:literal, $later:literal) => {
+        &[
+            ("faulthandler_file", $enabled),
+            ("faulthandler_later_file", $later),
+        ]
+    };
+}
+
 /// Of Python 3.`minor`.
 pub fn of(minor: u32) -> Option<&'static Held> {
     HELD.get(minor.checked_sub(8)? as usize)
@@ -160,6 +172,7 @@ const HELD: [Held; 8] = [
         monitoring: None,
         interned: None,
         signals: None,
+        runtime: &[],
     },
     Held {
         thread: thread!(72, [88, 3], 152, 168, 224, "on_delete_data": 208),
@@ -173,6 +186,7 @@ const HELD: [Held; 8] = [
         monitoring: None,
         interned: None,
         signals: None,
+        runtime: &[],
     },
     Held {
         thread: thread!(72, [88, 3], 152, 168, 224, "on_delete_data": 208),
@@ -186,6 +200,7 @@ const HELD: [Held; 8] = [
         monitoring: None,
         interned: None,
         signals: None,
+        runtime: &[],
     },
     Held {
         thread: thread!(80, [96, 3], 128, 144, 208, "on_delete_data": 192),
@@ -199,6 +214,7 @@ const HELD: [Held; 8] = [
         monitoring: None,
         interned: None,
         signals: None,
+        runtime: &[],
     },
     Held {
         thread: thread!(80, [96], 112, 128, 192, "on_delete_data": 176),
@@ -206,7 +222,7 @@ const HELD: [Held; 8] = [
         handled: HANDLED,
         previous: 8,
         lists: lists!(267_208, 3872),
-        others: &[("import_func", 984)],
+        others: &[("import_func", 984), ("errnomap", 273_400)],
         ranges: &[ast(273_448, 242), typing(383_048)],
         at_exit: AtExit::Array(3944),
         monitoring: Some(Monitoring {
@@ -216,6 +232,7 @@ const HELD: [Held; 8] = [
         }),
         interned: None,
         signals: Some(464),
+        runtime: faulthandler!(2608, 2632),
     },
     Held {
         thread: thread!(96, [112], 128, 144, 192, "threading_local_key": 288, "threading_local_sentinel": 296),
@@ -223,7 +240,11 @@ const HELD: [Held; 8] = [
         handled: HANDLED,
         previous: 8,
         lists: lists!(10_808, 10_632),
-        others: &[("import_func", 7696)],
+        others: &[
+            ("import_func", 7696),
+            ("errnomap", 82_640),
+            ("not_shareable_error", 10_624),
+        ],
         ranges: &[ast(82_704, 243), typing(194_440)],
         at_exit: AtExit::Array(10_712),
         monitoring: Some(Monitoring {
@@ -233,6 +254,7 @@ const HELD: [Held; 8] = [
         }),
         interned: None,
         signals: Some(1080),
+        runtime: faulthandler!(9920, 9944),
     },
     Held {
         thread: thread!(96, [112], 128, 144, 192, "threading_local_key": 288, "threading_local_sentinel": 296,
@@ -241,7 +263,12 @@ const HELD: [Held; 8] = [
         handled: HANDLED,
         previous: 8,
         lists: lists!(10_912, 10_696),
-        others: &[("import_func", 7728), ("warnings_context", 10_776)],
+        others: &[
+            ("import_func", 7728),
+            ("warnings_context", 10_776),
+            ("errnomap", 79_888),
+            ("not_shareable_error", 10_688),
+        ],
         ranges: &[ast(79_952, 246), typing(224_736)],
         at_exit: AtExit::List(10_792),
         monitoring: Some(Monitoring {
@@ -251,6 +278,7 @@ const HELD: [Held; 8] = [
         }),
         interned: Some(224_624),
         signals: Some(1256),
+        runtime: faulthandler!(10_128, 10_160),
     },
     Held {
         thread: thread!(120, [136], 152, 168, 216, "threading_local_key": 328, "threading_local_sentinel": 336,
@@ -262,9 +290,12 @@ const HELD: [Held; 8] = [
         others: &[
             ("import_func", 7632),
             ("warnings_context", 10_752),
+            ("errnomap", 79_896),
+            ("not_shareable_error", 10_648),
             ("lazy_import_func", 7640),
             ("lazy_imports_filter", 7656),
             ("lazy_modules", 7664),
+            ("lazy_pending_submodules", 7672),
         ],
         ranges: &[ast(79_960, 248), typing(224_936)],
         at_exit: AtExit::List(10_768),
@@ -275,6 +306,7 @@ const HELD: [Held; 8] = [
         }),
         interned: Some(224_896),
         signals: Some(1384),
+        runtime: faulthandler!(10_248, 10_288),
     },
 ];
 
@@ -288,7 +320,13 @@ mod tests {
     fn every_version_that_is_known_has_a_row_and_no_field_twice() {
         for minor in MINORS.filter(|minor| for_version(3, *minor).is_some()) {
             let held = of(minor).expect("a row");
-            for fields in [held.thread, held.lists, held.others, held.handled] {
+            for fields in [
+                held.thread,
+                held.lists,
+                held.others,
+                held.handled,
+                held.runtime,
+            ] {
                 for (at, (name, offset)) in fields.iter().enumerate() {
                     let again = fields[..at]
                         .iter()

@@ -32,6 +32,8 @@ pub struct GcLists {
     pub generations: u32,
     /// `permanent_generation.head`.
     pub permanent: u32,
+    /// Lists of Python that are in the same place.
+    pub lists: &'static [Field],
 }
 
 /// Bytes of a `struct gc_generation`.

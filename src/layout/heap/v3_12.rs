@@ -12,11 +12,13 @@ pub const OFFSETS: HeapOffsets = HeapOffsets {
     gc: GcLists {
         generations: 24,
         permanent: 104,
+        lists: &[("gc_garbage", 208), ("gc_callbacks", 216)],
     },
     interpreter: &[
         ("modules_by_index", 952),
         ("importlib", 960),
         ("dict", 1720),
+        ("sysdict_copy", 1728),
         ("builtins_copy", 1736),
         ("codec_search_path", 1248),
         ("codec_search_cache", 1256),

@@ -12,11 +12,13 @@ pub const OFFSETS: HeapOffsets = HeapOffsets {
     gc: GcLists {
         generations: 24,
         permanent: 104,
+        lists: &[("gc_garbage", 208), ("gc_callbacks", 216)],
     },
     interpreter: &[
         ("modules_by_index", 7664),
         ("importlib", 7672),
         ("dict", 8448),
+        ("sysdict_copy", 8456),
         ("builtins_copy", 8464),
         ("codec_search_path", 7960),
         ("codec_search_cache", 7968),

@@ -12,11 +12,13 @@ pub const OFFSETS: HeapOffsets = HeapOffsets {
     gc: GcLists {
         generations: 24,
         permanent: 96,
+        lists: &[("gc_garbage", 200), ("gc_callbacks", 208)],
     },
     interpreter: &[
         ("modules_by_index", 7696),
         ("importlib", 7704),
         ("dict", 8496),
+        ("sysdict_copy", 8504),
         ("builtins_copy", 8512),
         ("codec_search_path", 8000),
         ("codec_search_cache", 8008),

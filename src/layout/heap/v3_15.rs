@@ -12,11 +12,13 @@ pub const OFFSETS: HeapOffsets = HeapOffsets {
     gc: GcLists {
         generations: 8,
         permanent: 80,
+        lists: &[("gc_garbage", 128), ("gc_callbacks", 136)],
     },
     interpreter: &[
         ("modules_by_index", 7600),
         ("importlib", 7608),
         ("dict", 8448),
+        ("sysdict_copy", 8456),
         ("builtins_copy", 8464),
         ("codec_search_path", 7952),
         ("codec_search_cache", 7960),

@@ -12,6 +12,7 @@ pub const OFFSETS: HeapOffsets = HeapOffsets {
     gc: GcLists {
         generations: 24,
         permanent: 104,
+        lists: &[("gc_garbage", 208), ("gc_callbacks", 216)],
     },
     interpreter: &[
         ("modules_by_index", 64),

@@ -393,7 +393,7 @@ impl Taken {
             rss: self.rss,
             mappings,
             threads: threads::names(pid),
-            static_data: maps::static_data(&self.regions),
+            static_data: maps::static_data(&Live::new(pid), &self.regions),
             dead: None,
         };
         Ok((captured, self.report))

@@ -4,6 +4,7 @@
 //! Memory that showed an unchanged file is not in a core; it is read from the file where that is still the one that
 //! was mapped, which its first page, build id included, tells.
 
+mod builds;
 mod missing;
 mod notes;
 mod remains;
@@ -125,14 +126,14 @@ pub fn read(path: &Path) -> Result<(Captured, Report)> {
     let runtime = match found.or(rest) {
         Some(runtime) => runtime,
         None if missing > 0 || notes.is_cut => return Err(core.truncated(missing)),
-        None => return Err(core.no_python(&notes, &regions, &replaced)),
+        None => return Err(core.no_python(&image, &notes, &regions, &replaced)),
     };
     let memory = &image;
     let moment = Signs::find(&memory, &runtime)
         .and_then(|signs| signs.read(&memory).ok())
         .unwrap_or(Moment::Unknown);
     let dead = Dead {
-        caveats: core.caveats(&loads, &notes, &regions, &replaced),
+        caveats: core.caveats(&image, &loads, &notes, &regions, &replaced),
         missing,
         type_type,
         threads: notes.threads.clone(),
@@ -153,7 +154,7 @@ pub fn read(path: &Path) -> Result<(Captured, Report)> {
         rss: None,
         mappings: dead.regions.iter().map(mapping).collect(),
         threads: thread_names(&notes),
-        static_data: maps::static_data(&dead.regions),
+        static_data: maps::static_data(&memory, &dead.regions),
         dead: Some(Box::new(dead)),
         image,
     };
@@ -213,6 +214,7 @@ impl Core<'_> {
     /// What cannot be known of what was in the process.
     fn caveats(
         &self,
+        image: &Image,
         loads: &[Segment],
         notes: &Notes,
         regions: &[Region],
@@ -233,10 +235,13 @@ impl Core<'_> {
                 missing::kinds(loads, regions)
             ));
         }
-        for name in replaced.iter().filter(|name| is_python(name)) {
+        let first = regions.iter().filter(|region| region.offset == 0);
+        for region in
+            first.filter(|region| is_python(&region.name) && replaced.contains(&region.name))
+        {
+            let difference = builds::difference(image, region, true);
             caveats.push(format!(
-                "{} is not the file any more that the core was made with: what it had and the core has not is not shown",
-                printable(name)
+                "{difference}; what it had and the core has not is not shown"
             ));
         }
         let absent = regions.iter().find(|region| {
@@ -245,9 +250,9 @@ impl Core<'_> {
                 && open_regular(Path::new(&region.name)).is_none()
         });
         if let Some(absent) = absent {
+            let difference = builds::difference(image, absent, false);
             caveats.push(format!(
-                "{} is not on this machine: what it had and the core has not is not shown",
-                printable(&absent.name)
+                "{difference}: what it had and the core has not is not shown"
             ));
         }
         caveats
@@ -434,17 +439,24 @@ impl Core<'_> {
     }
 
     /// Why no runtime was found.
-    fn no_python(&self, notes: &Notes, regions: &[Region], replaced: &[String]) -> Error {
-        match regions.iter().find(|region| is_python(&region.name)) {
+    fn no_python(
+        &self,
+        image: &Image,
+        notes: &Notes,
+        regions: &[Region],
+        replaced: &[String],
+    ) -> Error {
+        let first = regions.iter().filter(|region| region.offset == 0);
+        let first = first.filter(|region| is_python(&region.name));
+        // Of a program and its library that one is told of which is there and another one.
+        let region = first.max_by_key(|region| replaced.contains(&region.name));
+        match region {
             Some(region) => {
-                let name = printable(&region.name).into_owned();
-                let why = if replaced.contains(&region.name) {
-                    format!("{name} is not the file any more that the core was made with")
-                } else {
-                    format!("its program, {name}, is not on this machine")
-                };
-                Error::new(ErrorKind::CannotRead, self.what(), why)
-                    .hint("read it where the program ran, with the same files installed")
+                let is_replaced = replaced.contains(&region.name);
+                let why = builds::difference(image, region, is_replaced);
+                Error::new(ErrorKind::CannotRead, self.what(), why).hint(
+                    "read it where the program ran, with the same files installed: of a container, in that container",
+                )
             }
             None => {
                 let name = printable(&notes.name).into_owned();

@@ -11,12 +11,13 @@ pub fn reason_text(reason: &Reason) -> String {
     for (at, also) in reason.also.iter().enumerate() {
         text.push_str(if at == 0 { "; " } else { ", " });
         match (also.objects == also.of, reason.change) {
-            (true, _) if also.of == 1 => {}
+            (true, _) if also.of == 1 || also.same => {}
             (true, Change::Holds) => text.push_str("all that is new there "),
             (true, _) => text.push_str("all of them "),
             (false, _) => text.push_str(&format!("{} of these {} ", also.objects, also.of)),
         }
-        text.push_str(&format!("also held by {}", shown(&also.path)));
+        let how = if also.same { "as" } else { "held by" };
+        text.push_str(&format!("also {how} {}", shown(&also.path)));
     }
     text
 }
@@ -223,11 +224,23 @@ mod tests {
                 path: path.to_string(),
                 objects,
                 of: 3,
+                same: false,
             });
         }
         assert_eq!(
             reason_text(&shared),
             "holds all 3 new; they keep 2.0 KiB alive; all of them also held by app.BY_ID[*], 1 of these 3 also held by app.LATEST"
+        );
+        let mut aliased = reason(new(3, 0), 3, 3);
+        aliased.also.push(Also {
+            path: "app.registry.sessions[*]".to_string(),
+            objects: 3,
+            of: 3,
+            same: true,
+        });
+        assert_eq!(
+            reason_text(&aliased),
+            "holds all 3 new; they keep 2.0 KiB alive; also as app.registry.sessions[*]"
         );
         let row = TypeReason {
             name: "app.Session".to_string(),
