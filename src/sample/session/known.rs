@@ -50,6 +50,10 @@ impl ProcessSampler<'_> {
         let now_us = self.shared.now_us();
         for slot in self.slots.values_mut() {
             self.comings.gone(&mut self.part.recorder, slot);
+            // A window over that time would be one in which the thread was not seen.
+            if let Some(watching) = &mut self.watching {
+                watching.gone(slot.id);
+            }
         }
         self.slots.clear();
         self.comings.all_unseen();
