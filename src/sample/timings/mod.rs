@@ -328,7 +328,7 @@ impl<'a> Counter<'a> {
         watches.take(&mut each);
         drop(each);
         self.watches = watches;
-        self.rules.cost_ns = self.rules.cost_ns.min(self.watches.least_gap_ns);
+        self.rules.cost_ns = median(&self.costs).min(self.watches.short_gap_ns());
     }
 
     fn refresh(&mut self) -> bool {
@@ -439,7 +439,7 @@ impl<'a> Counter<'a> {
             self.costs.remove(0);
             self.costs.push(cost_ns);
         }
-        self.rules.cost_ns = median(&self.costs).min(self.watches.least_gap_ns);
+        self.rules.cost_ns = median(&self.costs).min(self.watches.short_gap_ns());
     }
 
     fn begin_rest(&mut self) {
@@ -465,13 +465,15 @@ impl<'a> Counter<'a> {
                     length_ns: WINDOW.as_nanos() as u64,
                     stands_for: self.rest.max(1.0),
                 });
-                self.phase = Phase::Window {
-                    since_ns: now_ns,
-                    hits: self.watches.hits,
-                    calls: self.calls(),
-                    times: self.watches.times(),
-                };
+                let (hits, calls, times) = (self.watches.hits, self.calls(), self.watches.times());
                 self.watches.go_on();
+                // On a busy machine that took a while.
+                self.phase = Phase::Window {
+                    since_ns: watchpoint::now_ns(),
+                    hits,
+                    calls,
+                    times,
+                };
             }
             Phase::Window {
                 since_ns,
@@ -480,6 +482,7 @@ impl<'a> Counter<'a> {
                 times,
             } if now_ns.saturating_sub(since_ns) >= WINDOW.as_nanos() as u64 => {
                 self.watches.pause();
+                let now_ns = watchpoint::now_ns();
                 self.take();
                 self.close();
                 let hits = self.watches.hits.saturating_sub(hits) as f64;
