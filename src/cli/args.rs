@@ -54,6 +54,8 @@ enum ModeArg {
     Cpu,
     /// Threads that hold the GIL
     Gil,
+    /// Threads that handle an exception: in `except` and `finally` blocks that it entered, and what they call
+    Exception,
 }
 
 impl From<ModeArg> for Mode {
@@ -62,6 +64,7 @@ impl From<ModeArg> for Mode {
             ModeArg::Wall => Mode::Wall,
             ModeArg::Cpu => Mode::Cpu,
             ModeArg::Gil => Mode::Gil,
+            ModeArg::Exception => Mode::Exception,
         }
     }
 }
@@ -147,7 +150,8 @@ impl SampleArgs {
             native: self.native,
             no_builtins: self.no_builtins,
             tasks: self.tasks,
-            no_counts: self.no_counts,
+            // Watchpoints count all calls, not those while an exception is handled.
+            no_counts: self.no_counts || self.mode == ModeArg::Exception,
             // Who made whom wait is seen in what happened at the same time.
             no_timeline: !timeline && self.mode != ModeArg::Gil,
         }

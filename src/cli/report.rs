@@ -10,7 +10,7 @@ use super::args::{CliMode, LinesArgs, OutputArgs, SelectArgs, ViewArgs};
 use super::input;
 use super::output::{self, Outputs, Shown};
 use crate::error::{Error, ErrorKind, Result};
-use crate::profile::{Filter, Origin, Profile, Split};
+use crate::profile::{Filter, Mode, Origin, Profile, Split};
 use crate::units::parse_duration;
 use crate::view::stats::View;
 
@@ -116,6 +116,15 @@ fn read(args: &ReportArgs) -> Result<(Profile, Split)> {
     let several = args.files.len() > 1;
     for file in &args.files {
         let mut profile = input::read_with(file, args.period)?;
+        let wants_exceptions = args.mode.map(Mode::from) == Some(Mode::Exception);
+        if wants_exceptions && profile.meta.mode != Mode::Exception {
+            return Err(Error::new(
+                ErrorKind::NotAvailable,
+                format!("cannot show exceptions in {}", file.display()),
+                "it does not say which threads handled one",
+            )
+            .hint("sample with --mode exception"));
+        }
         if let Some(mode) = args.mode.filter(|_| several) {
             profile.meta.mode = mode.into();
         }

@@ -94,6 +94,17 @@ pub struct DataStackOffsets {
     pub bottom_frame: u32,
 }
 
+/// The exceptions that a thread handles: a chain of `_PyErr_StackItem`, one for the thread and one for each generator that it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HandledOffsets {
+    /// The innermost one, in the thread state (`exc_info`).
+    pub innermost: u32,
+    /// In an item: the exception; null or None where there is none.
+    pub value: u32,
+    /// In an item: the one around it.
+    pub previous: u32,
+}
+
 /// `PyThreadState`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ThreadOffsets {
@@ -110,6 +121,8 @@ pub struct ThreadOffsets {
     /// `id`, a number that no other thread state of the interpreter has or had (`PyThreadState_GetID()`): states,
     /// idents and the list's links are those of ended threads again, often at once.
     pub unique_id: u32,
+    /// Exceptions that it handles.
+    pub handled: HandledOffsets,
     /// Innermost frame.
     pub current: CurrentFrame,
     /// Data stack; `None` where frames are objects on the heap.

@@ -27,6 +27,9 @@ pub const IS_INT: u64 = 1 << 24;
 /// The same for `str`: `Py_TPFLAGS_UNICODE_SUBCLASS`.
 pub const IS_TEXT: u64 = 1 << 28;
 
+/// The same for exceptions: `Py_TPFLAGS_BASE_EXC_SUBCLASS`.
+pub const IS_EXCEPTION: u64 = 1 << 30;
+
 /// Longest name or path that is kept, in characters; longer ones are cut.
 pub const TEXT_LIMIT: u64 = 4096;
 

@@ -12,6 +12,8 @@ pub enum Mode {
     Cpu,
     /// Those of threads that held the GIL.
     Gil,
+    /// Those of threads that handled an exception.
+    Exception,
 }
 
 impl Mode {
@@ -21,6 +23,7 @@ impl Mode {
             Mode::Wall => "wall",
             Mode::Cpu => "cpu",
             Mode::Gil => "gil",
+            Mode::Exception => "exception",
         }
     }
 }
@@ -75,6 +78,7 @@ impl Filter {
             Mode::Wall => true,
             Mode::Cpu => state.has(RunState::ON_CPU),
             Mode::Gil => state.has(RunState::GIL),
+            Mode::Exception => state.has(RunState::HANDLES),
         }
     }
 

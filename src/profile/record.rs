@@ -147,6 +147,8 @@ impl RunState {
     pub const GC: RunState = RunState(8);
     /// The time is another timeline's: the thread ran a task that has its own.
     pub const ELSEWHERE: RunState = RunState(16);
+    /// Handled an exception; recorded for [`super::Mode::Exception`] only.
+    pub const HANDLES: RunState = RunState(32);
 
     /// Whether all bits of `other` are set.
     pub fn has(self, other: RunState) -> bool {

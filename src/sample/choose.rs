@@ -71,6 +71,14 @@ pub fn open(pid: Pid, options: ReaderOptions) -> Result<Opened> {
     if options.tasks {
         return Err(fast::no_tasks(pid, &version));
     }
+    if options.exceptions {
+        return Err(Error::new(
+            ErrorKind::NotAvailable,
+            format!("cannot tell which threads of process {pid} handle exceptions"),
+            fallback.unwrap_or_else(|| "that takes biopsy's own reader".to_string()),
+        )
+        .hint("leave out --mode exception, and what makes it py-spy's reader"));
+    }
     Ok(Opened {
         reader: Box::new(reader),
         version,
@@ -91,6 +99,7 @@ fn open_fast(pid: Pid, options: ReaderOptions) -> Result<Opened> {
         cross_cpu: options.cross_cpu,
         no_builtins: options.no_builtins,
         tasks: options.tasks,
+        exceptions: options.exceptions,
         interrupt_ns: (wants_interrupts && options.period_ns > 0)
             .then(|| options.period_ns.max(SHORTEST_NS)),
     };

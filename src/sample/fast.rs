@@ -14,6 +14,7 @@ mod codes;
 mod compose;
 mod current;
 mod decode;
+mod handled;
 mod hold;
 #[cfg(test)]
 mod hostile;
@@ -31,6 +32,7 @@ use std::time::{Duration, Instant};
 pub use codes::read_text;
 
 use codes::Codes;
+use handled::Handling;
 use names::Naming;
 use tasks::Tasks;
 use thread::{RawFrame, Thread};
@@ -93,6 +95,8 @@ pub struct FastOptions {
     pub no_builtins: bool,
     /// Look at asyncio's tasks.
     pub tasks: bool,
+    /// Look at which threads handle an exception.
+    pub exceptions: bool,
     /// Read stacks in timer interrupts, so much CPU time apart, where that can be.
     pub interrupt_ns: Option<u64>,
 }
@@ -150,6 +154,8 @@ pub struct FastReader<M: Memory = Live> {
     builtins: Option<Builtins>,
     /// `None` where asyncio's tasks are not looked at.
     tasks: Option<Tasks>,
+    /// Which exceptions are handled, where that is looked at.
+    handling: Option<Handling>,
     window: Window,
     /// The domain and holder that `window` is planned for.
     planned: Option<(usize, u64)>,
@@ -332,6 +338,7 @@ impl<M: Memory> FastReader<M> {
             rearrange: true,
             codes: Codes::new(offsets, runtime.code_type),
             tasks: offsets.coroutine.filter(|_| options.tasks).map(Tasks::new),
+            handling: options.exceptions.then(Handling::default),
             builtins: (!options.no_builtins).then(|| Builtins::new(offsets)),
             window: Window::default(),
             planned: None,

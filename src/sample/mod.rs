@@ -61,6 +61,8 @@ pub struct ThreadStack {
     pub holds_gil: bool,
     /// Whether it held the GIL while its interpreter was collecting garbage.
     pub collects: bool,
+    /// Whether it handled an exception; false where that is not looked at.
+    pub handles: bool,
     /// Addresses of the lock that it needs; empty when the reader does not know.
     pub gil: std::ops::Range<u64>,
     /// Equal numbers in two samples mean that the thread has run no Python in between: it was not read again. 0 when

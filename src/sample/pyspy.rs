@@ -48,6 +48,8 @@ pub struct ReaderOptions {
     pub no_builtins: bool,
     /// asyncio's tasks too: our own reader's only.
     pub tasks: bool,
+    /// Which threads handle exceptions: our own reader's only.
+    pub exceptions: bool,
     /// Which reader.
     pub choice: ReaderChoice,
     /// Time between samples, nanoseconds; 0 for as fast as can be.

@@ -120,6 +120,7 @@ impl Shared {
             locals: false,
             no_builtins: self.options.no_builtins,
             tasks: self.options.tasks,
+            exceptions: self.options.mode == super::Mode::Exception,
             cross_cpu: self.options.rate.hz().is_none_or(|hz| hz > 20_000.0),
             choice: self.options.reader,
             period_ns: self.options.rate.hz().map_or(0, |hz| (1e9 / hz) as u64),

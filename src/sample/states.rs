@@ -20,6 +20,9 @@ pub fn run_state(thread: &ThreadStack, seen: Option<Activity>) -> RunState {
     if seen.map_or(thread.holds_gil, |seen| seen.on_cpu) {
         state = state.with(RunState::ON_CPU);
     }
+    if thread.handles {
+        state = state.with(RunState::HANDLES);
+    }
     if thread.holds_gil {
         state = state.with(RunState::GIL);
         if thread.collects {

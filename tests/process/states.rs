@@ -264,6 +264,95 @@ fn modes_count_what_the_states_say() {
     assert!(total(&cpu) > 0.7 * SECONDS, "{}", total(&cpu));
 }
 
+/// `except` and `finally` blocks that an exception entered, what they call, and generators among that; nothing else.
+#[test]
+fn time_with_an_exception_is_that_of_who_handles_one() {
+    let _company = in_company();
+    for python in pythons() {
+        let stage = python.stage();
+        let script = stage.fixture("handled.py");
+        let file = |name: &str| stage.path().join(name).to_str().expect("UTF-8").to_string();
+        let (json, recording) = (file("out.json"), file("out.biopsy"));
+        let mut words = vec![
+            "run",
+            "-q",
+            "--mode",
+            "exception",
+            "-o",
+            &json,
+            "-o",
+            &recording,
+            "--",
+        ];
+        let program = python.words(&[&script, "0.2"]);
+        words.extend(program.iter().map(String::as_str));
+        biopsy(&words).ok();
+        let profile: Value =
+            serde_json::from_str(&std::fs::read_to_string(json).expect("written")).expect("JSON");
+        let functions = profile["functions"].as_array().expect("functions");
+        let time = |name: &str| {
+            let row = functions.iter().find(|row| row["name"] == name);
+            row.map_or(0.0, |row| seconds(&row["cumtime_s"]))
+        };
+        let those = [
+            "handling",
+            "finalizing",
+            "generator_handles",
+            "generator_called",
+            "asleep",
+        ];
+        for name in those {
+            // Of a machine that is busy some turns take longer.
+            near(python, name, time(name).min(0.2), 0.2, 0.02);
+        }
+        for name in [
+            "plain",
+            "cleaning",
+            "after",
+            "caller_of_generator",
+            "beside",
+        ] {
+            assert_eq!(time(name), 0.0, "{python}: {name}");
+        }
+        for row in functions {
+            assert_eq!(row["ncalls_from"], "lower-bound", "{python}: {row}");
+        }
+        // The recording has the rest of the time too.
+        let all = biopsy(&["report", &recording, "--mode", "wall", "-f", "json"])
+            .ok()
+            .json();
+        let functions = all["functions"].as_array().expect("functions");
+        assert!(
+            functions.iter().any(|row| row["name"] == "plain"),
+            "{python}"
+        );
+        let again = biopsy(&["report", &recording, "-f", "json"]).ok().json();
+        assert_eq!(again["functions"], profile["functions"], "{python}");
+    }
+}
+
+#[test]
+fn who_handled_an_exception_is_not_known_of_every_recording() {
+    let _company = in_company();
+    let stage = Python::any().stage();
+    let recording = stage.path().join("out.biopsy");
+    let recording = recording.to_str().expect("UTF-8");
+    let words = Python::any().words(&["-c", "sum(range(3000000))"]);
+    let mut all = vec!["run", "-q", "-o", recording, "--"];
+    all.extend(words.iter().map(String::as_str));
+    biopsy(&all).ok();
+    let refused = biopsy(&["report", recording, "--mode", "exception"]);
+    assert_ne!(refused.code(), 0);
+    assert!(
+        refused
+            .stderr
+            .contains("does not say which threads handled one")
+            && refused.stderr.contains("--mode exception"),
+        "{}",
+        refused.stderr
+    );
+}
+
 /// One thread that holds the GIL in long calls of C, and two that only want it now and then.
 const CONVOY: &str = "
 import json, threading, time

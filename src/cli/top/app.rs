@@ -260,6 +260,7 @@ impl App {
             Mode::Wall => "no samples yet",
             Mode::Cpu => "nothing used the CPU (x: wall time, waiting too)",
             Mode::Gil => "nothing held the GIL (x: wall time, waiting too)",
+            Mode::Exception => "nothing handled an exception (x: all of the time)",
         }
         .to_string()
     }
@@ -268,12 +269,13 @@ impl App {
     fn next_mode(&mut self) {
         let meta = &self.data.profile().meta;
         let knows = |mode: Mode| match mode {
+            Mode::Exception => meta.mode == Mode::Exception,
             _ if !self.data.is_file() => true,
             Mode::Wall => true,
             Mode::Cpu => meta.has_cpu_time,
             Mode::Gil => meta.has_states,
         };
-        let order = [Mode::Wall, Mode::Gil, Mode::Cpu];
+        let order = [Mode::Wall, Mode::Gil, Mode::Cpu, Mode::Exception];
         let at = order
             .iter()
             .position(|mode| *mode == self.choice.mode)

@@ -224,6 +224,7 @@ fn choice(app: &App) -> String {
         Mode::Cpu => "CPU time",
         Mode::Wall => "wall time",
         Mode::Gil => "time with the GIL",
+        Mode::Exception => "time handling exceptions",
     };
     let seconds = app.computed.seconds;
     let window = match (app.choice.recent && !app.data.is_file(), app.data.is_file()) {

@@ -478,6 +478,7 @@ fn meta(cursor: &mut Cursor<'_>) -> Result<Meta> {
         0 => Mode::Wall,
         1 => Mode::Cpu,
         2 => Mode::Gil,
+        3 => Mode::Exception,
         other => return Err(cursor.bad(format_args!("no mode {other}"))),
     };
     let flags = cursor.byte()?;

@@ -69,6 +69,7 @@ fn put_meta(out: &mut Vec<u8>, meta: &Meta) {
         Mode::Wall => 0,
         Mode::Cpu => 1,
         Mode::Gil => 2,
+        Mode::Exception => 3,
     });
     out.push(
         u8::from(meta.approximate_stacks)

@@ -5,8 +5,8 @@
 use crate::layout::asyncio::{StackTop, TaskList, YieldFrom};
 use crate::layout::{
     Bytecode, CodeOffsets, CoroutineOffsets, CurrentFrame, DataStackOffsets, DictKeys, DictOffsets,
-    FrameOffsets, GcOffsets, GcPlace, GilOffsets, GilPlace, InstanceDict, Instruction,
-    InterpreterOffsets, LineCoding, Offsets, TextOffsets, ThreadOffsets, opcodes,
+    FrameOffsets, GcOffsets, GcPlace, GilOffsets, GilPlace, HandledOffsets, InstanceDict,
+    Instruction, InterpreterOffsets, LineCoding, Offsets, TextOffsets, ThreadOffsets, opcodes,
 };
 
 /// Offsets of CPython 3.11.
@@ -39,6 +39,11 @@ pub const OFFSETS: Offsets = Offsets {
         thread_id: 152,
         native_id: Some(160),
         unique_id: 240,
+        handled: HandledOffsets {
+            innermost: 120,
+            value: 0,
+            previous: 8,
+        },
         current: CurrentFrame::CFrame {
             cframe: 56,
             current: 8,

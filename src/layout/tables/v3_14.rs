@@ -5,9 +5,9 @@
 use crate::layout::asyncio::{StackTop, TaskList, YieldFrom};
 use crate::layout::{
     Bytecode, CodeOffsets, CoroutineOffsets, CurrentFrame, DataStackOffsets, DictKeys, DictOffsets,
-    FrameOffsets, GcOffsets, GcPlace, GilOffsets, GilPlace, InstanceDict, Instruction,
-    InterpreterOffsets, LineCoding, LineEntry, Monitored, Offsets, TextOffsets, ThreadOffsets,
-    opcodes,
+    FrameOffsets, GcOffsets, GcPlace, GilOffsets, GilPlace, HandledOffsets, InstanceDict,
+    Instruction, InterpreterOffsets, LineCoding, LineEntry, Monitored, Offsets, TextOffsets,
+    ThreadOffsets, opcodes,
 };
 
 /// Offsets of CPython 3.14.
@@ -40,6 +40,11 @@ pub const OFFSETS: Offsets = Offsets {
         thread_id: 152,
         native_id: Some(160),
         unique_id: 224,
+        handled: HandledOffsets {
+            innermost: 120,
+            value: 0,
+            previous: 8,
+        },
         current: CurrentFrame::Thread(72),
         stack: Some(DataStackOffsets {
             chunk: 232,

@@ -5,9 +5,9 @@
 use crate::layout::asyncio::{StackTop, TaskList, YieldFrom};
 use crate::layout::{
     Bytecode, CodeOffsets, CoroutineOffsets, CurrentFrame, DataStackOffsets, DictKeys, DictOffsets,
-    FrameOffsets, GcOffsets, GcPlace, GilOffsets, GilPlace, InstanceDict, Instruction,
-    InterpreterOffsets, LineCoding, LineEntry, Monitored, Offsets, TextOffsets, ThreadOffsets,
-    opcodes,
+    FrameOffsets, GcOffsets, GcPlace, GilOffsets, GilPlace, HandledOffsets, InstanceDict,
+    Instruction, InterpreterOffsets, LineCoding, LineEntry, Monitored, Offsets, TextOffsets,
+    ThreadOffsets, opcodes,
 };
 
 /// Offsets of CPython 3.15.
@@ -40,6 +40,11 @@ pub const OFFSETS: Offsets = Offsets {
         thread_id: 176,
         native_id: Some(184),
         unique_id: 248,
+        handled: HandledOffsets {
+            innermost: 144,
+            value: 0,
+            previous: 8,
+        },
         current: CurrentFrame::Thread(72),
         stack: Some(DataStackOffsets {
             chunk: 256,

@@ -4,8 +4,8 @@
 
 use crate::layout::{
     Bytecode, CodeOffsets, CurrentFrame, DictKeys, DictOffsets, FrameOffsets, GcOffsets, GcPlace,
-    GilOffsets, GilPlace, InstanceDict, Instruction, InterpreterOffsets, LineCoding, Offsets,
-    TextOffsets, ThreadOffsets, opcodes,
+    GilOffsets, GilPlace, HandledOffsets, InstanceDict, Instruction, InterpreterOffsets,
+    LineCoding, Offsets, TextOffsets, ThreadOffsets, opcodes,
 };
 
 /// Offsets of CPython 3.9.
@@ -38,6 +38,11 @@ pub const OFFSETS: Offsets = Offsets {
         thread_id: 176,
         native_id: None,
         unique_id: 256,
+        handled: HandledOffsets {
+            innermost: 144,
+            value: 8,
+            previous: 24,
+        },
         current: CurrentFrame::Thread(24),
         stack: None,
     },

@@ -447,6 +447,9 @@ impl<M: Memory> FastReader<M> {
             if !decoder.decode(thread, &self.frames, stack) {
                 return Ok((Attempt::Unfinished, any_late));
             }
+            if let Some(handling) = &mut self.handling {
+                stack.handles = handling.is_any(&memory, &thread.handled);
+            }
         }
         let attempt = if again { Attempt::Again } else { Attempt::Done };
         Ok((attempt, any_late || memory.reads.get() > 0))

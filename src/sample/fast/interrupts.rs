@@ -121,6 +121,9 @@ impl<M: Memory> FastReader<M> {
         if self.tasks.is_some() {
             return Err("tasks are looked at from outside".to_string());
         }
+        if self.handling.is_some() {
+            return Err("exceptions are looked at from outside".to_string());
+        }
         if !matches!(self.stillness, Stillness::SameCpu | Stillness::None) {
             return Err("the target is stopped for each sample".to_string());
         }

@@ -81,6 +81,7 @@ impl<M: Memory> FastReader<M> {
                     None => Thread::new(address, interpreter, domain),
                 };
                 (thread.links, thread.domain) = (links, domain);
+                thread.handled.wanted = self.handling.is_some();
                 (thread.ident, thread.unique_id) = (ident, unique_id);
                 if thread.searched == 0 {
                     thread.user = Some(ident);

@@ -3,6 +3,7 @@
 
 use rustc_hash::FxHashSet;
 
+use super::handled::Handled;
 use super::window::Window;
 use crate::layout::{self, CurrentFrame, DataStackOffsets, Instruction, Offsets, at};
 use crate::target::memory::Memory;
@@ -104,6 +105,8 @@ pub struct Thread {
     pub named: u8,
     /// Its index before the list of threads was read anew.
     pub was: Option<usize>,
+    /// Exceptions that it handles.
+    pub handled: Handled,
     cframe: u64,
     /// Oldest first.
     chunks: Vec<Chunk>,
@@ -147,7 +150,8 @@ pub fn state_length(offsets: &Offsets) -> u64 {
     };
     let stack = thread.stack.map_or(0, |stack| stack.chunk.max(stack.top));
     let ids = thread.thread_id.max(thread.unique_id);
-    u64::from(current.max(stack).max(ids)) + 8
+    let handled = thread.handled.innermost;
+    u64::from(current.max(stack).max(ids).max(handled)) + 8
 }
 
 /// Bytes of a frame that are copied.
@@ -179,6 +183,7 @@ impl Thread {
             looked_us: 0,
             named: 0,
             was: None,
+            handled: Handled::default(),
             cframe: 0,
             chunks: Vec::new(),
             planned_end: 0,
@@ -249,6 +254,7 @@ impl Thread {
         if let CurrentFrame::CFrame { size, .. } = offsets.thread.current {
             window.want(self.cframe, u64::from(size));
         }
+        self.handled.want(&offsets.thread.handled, window);
         if let Some((newest, older)) = self.chunks.split_last() {
             for chunk in older {
                 window.want_lasting(chunk.address, chunk.used);
@@ -324,13 +330,27 @@ impl Thread {
             }
             self.plan_top(top);
         }
-        match thread.current {
+        let innermost = word(thread.handled.innermost);
+        let Some(beside) = self
+            .handled
+            .follow(&thread.handled, memory, window, innermost)
+        else {
+            return Walk::Broken;
+        };
+        self.replan |= beside;
+        let walk = match thread.current {
             CurrentFrame::Thread(offset) => {
                 self.follow(offsets, memory, window, word(offset), frames)
             }
             CurrentFrame::CFrame { cframe, .. } => {
                 self.follow_cframes(offsets, memory, window, word(cframe), frames)
             }
+        };
+        match walk {
+            Walk::Whole { late } => Walk::Whole {
+                late: late || beside,
+            },
+            other => other,
         }
     }
 
