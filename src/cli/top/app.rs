@@ -268,6 +268,7 @@ impl App {
     fn next_mode(&mut self) {
         let meta = &self.data.profile().meta;
         let knows = |mode: Mode| match mode {
+            Mode::Gil if !self.data.has_gil() => false,
             _ if !self.data.is_file() => true,
             Mode::Wall => true,
             Mode::Cpu => meta.has_cpu_time,

@@ -4,8 +4,8 @@
 
 use crate::layout::{
     Bytecode, CodeOffsets, CurrentFrame, DictKeys, DictOffsets, FrameOffsets, GcOffsets, GcPlace,
-    GilOffsets, GilPlace, InstanceDict, Instruction, InterpreterOffsets, LineCoding, Offsets,
-    TextOffsets, ThreadOffsets, opcodes,
+    GilOffsets, GilPlace, InstanceDict, Instruction, InterpreterOffsets, LineCoding, ObjectOffsets,
+    Offsets, References, TextOffsets, ThreadOffsets, opcodes,
 };
 
 /// Offsets of CPython 3.8.
@@ -23,6 +23,7 @@ pub const OFFSETS: Offsets = Offsets {
     gc: GcOffsets {
         place: GcPlace::Runtime(344),
         collecting: 200,
+        collector: None,
         check: Some((24, 96)),
     },
     interpreter: InterpreterOffsets {
@@ -38,6 +39,7 @@ pub const OFFSETS: Offsets = Offsets {
         thread_id: 176,
         native_id: None,
         unique_id: 256,
+        attached: None,
         current: CurrentFrame::Thread(24),
         stack: None,
     },
@@ -52,6 +54,7 @@ pub const OFFSETS: Offsets = Offsets {
         is_entry: None,
         localsplus: 360,
         value_stack: Some(64),
+        bytecode_copy: None,
     },
     code: CodeOffsets {
         constants: 56,
@@ -64,11 +67,20 @@ pub const OFFSETS: Offsets = Offsets {
         nlocalsplus: None,
         stack_size: 32,
         flags: 36,
+        bytecode_copies: None,
         exception_table: None,
         monitored: None,
         head: 128,
     },
+    object: ObjectOffsets {
+        kind: 8,
+        head: 16,
+        references: References::One(0),
+    },
     text: TextOffsets {
+        length: 16,
+        state: 32,
+        kind_bit: 2,
         ascii_data: 48,
         compact_data: 72,
     },

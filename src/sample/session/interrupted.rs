@@ -103,7 +103,7 @@ impl ProcessSampler<'_> {
             slot.seen = Some(Activity::running());
             let given = (glimpse.ran_us, glimpse.ran_us);
             let state = self.put(slot, thread, given, is_alone);
-            self.part.has_states |= state.has(RunState::ON_CPU);
+            self.part.has_states |= state.has(RunState::ON_CPU) && !thread.gil.is_empty();
             self.generation_of(slots, thread.python_id);
         }
     }

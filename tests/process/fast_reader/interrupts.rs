@@ -8,7 +8,7 @@ use biopsy::sample::fast::{FastOptions, FastReader};
 use biopsy::sample::{Fault, Interrupted, StackReader, ThreadStack, ThreadStacks};
 
 use super::random::impossible;
-use super::running::{Running, pythons, truth_seconds};
+use super::running::{Running, all_pythons, truth_seconds};
 use super::{ids, is_legal, is_of_one_number, names};
 
 /// What was seen of a program.
@@ -84,7 +84,7 @@ fn no_stack_that_an_interrupt_copied_is_made_up() {
     let _company = in_company();
     let seconds = truth_seconds();
     let mut failures = Vec::new();
-    for python in pythons() {
+    for python in all_pythons() {
         for kind in ["calls", "generators", "threads"] {
             let mut running = Running::start(&python, "stacks_alternating.py", &[kind]);
             assert_eq!(running.line().trim(), "ready");
@@ -96,7 +96,7 @@ fn no_stack_that_an_interrupt_copied_is_made_up() {
                 let names = names(tables, &ids(stack));
                 (!is_legal(&names)).then(|| names.join(" "))
             });
-            let told = format!("3.{} {kind}: {seen:?}", python.minor);
+            let told = format!("{} {kind}: {seen:?}", python);
             eprintln!("{told}");
             if seen.wrong > 0
                 || seen.given_up as f64 > 0.02 * seen.interrupts as f64
@@ -117,7 +117,7 @@ fn random_programs_in_their_interrupts_hold_only_calls_that_can_happen() {
     let asked = std::env::var("TRUTH_SEED").ok();
     let first: u64 = asked.and_then(|text| text.parse().ok()).unwrap_or(1);
     let mut failures = Vec::new();
-    for (seed, python) in (first..).zip(pythons()) {
+    for (seed, python) in (first..).zip(all_pythons()) {
         for threads in [false, true] {
             let (running, calls) = Running::start_random(&python, seed, threads, seconds + 20.0);
             std::thread::sleep(Duration::from_millis(100));
@@ -127,7 +127,7 @@ fn random_programs_in_their_interrupts_hold_only_calls_that_can_happen() {
             let seen = watch(&mut reader, seconds, |tables, stack| {
                 impossible(tables, stack, "random.py", &calls).map(|call| format!("{call:?}"))
             });
-            let told = format!("3.{} seed {seed} {threads}: {seen:?}", python.minor);
+            let told = format!("{} seed {seed} {threads}: {seen:?}", python);
             eprintln!("{told}");
             if seen.wrong > 0
                 || seen.given_up as f64 > 0.02 * seen.interrupts as f64
@@ -145,7 +145,7 @@ fn random_programs_in_their_interrupts_hold_only_calls_that_can_happen() {
 fn code_that_comes_and_goes_is_told_apart_in_interrupts() {
     let _company = in_company();
     let mut failures = Vec::new();
-    for python in pythons() {
+    for python in all_pythons() {
         for kind in ["exec", "threads", "waits", "interpreters"] {
             let mut running = Running::start(&python, "stacks_churn.py", &[kind]);
             assert_eq!(running.line().trim(), "ready");
@@ -161,8 +161,8 @@ fn code_that_comes_and_goes_is_told_apart_in_interrupts() {
             // objects are used again some names may be those of others, and then no stack is called exact.
             let exact = reader.is_exact();
             let told = format!(
-                "3.{} {kind}: {seen:?} exact {exact} {:?}",
-                python.minor,
+                "{} {kind}: {seen:?} exact {exact} {:?}",
+                python,
                 reader.caveats()
             );
             eprintln!("{told}");
