@@ -2,6 +2,7 @@
 
 mod cost;
 mod interrupts;
+mod parallel;
 mod random;
 mod running;
 mod steady;

@@ -135,6 +135,8 @@ impl ProcessSampler<'_> {
         self.remarks.note(slot, thread);
         let recorder = &mut self.part.recorder;
         slot.name(recorder, thread);
+        // What it rested before is not of the time that is given.
+        slot.settle(recorder);
         let until_us = slot.last_us.saturating_add(given.0);
         slot.add(recorder, &mut evidence, thread, None, until_us)
             .state

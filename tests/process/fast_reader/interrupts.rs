@@ -13,12 +13,12 @@ use super::{ids, is_legal, is_of_one_number, names};
 
 /// What was seen of a program.
 #[derive(Debug, Default)]
-struct Seen {
-    interrupts: u64,
+pub struct Seen {
+    pub interrupts: u64,
     asleep: u64,
-    given_up: u64,
+    pub given_up: u64,
     lost: u64,
-    wrong: u64,
+    pub wrong: u64,
     example: String,
 }
 
@@ -45,10 +45,23 @@ fn watch(
     seconds: f64,
     judge: impl Fn(&Tables, &ThreadStack) -> Option<String>,
 ) -> Seen {
+    watch_most(reader, seconds, u64::MAX, judge)
+}
+
+/// The same, until so many interrupts were seen.
+pub fn watch_most(
+    reader: &mut FastReader,
+    seconds: f64,
+    most: u64,
+    judge: impl Fn(&Tables, &ThreadStack) -> Option<String>,
+) -> Seen {
     let (mut tables, mut stacks) = (Tables::default(), ThreadStacks::default());
     let (mut seen, mut sleepers) = (Seen::default(), Vec::new());
     let started = Instant::now();
-    while started.elapsed().as_secs_f64() < seconds && reader.is_interrupting() {
+    while started.elapsed().as_secs_f64() < seconds
+        && reader.is_interrupting()
+        && seen.interrupts < most
+    {
         while let Some(interrupt) = reader.next_interrupt(&mut tables, &mut stacks) {
             match interrupt {
                 Interrupted::Seen(glimpse) => {
