@@ -52,7 +52,7 @@ enum ModeArg {
     Wall,
     /// Threads on a CPU
     Cpu,
-    /// Threads that hold the GIL
+    /// Threads that hold the GIL; free-threaded builds have none
     Gil,
     /// Threads that handle an exception: in `except` and `finally` blocks that it entered, and what they call
     Exception,
@@ -73,9 +73,9 @@ impl From<ModeArg> for Mode {
 enum ReaderArg {
     /// As fits best
     Auto,
-    /// In the threads' own timer interrupts: root, or CAP_BPF and CAP_PERFMON; calls are not counted
+    /// In the threads' own timer interrupts: root, or CAP_BPF and CAP_PERFMON; calls are not counted. Fits best for free-threaded builds
     Interrupt,
-    /// From outside, on the CPU of the GIL's holder
+    /// From outside, on the CPU of the GIL's holder; without a GIL, on that of each thread
     SameCpu,
     /// By py-spy's reader
     PySpy,

@@ -504,7 +504,7 @@ fn attributes_of(heap: &Heap, own: &Head, has_own: bool) -> Attributes {
         InstanceDict::ValuesOrDict if managed => Attributes::ValuesOrDict(has_own),
         _ if !has_own || own.dict_offset == 0 => Attributes::None,
         InstanceDict::TaggedValues if managed => Attributes::Tagged,
-        InstanceDict::InlineValues if managed => Attributes::Inline(
+        InstanceDict::InlineValues(_) if managed => Attributes::Inline(
             own.flags & flag::INLINE_VALUES != 0 && heap.layout.embedded != Embedded::None,
         ),
         _ => Attributes::At(own.dict_offset),

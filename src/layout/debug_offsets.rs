@@ -20,7 +20,7 @@ const LARGEST: u64 = 4 << 20;
 pub enum Mismatch {
     /// It does not start with the cookie.
     NoCookie,
-    /// A build without a GIL.
+    /// A build without a GIL, where one with it was expected, or the other way round.
     FreeThreaded,
     /// This field is not what the table of this version says.
     Field(&'static str),
@@ -59,6 +59,8 @@ struct Positions {
     code_firstlineno: usize,
     code_co_code_adaptive: usize,
     unicode_asciiobject_size: usize,
+    /// `tlbc_index` of frames and `co_tlbc` of code objects, where threads have copies of the bytecode.
+    bytecode_copies: Option<(usize, usize)>,
 }
 
 const V3_13: Positions = Positions {
@@ -91,6 +93,7 @@ const V3_13: Positions = Positions {
     code_firstlineno: 312,
     code_co_code_adaptive: 344,
     unicode_asciiobject_size: 560,
+    bytecode_copies: None,
 };
 
 const V3_14: Positions = Positions {
@@ -123,6 +126,7 @@ const V3_14: Positions = Positions {
     code_firstlineno: 352,
     code_co_code_adaptive: 384,
     unicode_asciiobject_size: 640,
+    bytecode_copies: Some((304, 392)),
 };
 
 const V3_15: Positions = Positions {
@@ -155,6 +159,7 @@ const V3_15: Positions = Positions {
     code_firstlineno: 416,
     code_co_code_adaptive: 448,
     unicode_asciiobject_size: 736,
+    bytecode_copies: Some((368, 456)),
 };
 
 /// The version that a block gives (`PY_VERSION_HEX`); `None` when `block` is none.
@@ -195,7 +200,7 @@ pub fn apply(block: &[u8], minor: u32, table: Offsets) -> Result<Offsets, Mismat
     if !block.starts_with(COOKIE) {
         return Err(Mismatch::NoCookie);
     }
-    if is_free_threaded(block) {
+    if is_free_threaded(block) != table.is_free_threaded() {
         return Err(Mismatch::FreeThreaded);
     }
     let at = positions(minor).ok_or(Mismatch::UnknownVersion)?;
@@ -312,6 +317,15 @@ pub fn apply(block: &[u8], minor: u32, table: Offsets) -> Result<Offsets, Mismat
         && get(at.code_co_code_adaptive, "co_code_adaptive")? != u64::from(start)
     {
         return Err(Mismatch::Field("co_code_adaptive"));
+    }
+    if let (Some(index), Some(copies)) = (frame.bytecode_copy, code.bytecode_copies) {
+        let (tlbc_index, co_tlbc) = at.bytecode_copies.ok_or(Mismatch::Field("tlbc_index"))?;
+        if get(tlbc_index, "tlbc_index")? != u64::from(index) {
+            return Err(Mismatch::Field("tlbc_index"));
+        }
+        if get(co_tlbc, "co_tlbc")? != u64::from(copies) {
+            return Err(Mismatch::Field("co_tlbc"));
+        }
     }
     Ok(offsets)
 }

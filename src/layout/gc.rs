@@ -21,6 +21,9 @@ pub struct GcOffsets {
     pub place: GcPlace,
     /// Int: not 0 while a collection runs, finalizers and callbacks of weak references included.
     pub collecting: u32,
+    /// Where the interpreter says which thread has stopped all others, as one that collects does (free-threaded builds; its
+    /// finalizers run when they go on).
+    pub collector: Option<u32>,
     /// Youngest generation, and the pointer to it: they tell whether the struct is where it should be. `None` where
     /// the interpreter's own block of offsets says where it is.
     pub check: Option<(u32, u32)>,
@@ -57,6 +60,7 @@ mod tests {
         let expected = GcOffsets {
             place: GcPlace::Interpreter(7000),
             collecting: 180,
+            collector: None,
             check: None,
         };
         assert_eq!(GcOffsets::of(14, &block), Some(expected));

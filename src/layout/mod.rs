@@ -13,7 +13,7 @@ pub mod opcodes;
 pub mod tables;
 pub mod version;
 
-pub use self::object::IntSize;
+pub use self::object::{IntSize, ObjectOffsets, References};
 pub use asyncio::CoroutineOffsets;
 pub use gc::{GcOffsets, GcPlace};
 pub use opcodes::{LineEntry, Monitored, Opcodes, Shape};
@@ -105,6 +105,15 @@ pub struct HandledOffsets {
     pub previous: u32,
 }
 
+/// Where a thread says what it does with Python, in builds in which no lock says so (free-threaded ones).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attached {
+    /// Int in the thread state.
+    pub state: u32,
+    /// What it is while the thread runs Python; in C that needs none, or asleep, it is another one.
+    pub runs: i32,
+}
+
 /// `PyThreadState`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ThreadOffsets {
@@ -123,6 +132,8 @@ pub struct ThreadOffsets {
     pub unique_id: u32,
     /// Exceptions that it handles.
     pub handled: HandledOffsets,
+    /// In free-threaded builds, whether it runs Python: each thread for itself.
+    pub attached: Option<Attached>,
     /// Innermost frame.
     pub current: CurrentFrame,
     /// Data stack; `None` where frames are objects on the heap.
@@ -177,6 +188,8 @@ pub struct FrameOffsets {
     pub localsplus: u32,
     /// Pointer to the evaluation stack; where there is none it follows the local variables.
     pub value_stack: Option<u32>,
+    /// Int: index of the copy of the bytecode that it executes, where threads have copies of their own.
+    pub bytecode_copy: Option<u32>,
 }
 
 /// Where a code object's instructions are.
@@ -222,6 +235,9 @@ pub struct CodeOffsets {
     pub stack_size: u32,
     /// `co_flags`.
     pub flags: u32,
+    /// Pointer to the copies of its bytecode, of which each thread may have one: their number, then as many pointers
+    /// (`co_tlbc`).
+    pub bytecode_copies: Option<u32>,
     /// `co_exceptiontable` where there is one.
     pub exception_table: Option<u32>,
     /// Where the opcodes are that those of monitored code stand for (3.12 and newer).
@@ -240,6 +256,12 @@ impl CodeOffsets {
 /// `PyASCIIObject` and `PyCompactUnicodeObject`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TextOffsets {
+    /// How many characters there are.
+    pub length: u32,
+    /// Word with the kind of string.
+    pub state: u32,
+    /// Lowest bit of its kind in that word; of the bits above, one says whether it is compact, and the next one ASCII.
+    pub kind_bit: u32,
     /// Where the characters of an ASCII string start.
     pub ascii_data: u32,
     /// Where those of other compact strings start.
@@ -264,8 +286,8 @@ pub enum InstanceDict {
     ValuesOrDict,
     /// 3.12: three words before the object its values with bit 0 set, or its dict.
     TaggedValues,
-    /// 3.13 and newer: three words before the object its dict or null; values behind the object.
-    InlineValues,
+    /// 3.13 and newer: so many bytes before the object its dict or null; values behind the object.
+    InlineValues(u32),
 }
 
 /// Dicts and instances.
@@ -284,7 +306,7 @@ impl DictOffsets {
     pub fn ints(&self) -> IntSize {
         match self.instance {
             InstanceDict::DictOffset | InstanceDict::ValuesOrDict => IntSize::Signed,
-            InstanceDict::TaggedValues | InstanceDict::InlineValues => IntSize::Tagged,
+            InstanceDict::TaggedValues | InstanceDict::InlineValues(_) => IntSize::Tagged,
         }
     }
 }
@@ -308,6 +330,8 @@ pub struct Offsets {
     pub frame: FrameOffsets,
     /// Code objects.
     pub code: CodeOffsets,
+    /// What all objects begin with.
+    pub object: ObjectOffsets,
     /// Strings.
     pub text: TextOffsets,
     /// Dicts.
@@ -316,6 +340,13 @@ pub struct Offsets {
     pub opcodes: Option<Opcodes>,
     /// Coroutines and tasks; `None` where stacks along await chains are not shown.
     pub coroutine: Option<CoroutineOffsets>,
+}
+
+impl Offsets {
+    /// Whether threads run Python at the same time, and none of them has a lock for that.
+    pub fn is_free_threaded(&self) -> bool {
+        self.thread.attached.is_some()
+    }
 }
 
 /// An offset as an index; all are small.

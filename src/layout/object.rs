@@ -1,10 +1,53 @@
 //! Object heads, strings and bytes objects from their bytes (Include/cpython/unicodeobject.h).
 
-use super::{TextOffsets, int, word};
+use super::{TextOffsets, at, int, word};
 use crate::units::cut_mark;
 
-/// The lower half of `ob_refcnt` of every object: 0 while it is taken apart, and after it in what is left of it.
-pub const REFERENCES: usize = 0;
+/// `PyObject`. The constants below are of builds with a GIL; in others all that comes after the head lies further on by the same
+/// number of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObjectOffsets {
+    /// `ob_type`.
+    pub kind: u32,
+    /// Size of the head: what follows is `ob_size`, of objects of variable size, or the object's own.
+    pub head: u32,
+    /// Reference counts.
+    pub references: References,
+}
+
+/// Reference counts of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum References {
+    /// The lower half of `ob_refcnt`.
+    One(u32),
+    /// Those of the thread that made it, an int, and those of all others, a word with two more bits (free-threaded builds).
+    Split {
+        /// `ob_ref_local`.
+        local: u32,
+        /// `ob_ref_shared`.
+        shared: u32,
+    },
+}
+
+impl ObjectOffsets {
+    /// Where a field lies that has `offset` in builds with a GIL.
+    pub fn place(&self, offset: usize) -> usize {
+        offset
+            .saturating_add(self.head as usize)
+            .saturating_sub(SIZE)
+    }
+
+    /// Whether an object that begins with `head` has no reference: it is taken apart, or what is left of it.
+    pub fn is_dead(&self, head: &[u8]) -> bool {
+        match self.references {
+            References::One(count) => int(head, count as usize) == Some(0),
+            References::Split { local, shared } => {
+                int(head, local as usize) == Some(0)
+                    && word(head, shared as usize).is_some_and(|word| word >> 2 == 0)
+            }
+        }
+    }
+}
 
 /// `ob_type` of every object.
 pub const TYPE: usize = 8;
@@ -36,8 +79,8 @@ pub const TEXT_LIMIT: u64 = 4096;
 /// Bytes of a string's head.
 pub const TEXT_HEAD: usize = 64;
 
-/// Most bytes of an int object that are of use.
-pub const INT_HEAD: usize = 32;
+/// Most bytes of an int object behind its head that are of use.
+pub const INT_REST: usize = 16;
 
 /// How an int object says how many digits it has and its sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,16 +91,16 @@ pub enum IntSize {
     Tagged,
 }
 
-/// The value of an int object of up to two digits of 30 bits each (`PyLongObject`, Include/cpython/longintrepr.h).
-pub fn small_int(bytes: &[u8; INT_HEAD], coding: IntSize) -> Option<i64> {
-    let size = word(bytes, SIZE)?;
+/// The value of an int object of up to two digits of 30 bits each, from what follows its head (`PyLongObject`,
+/// Include/cpython/longintrepr.h).
+pub fn small_int(rest: &[u8; INT_REST], coding: IntSize) -> Option<i64> {
+    let size = word(rest, 0)?;
     let (digits, negative) = match coding {
         IntSize::Signed => ((size as i64).unsigned_abs(), (size as i64) < 0),
         IntSize::Tagged => (size >> 3, size & 3 == 2),
     };
-    let digit = |index: usize| {
-        int(bytes, 24 + 4 * index).map(|digit| i64::from(digit as u32 & 0x3fff_ffff))
-    };
+    let digit =
+        |index: usize| int(rest, 8 + 4 * index).map(|digit| i64::from(digit as u32 & 0x3fff_ffff));
     let value = match digits {
         0 => 0,
         1 => digit(0)?,
@@ -82,10 +125,10 @@ pub struct Text {
 
 /// Decodes the head of a compact string; `None` when it is none.
 pub fn text(head: &[u8], offsets: TextOffsets) -> Option<Text> {
-    let length = word(head, SIZE).filter(|length| *length < 1 << 48)?;
-    let state = int(head, 32)? as u32;
-    // Bits 0-1 interned, 2-4 kind, 5 compact, 6 ascii, in all builds with a GIL.
-    let (kind, compact, ascii) = ((state >> 2) & 7, (state >> 5) & 1, (state >> 6) & 1);
+    let length = word(head, at(offsets.length)).filter(|length| *length < 1 << 48)?;
+    // From the kind on: three bits of it, compact, ASCII.
+    let state = (int(head, at(offsets.state))? as u32).checked_shr(offsets.kind_bit)?;
+    let (kind, compact, ascii) = (state & 7, (state >> 3) & 1, (state >> 4) & 1);
     if compact == 0 || !matches!(kind, 1 | 2 | 4) || (ascii == 1 && kind != 1) {
         return None;
     }
@@ -140,18 +183,18 @@ mod tests {
         );
     }
 
-    /// Heads as they were in 3.11.7 and 3.12.1.
+    /// As they were in 3.11.7 and 3.12.1.
     #[test]
     fn ints_of_up_to_two_digits_have_their_values() {
-        let head = |size: i64, digits: [u32; 2]| {
-            let mut bytes = [0; INT_HEAD];
-            bytes[SIZE..SIZE + 8].copy_from_slice(&size.to_ne_bytes());
-            bytes[24..28].copy_from_slice(&digits[0].to_ne_bytes());
-            bytes[28..32].copy_from_slice(&digits[1].to_ne_bytes());
+        let rest = |size: i64, digits: [u32; 2]| {
+            let mut bytes = [0; INT_REST];
+            bytes[..8].copy_from_slice(&size.to_ne_bytes());
+            bytes[8..12].copy_from_slice(&digits[0].to_ne_bytes());
+            bytes[12..].copy_from_slice(&digits[1].to_ne_bytes());
             bytes
         };
-        let signed = |size, digits| small_int(&head(size, digits), IntSize::Signed);
-        let tagged = |size, digits| small_int(&head(size, digits), IntSize::Tagged);
+        let signed = |size, digits| small_int(&rest(size, digits), IntSize::Signed);
+        let tagged = |size, digits| small_int(&rest(size, digits), IntSize::Tagged);
         assert_eq!(signed(0, [9, 9]), Some(0));
         assert_eq!(signed(-1, [7, 9]), Some(-7));
         assert_eq!(signed(2, [5, 1]), Some((1 << 30) + 5));
@@ -166,6 +209,9 @@ mod tests {
     #[test]
     fn what_is_no_string_is_refused() {
         let offsets = TextOffsets {
+            length: 16,
+            state: 32,
+            kind_bit: 2,
             ascii_data: 40,
             compact_data: 56,
         };

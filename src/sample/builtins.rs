@@ -6,26 +6,26 @@
 use rustc_hash::FxHashMap;
 
 use super::Watchable;
-use crate::layout::{self, Offsets, object};
+use crate::layout::{self, ObjectOffsets, Offsets, at, object};
 use crate::profile::{FrameId, FunctionId, FunctionKind, Tables};
 use crate::target::memory::{Memory, Range, read_c_string};
 use crate::target::watchpoint::Access;
 
 /// PyCFunctionObject: `m_ml`, `m_self`, `m_module`; PyDescrObject: `d_type`, `d_name`; the same in all versions that
-/// have opcodes.
+/// have opcodes, but for the size of the objects' heads.
 const M_ML: usize = 16;
 const M_SELF: usize = 24;
 const M_MODULE: usize = 32;
 const D_TYPE: usize = 16;
 const D_NAME: usize = 24;
-const D_METHOD: u64 = 40;
+const D_METHOD: usize = 40;
 
 /// PyMethodDef: `ml_meth`, after `ml_name`.
 const ML_METH: u64 = 8;
 
 /// PyTypeObject: `tp_methods`, `tp_base`.
-const TP_METHODS: u64 = 232;
-const TP_BASE: u64 = 256;
+const TP_METHODS: usize = 232;
+const TP_BASE: usize = 256;
 
 /// Size of a PyMethodDef, and most of them in one type.
 const METHOD_DEF: u64 = 32;
@@ -43,8 +43,9 @@ const NAME_LIMIT: usize = 256;
 const BELIEVED_US: u64 = 20_000;
 const BELIEVED_UNSEEN_US: u64 = 40_000;
 
-/// Bytes that tell what an object is.
+/// Bytes that tell what an object is, and most of them where heads of objects are larger.
 const HEAD: usize = 40;
+const MOST_HEAD: usize = 56;
 
 /// Most objects that one sample copies.
 const MOST_WANTED: usize = 4;
@@ -103,9 +104,10 @@ impl Builtins {
     pub fn heads(&mut self) -> impl Iterator<Item = Range> + '_ {
         std::mem::swap(&mut self.wanted, &mut self.copied);
         self.wanted.clear();
-        self.copied.iter().map(|address| Range {
+        let length = self.offsets.object.place(HEAD);
+        self.copied.iter().map(move |address| Range {
             address: *address as usize,
-            length: HEAD,
+            length,
         })
     }
 
@@ -145,14 +147,17 @@ impl Builtins {
             self.kinds.clear();
         }
         // Others may be short-lived, such as a bound method of a list: never told by their address alone.
-        let mut bytes = [0; HEAD];
-        memory.read(address, &mut bytes).ok()?;
-        if layout::int(&bytes, object::REFERENCES) == Some(0) {
+        let mut bytes = [0; MOST_HEAD];
+        let object = self.offsets.object;
+        let bytes = bytes.get_mut(..object.place(HEAD))?;
+        memory.read(address, bytes).ok()?;
+        if object.is_dead(bytes) {
             // Bound for this call, which is over: what is left of it is its end.
             return None;
         }
-        let word = |offset| layout::word(&bytes, offset).unwrap_or(0);
-        let head = [word(object::TYPE), word(M_ML), word(M_SELF), word(M_MODULE)];
+        let word = |offset| layout::word(bytes, object.place(offset)).unwrap_or(0);
+        let kind = layout::word(bytes, at(object.kind)).unwrap_or(0);
+        let head = [kind, word(M_ML), word(M_SELF), word(M_MODULE)];
         if let Some(known) = known
             && known.head == head
             && now_us < known.checked_us.saturating_add(BELIEVED_US)
@@ -171,7 +176,7 @@ impl Builtins {
             Kind::MethodDescriptor => {
                 let frame = self.descriptor(memory, tables, head[0], word(D_TYPE), word(D_NAME));
                 let method = address
-                    .checked_add(D_METHOD)
+                    .checked_add(object.place(D_METHOD) as u64)
                     .and_then(|at| memory.read_word(at).ok());
                 if let (Some(frame), Some(method)) = (frame, method) {
                     self.define(tables, frame, method);
@@ -221,7 +226,7 @@ impl Builtins {
         if let Some(&known) = self.kinds.get(&kind) {
             return Some(known);
         }
-        let found = match type_name(memory, kind)?.as_str() {
+        let found = match type_name(&self.offsets.object, memory, kind)?.as_str() {
             "builtin_function_or_method" | "builtin_method" => Kind::Function,
             "method_descriptor" => Kind::MethodDescriptor,
             "module" => Kind::Module,
@@ -243,7 +248,7 @@ impl Builtins {
         if let Some(&frame) = self.frames.get(&key) {
             return Some(frame);
         }
-        let owner = type_name(memory, owner)?;
+        let owner = type_name(&self.offsets.object, memory, owner)?;
         let name = super::fast::read_text(&self.offsets, memory, name)?;
         let frame = row(tables, &format!("<method '{name}' of '{owner}' objects>"));
         self.frames.insert(key, frame);
@@ -260,7 +265,7 @@ impl Builtins {
         let [kind, definition, bound_to, module] = head;
         let type_of = |address: u64| {
             memory
-                .read_word(address.checked_add(object::TYPE as u64)?)
+                .read_word(address.checked_add(u64::from(self.offsets.object.kind))?)
                 .ok()
         };
         let self_type = if bound_to == 0 {
@@ -294,8 +299,8 @@ impl Builtins {
             }
         } else {
             let owner = self_type
-                .and_then(|kind| owner(memory, kind, definition))
-                .and_then(|owner| type_name(memory, owner));
+                .and_then(|kind| owner(&self.offsets.object, memory, kind, definition))
+                .and_then(|owner| type_name(&self.offsets.object, memory, owner));
             match owner {
                 Some(owner) => format!("<method '{name}' of '{owner}' objects>"),
                 None => format!("<built-in method {name}>"),
@@ -308,14 +313,18 @@ impl Builtins {
 }
 
 /// The type among `kind` and its bases whose methods hold `definition`.
-fn owner(memory: &impl Memory, kind: u64, definition: u64) -> Option<u64> {
+fn owner(object: &ObjectOffsets, memory: &impl Memory, kind: u64, definition: u64) -> Option<u64> {
+    let field = |kind: u64, offset| {
+        let place = kind.checked_add(object.place(offset) as u64)?;
+        memory.read_word(place).ok()
+    };
     let mut kind = kind;
     for _ in 0..MOST_BASES {
-        let methods = memory.read_word(kind.checked_add(TP_METHODS)?).ok()?;
+        let methods = field(kind, TP_METHODS)?;
         if methods != 0 && holds(memory, methods, definition) {
             return Some(kind);
         }
-        kind = memory.read_word(kind.checked_add(TP_BASE)?).ok()?;
+        kind = field(kind, TP_BASE)?;
         if kind == 0 {
             break;
         }
@@ -337,10 +346,9 @@ fn holds(memory: &impl Memory, methods: u64, definition: u64) -> bool {
             .all(|entry| layout::word(entry, 0) != Some(0))
 }
 
-fn type_name(memory: &impl Memory, kind: u64) -> Option<String> {
-    let name = memory
-        .read_word(kind.checked_add(object::TYPE_NAME as u64)?)
-        .ok()?;
+fn type_name(object: &ObjectOffsets, memory: &impl Memory, kind: u64) -> Option<String> {
+    let place = kind.checked_add(object.place(object::TYPE_NAME) as u64)?;
+    let name = memory.read_word(place).ok()?;
     read_c_string(memory, name, NAME_LIMIT)
 }
 

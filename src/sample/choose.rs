@@ -60,6 +60,19 @@ pub fn open(pid: Pid, options: ReaderOptions) -> Result<Opened> {
             opened => return opened,
         }
     }
+    if !ours
+        && let Ok(version) = runtime::version(pid)
+        && version.free_threaded
+    {
+        return Err(Error::new(
+            ErrorKind::NotAvailable,
+            format!("cannot read process {pid} in that way"),
+            format!(
+                "Python {version} is a free-threaded build, which py-spy's reader does not know"
+            ),
+        )
+        .hint("leave out --native, --locals and --reader py-spy: stacks are read without them"));
+    }
     let (reader, version) = PySpyReader::open(pid, options)?;
     // A Python that was still loading when we looked: our own reader knows it by now.
     if ours && tables::for_version(version.major, version.minor).is_some() {
@@ -94,14 +107,15 @@ pub fn open(pid: Pid, options: ReaderOptions) -> Result<Opened> {
 /// Our own reader; `UnsupportedPython` for a version that it does not know, or a Python in which it finds no symbols.
 fn open_fast(pid: Pid, options: ReaderOptions) -> Result<Opened> {
     let wants_interrupts = options.choice == ReaderChoice::Interrupt;
+    let interrupt_ns = (options.period_ns > 0).then(|| options.period_ns.max(SHORTEST_NS));
     let fast = FastOptions {
         blocking: options.blocking,
         cross_cpu: options.cross_cpu,
         no_builtins: options.no_builtins,
         tasks: options.tasks,
         exceptions: options.exceptions,
-        interrupt_ns: (wants_interrupts && options.period_ns > 0)
-            .then(|| options.period_ns.max(SHORTEST_NS)),
+        interrupt_ns: interrupt_ns.filter(|_| wants_interrupts),
+        parallel_interrupt_ns: interrupt_ns.filter(|_| options.choice == ReaderChoice::Auto),
     };
     let (reader, version) = FastReader::open(pid, fast)?;
     let aimless = wants_interrupts && options.period_ns == 0;

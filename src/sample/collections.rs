@@ -27,6 +27,13 @@ pub enum Collects {
 impl Collectors {
     /// Whether a thread that was sampled is the one that collects; `is_certain` where it is if any is.
     pub fn ask(&mut self, id: ThreadId, thread: &ThreadStack, is_certain: bool) -> Collects {
+        if thread.gil.is_empty() {
+            // Without a lock, each thread says for itself whether it is the one that collects.
+            return match thread.collects {
+                true => Collects::Yes,
+                false => Collects::No,
+            };
+        }
         let lock = thread.gil.start;
         let known = self.0.iter().position(|(of, _)| *of == lock);
         match (known, thread.holds_gil, thread.collects) {

@@ -20,6 +20,7 @@ mod hold;
 mod hostile;
 mod interrupts;
 mod lists;
+mod lock;
 mod names;
 mod presence;
 mod tasks;
@@ -61,6 +62,9 @@ use crate::units::{Pid, Tid};
 /// Why a target is not read on its own CPU, where that was not asked for.
 const CLOSED_CPUS: &str = "the target's CPUs are not open to us";
 
+/// Lists of threads in one sample before it is given up.
+const MOST_LISTS: usize = 5;
+
 /// How the target is kept from changing while it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stillness {
@@ -99,9 +103,11 @@ pub struct FastOptions {
     pub exceptions: bool,
     /// Read stacks in timer interrupts, so much CPU time apart, where that can be.
     pub interrupt_ns: Option<u64>,
+    /// The same of a process in which threads run Python at the same time.
+    pub parallel_interrupt_ns: Option<u64>,
 }
 
-/// A GIL and who had it when it was read last.
+/// A GIL and who had it when it was read last; where there is none, a thread that always has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Domain {
     address: u64,
@@ -118,8 +124,10 @@ struct Interpreter {
     /// 0 for the main one.
     id: u64,
     threads_head: u64,
-    /// Address of the word that says whether garbage is being collected; 0 when it is not known.
+    /// Address of the word that says whether garbage is being collected, and of that which says by which thread; 0 when it is
+    /// not known.
     collecting: u64,
+    collector: u64,
 }
 
 /// Reads stacks on its own.
@@ -142,8 +150,9 @@ pub struct FastReader<M: Memory = Live> {
     interpreters: Vec<Interpreter>,
     domains: Vec<Domain>,
     threads: Vec<Thread>,
-    /// Whether the list of threads has to be read.
+    /// Whether the list of threads has to be read, and how often it was.
     stale: bool,
+    lists: u64,
     /// Whether there are threads whose names are not known for sure.
     unnamed: bool,
     naming: Naming,
@@ -163,8 +172,9 @@ pub struct FastReader<M: Memory = Live> {
     alone: bool,
     /// Whether the words of the lock are among what is copied, not after it.
     lock_inside: bool,
-    /// Where the interpreter of that holder says whether it collects garbage; 0 when that is not known.
+    /// Where the interpreter of that holder says whether it collects garbage, and in which thread; 0 when that is not known.
     collecting: u64,
+    collector: u64,
     frames: Vec<RawFrame>,
     /// Stacks that were decoded so far.
     version: u64,
@@ -229,6 +239,11 @@ impl FastReader<Live> {
         reader.self_check()?;
         if let Some(period_ns) = options.interrupt_ns {
             reader.why_not_interrupted = reader.start_interrupts(period_ns).err();
+        } else if let Some(period_ns) = options.parallel_interrupt_ns
+            && reader.offsets.is_free_threaded()
+        {
+            // Where that cannot be, each thread is proved by itself from outside, which nobody has to be told.
+            let _ = reader.start_interrupts(period_ns);
         }
         Ok((reader, runtime.version))
     }
@@ -236,10 +251,16 @@ impl FastReader<Live> {
 
 /// Why `--async` cannot be done.
 pub fn no_tasks(pid: Pid, version: &Version) -> Error {
+    let why = match version.free_threaded {
+        true => format!("Python {version} is a free-threaded build, in which they are not read"),
+        false => format!(
+            "stacks along await chains are shown from Python 3.11 on, and this is {version}"
+        ),
+    };
     Error::new(
         ErrorKind::NotAvailable,
         format!("cannot show the tasks of process {pid}"),
-        format!("stacks along await chains are shown from Python 3.11 on, and this is {version}"),
+        why,
     )
     .hint("leave out --async: threads are shown as they are")
 }
@@ -248,13 +269,8 @@ pub fn no_tasks(pid: Pid, version: &Version) -> Error {
 fn offsets_for(pid: Pid, runtime: &Runtime) -> Result<Offsets> {
     let version = &runtime.version;
     let refused = |kind, why: String| Error::new(kind, format!("cannot read process {pid}"), why);
-    if version.free_threaded {
-        return Err(refused(
-            ErrorKind::UnsupportedPython,
-            format!("Python {version} is a free-threaded build, which is not supported yet"),
-        ));
-    }
-    let table = tables::for_version(version.major, version.minor).ok_or_else(|| {
+    let table = tables::for_build(version.major, version.minor, version.free_threaded);
+    let table = table.ok_or_else(|| {
         let (first, last) = (tables::MINORS.start(), tables::MINORS.end());
         refused(
             ErrorKind::UnsupportedPython,
@@ -333,6 +349,7 @@ impl<M: Memory> FastReader<M> {
             domains: Vec::new(),
             threads: Vec::new(),
             stale: true,
+            lists: 0,
             unnamed: true,
             naming: Naming::default(),
             rearrange: true,
@@ -345,6 +362,7 @@ impl<M: Memory> FastReader<M> {
             alone: false,
             lock_inside: false,
             collecting: 0,
+            collector: 0,
             frames: Vec::new(),
             version: 0,
             epoch: Instant::now(),
@@ -444,24 +462,35 @@ impl<M: Memory> StackReader for FastReader<M> {
         let objects = self.builtins.iter_mut().flat_map(Builtins::heads);
         self.window.set_extras(heads.chain(objects));
         let mut held = self.hold(stacks)?;
+        self.look_for_changes()?;
         if self.codes.trim() {
             for thread in &mut self.threads {
                 thread.raw.clear();
-                thread.dirty = true;
+                (thread.dirty, thread.slices) = (true, None);
             }
             self.planned = None;
         }
         if self.stale {
             self.relist()?;
             for thread in &mut self.threads {
-                thread.dirty = true;
+                (thread.dirty, thread.slices) = (true, None);
             }
         }
         if self.rearrange || stacks.threads.len() != self.threads.len() {
             self.arrange(stacks);
         }
-        for domain in 0..self.domains.len() {
+        let (mut domain, mut again) = (0, 0);
+        while domain < self.domains.len() {
+            let lists = self.lists;
             self.read_domain(domain, tables, stacks, &mut held, now_us)?;
+            domain += 1;
+            if lists != self.lists && self.offsets.is_free_threaded() {
+                // They are others now.
+                (domain, again) = (0, again + 1);
+                if again > MOST_LISTS {
+                    return Err(Fault::Torn);
+                }
+            }
         }
         self.name_threads(stacks, now_us);
         if self.interpreters.len() > 1 {
@@ -469,10 +498,12 @@ impl<M: Memory> StackReader for FastReader<M> {
         }
         for (thread, stack) in self.threads.iter().zip(&mut stacks.threads) {
             let lock = self.domains.get(thread.domain);
-            stack.holds_gil = lock.is_some_and(|lock| lock.locked && lock.holder == thread.address);
-            stack.collects = stack.holds_gil && lock.is_some_and(|lock| lock.collecting);
+            let runs = lock.is_some_and(|lock| lock.locked && lock.holder == thread.address);
+            let without_lock = self.offsets.is_free_threaded();
+            (stack.holds_gil, stack.attached) = (runs && !without_lock, runs && without_lock);
+            stack.collects = runs && lock.is_some_and(|lock| lock.collecting);
             // Whoever runs is there, whatever its ids say: it may be the state of another thread that this one uses.
-            stack.gone &= !stack.holds_gil;
+            stack.gone &= !runs;
         }
         Ok(())
     }
@@ -513,6 +544,9 @@ impl<M: Memory> StackReader for FastReader<M> {
             return "own reader, in the timer interrupts of the threads".to_string();
         }
         match (self.stillness, self.why_approximate) {
+            (Stillness::SameCpu, _) if self.offsets.is_free_threaded() => {
+                "own reader, on the CPU of each thread".to_string()
+            }
             (Stillness::SameCpu, _) => "own reader, on the CPU of the GIL's holder".to_string(),
             (Stillness::Stopped, _) => "own reader, target stopped for each sample".to_string(),
             (Stillness::Dead, _) => "own reader, of a core file".to_string(),

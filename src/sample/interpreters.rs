@@ -67,8 +67,9 @@ fn joined(stacks: &ThreadStacks) -> Option<ThreadStacks> {
         whole.frames.push(inside.root);
         whole.frames.extend_from_slice(&stack.frames);
         whole.holds_gil |= stack.holds_gil;
+        whole.attached |= stack.attached;
         whole.collects |= stack.collects;
-        whole.gone &= !stack.holds_gil;
+        whole.gone &= !stack.runs_python();
         whole.gil = stack.gil.clone();
         // Numbers rise from stack to stack that is read: it changes when any of them has.
         whole.version = whole.version.max(stack.version);

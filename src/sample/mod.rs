@@ -59,17 +59,26 @@ pub struct ThreadStack {
     pub inside: Option<interpreters::Inside>,
     /// Whether it held the GIL.
     pub holds_gil: bool,
-    /// Whether it held the GIL while its interpreter was collecting garbage.
+    /// Whether it ran Python without one: in free-threaded builds each thread says so for itself.
+    pub attached: bool,
+    /// Whether it held the GIL while its interpreter was collecting garbage, or, where there is none, was the one that collected.
     pub collects: bool,
     /// Whether it handled an exception; false where that is not looked at.
     pub handles: bool,
-    /// Addresses of the lock that it needs; empty when the reader does not know.
+    /// Addresses of the lock that it needs; empty when the reader does not know, or there is none.
     pub gil: std::ops::Range<u64>,
     /// Equal numbers in two samples mean that the thread has run no Python in between: it was not read again. 0 when
     /// the reader cannot say.
     pub version: u64,
     /// Frames, outermost first; may be empty.
     pub frames: Vec<FrameSample>,
+}
+
+impl ThreadStack {
+    /// Whether it ran Python, as far as Python says.
+    pub fn runs_python(&self) -> bool {
+        self.holds_gil || self.attached
+    }
 }
 
 /// What has to be watched to count the calls of a function.

@@ -127,8 +127,13 @@ impl PySpyReader {
             free_threaded: false,
         };
         if version.major != 3 || !locate::MINORS.contains(&version.minor) || version.minor >= 13 {
-            // Refuses what is not supported with the right words, free-threaded builds among them.
-            locate::version(pid)?;
+            // Refuses what is not supported with the right words.
+            let version = locate::version(pid)?;
+            if version.free_threaded {
+                let why = format!("Python {version} is a free-threaded build that is not known");
+                let what = format!("cannot read process {pid}");
+                return Err(Error::new(ErrorKind::UnsupportedPython, what, why));
+            }
         }
         let qualified = version.minor >= 11;
         let stopper = if options.blocking {

@@ -41,7 +41,7 @@ use super::states::Remarks;
 use super::tasks::{Moment, Spent, TaskStacks, Timelines};
 use super::{Fault, SampleOptions, ThreadStacks, interpreters};
 use crate::error::{Error, ErrorKind, Result};
-use crate::profile::{ProcessInfo, Profile, Recorder, RunState};
+use crate::profile::{Mode, ProcessInfo, Profile, Recorder, RunState};
 use crate::target::threads::Threads;
 use crate::target::watchpoint::Refusal;
 use crate::target::{access, process};
@@ -211,6 +211,9 @@ pub fn record(
 /// Samples one process until it ends or the stop flag is set.
 fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part> {
     let opened = choose::open_patiently(pid, shared.reader_options(), patience, &shared.stop)?;
+    if shared.options.mode == Mode::Gil && opened.version.free_threaded {
+        return Err(no_gil(pid, &opened));
+    }
     shared.opened.get_or_init(Instant::now);
     shared.supervisor.unpark();
     shared.progress.processes.fetch_add(1, Ordering::Relaxed);
@@ -290,6 +293,19 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
         sampler.part.lateness_us = clock.mean_lateness_us();
     }
     Ok(sampler.part)
+}
+
+/// Why time with the GIL cannot be told.
+fn no_gil(pid: Pid, opened: &Opened) -> Error {
+    Error::new(
+        ErrorKind::NotAvailable,
+        format!("cannot tell who holds the GIL of process {pid}"),
+        format!(
+            "Python {} is a free-threaded build, which has none",
+            opened.version
+        ),
+    )
+    .hint("--mode cpu shows the threads that are on a CPU")
 }
 
 /// Whether a process that could not be opened has ended.

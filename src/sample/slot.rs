@@ -34,9 +34,9 @@ pub struct Slot {
     shown: Option<StackId>,
     /// What the kernel said of it for this sample.
     pub seen: Option<threads::Activity>,
-    /// When it was asked, whether the thread held the GIL then, and [`ThreadStack::version`].
+    /// When it was asked, whether the thread ran Python then, and [`ThreadStack::version`].
     asked_us: u64,
-    asked_holder: bool,
+    asked_runs: bool,
     asked_version: u64,
     pub last_us: u64,
     pub last_cpu_ns: u64,
@@ -82,21 +82,22 @@ pub struct Evidence<'a, F> {
 }
 
 impl Slot {
-    /// Asks the kernel about the thread. One that holds the GIL and was on a CPU for nearly all of the time
+    /// Asks the kernel about the thread. One that runs Python and was on a CPU for nearly all of the time
     /// since its last sample is there still; others, which may have fallen asleep just now, are looked at.
-    pub fn look(&mut self, os_threads: &mut Threads, holds_gil: bool, now_us: u64) {
+    pub fn look(&mut self, os_threads: &mut Threads, runs_python: bool, now_us: u64) {
         self.asked_us = now_us;
         let since_us = now_us.saturating_sub(self.last_us);
-        let busy_ns = holds_gil.then_some(since_us.saturating_mul(900).max(1));
+        let busy_ns = runs_python.then_some(since_us.saturating_mul(900).max(1));
         self.seen = self.tid.and_then(|tid| os_threads.activity(tid, busy_ns));
     }
 
     /// Asks the kernel about the thread, unless it was on a CPU a moment ago and has gone on in the same way; whether it was
     /// asked.
     pub fn look_at(&mut self, os_threads: &mut Threads, thread: &ThreadStack, now_us: u64) -> bool {
-        let goes_on = match thread.holds_gil {
-            true => self.asked_holder,
-            false => !self.asked_holder && self.asked_version == thread.version,
+        let runs_python = thread.runs_python();
+        let goes_on = match runs_python {
+            true => self.asked_runs,
+            false => !self.asked_runs && self.asked_version == thread.version,
         };
         let goes_on = goes_on && thread.version != 0;
         if goes_on
@@ -105,8 +106,8 @@ impl Slot {
         {
             return false;
         }
-        (self.asked_holder, self.asked_version) = (thread.holds_gil, thread.version);
-        self.look(os_threads, thread.holds_gil, now_us);
+        (self.asked_runs, self.asked_version) = (runs_python, thread.version);
+        self.look(os_threads, runs_python, now_us);
         true
     }
 
@@ -132,7 +133,7 @@ impl Slot {
     pub fn may_rest(&self, thread: &ThreadStack) -> bool {
         thread.version != 0
             && thread.version == self.version
-            && !thread.holds_gil
+            && !thread.runs_python()
             && self.seen.is_some_and(|seen| !seen.on_cpu)
     }
 
@@ -304,7 +305,7 @@ impl Slot {
             wall_us,
             cpu_us,
             fresh: all_fresh,
-            happened: moved || thread.holds_gil || on_cpu || used_ns > 0 || self.seen.is_none(),
+            happened: moved || thread.runs_python() || on_cpu || used_ns > 0 || self.seen.is_none(),
         }
     }
 
@@ -403,7 +404,7 @@ impl Comings {
             stack: None,
             seen,
             asked_us: 0,
-            asked_holder: false,
+            asked_runs: false,
             asked_version: 0,
             last_us,
             last_cpu_ns: seen.map_or(0, |seen| seen.cpu_ns),

@@ -17,17 +17,17 @@ const LEAST_COLLECTED: f64 = 0.05;
 pub fn run_state(thread: &ThreadStack, seen: Option<Activity>) -> RunState {
     let mut state = RunState::default();
     // Without a kernel thread to ask, the holder of the GIL is taken to run.
-    if seen.map_or(thread.holds_gil, |seen| seen.on_cpu) {
+    if seen.map_or(thread.runs_python(), |seen| seen.on_cpu) {
         state = state.with(RunState::ON_CPU);
     }
     if thread.handles {
         state = state.with(RunState::HANDLES);
     }
+    if thread.runs_python() && thread.collects {
+        state = state.with(RunState::GC);
+    }
     if thread.holds_gil {
         state = state.with(RunState::GIL);
-        if thread.collects {
-            state = state.with(RunState::GC);
-        }
     } else if waits_for_gil(thread, seen) {
         state = state.with(RunState::GIL_WAIT);
     }
@@ -159,5 +159,12 @@ mod tests {
         assert_eq!(run_state(&thread, None), busy.with(RunState::GC));
         thread.holds_gil = false;
         assert_eq!(run_state(&thread, None), RunState::default());
+        // Without a GIL.
+        thread.attached = true;
+        let collects = RunState::ON_CPU.with(RunState::GC);
+        assert_eq!(run_state(&thread, None), collects);
+        thread.collects = false;
+        let asleep = Some(Activity::default());
+        assert_eq!(run_state(&thread, asleep), RunState::default());
     }
 }

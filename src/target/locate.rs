@@ -107,7 +107,6 @@ fn kind_of_file(name: &str) -> Option<Kind> {
 /// The version of a process that [`access::check`] lets us read; fails when it is not a CPython, or not
 /// one that is supported.
 pub fn version(pid: Pid) -> Result<Version> {
-    let what = || format!("cannot read process {pid}");
     if let Kind::OtherPython(name) = kind(pid) {
         return Err(unsupported(pid, name));
     }
@@ -137,13 +136,6 @@ pub fn version(pid: Pid) -> Result<Version> {
     };
     if version.major != 3 || !MINORS.contains(&version.minor) {
         return Err(unsupported(pid, &format!("Python {version}")));
-    }
-    if version.free_threaded {
-        return Err(Error::new(
-            ErrorKind::UnsupportedPython,
-            what(),
-            format!("Python {version} is a free-threaded build, which is not supported yet"),
-        ));
     }
     Ok(version)
 }

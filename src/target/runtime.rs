@@ -140,7 +140,13 @@ fn read(
 impl Runtime {
     /// Where things are in it; `None` for versions that are not known and for heads that do not agree with what is known.
     pub fn offsets(&self) -> Option<Offsets> {
-        let table = tables::for_version(self.version.major, self.version.minor)?;
+        let Version {
+            major,
+            minor,
+            free_threaded,
+            ..
+        } = self.version;
+        let table = tables::for_build(major, minor, free_threaded)?;
         if debug_offsets::version_hex(&self.head).is_none() {
             return (self.version.minor < 13).then_some(table);
         }

@@ -185,6 +185,25 @@ impl Threads {
             .collect()
     }
 
+    /// How often a thread has been given a CPU so far; 0 where the kernel does not say, `None` when it has ended.
+    pub fn slices(&mut self, tid: Tid) -> Option<u64> {
+        let files = self.files_of(tid);
+        let Some(schedstat) = &files.schedstat else {
+            return files.stat.as_ref().map(|_| 0);
+        };
+        let (_, slices) = read_schedstat(schedstat)?;
+        Some(slices)
+    }
+
+    fn files_of(&mut self, tid: Tid) -> &mut ThreadFiles {
+        let pid = self.pid;
+        self.files.entry(tid).or_insert_with(|| ThreadFiles {
+            schedstat: File::open(format!("/proc/{pid}/task/{tid}/schedstat")).ok(),
+            stat: File::open(format!("/proc/{pid}/task/{tid}/stat")).ok(),
+            syscall: None,
+        })
+    }
+
     /// CPU time and state of a thread; `None` when it has ended. `busy_ns`: CPU time since the last call for it
     /// from which on it is taken to be running still, without asking; `None` to ask. Costs one small read
     /// where that tells the state, else two, and a third when it is asleep and has run since the last call.
@@ -193,12 +212,8 @@ impl Threads {
             return dead.iter().find(|thread| thread.tid == tid.0)?.activity;
         }
         let pid = self.pid;
-        let files = self.files.entry(tid).or_insert_with(|| ThreadFiles {
-            schedstat: File::open(format!("/proc/{pid}/task/{tid}/schedstat")).ok(),
-            stat: File::open(format!("/proc/{pid}/task/{tid}/stat")).ok(),
-            syscall: None,
-        });
         let before = self.last.get(&tid).copied();
+        let files = self.files_of(tid);
         let clock = files.schedstat.as_ref().and_then(read_schedstat);
         if let (Some((cpu_ns, slices)), Some(before)) = (clock, before) {
             // Not given a CPU since it was seen asleep: still asleep. (The clock alone would not do: a running

@@ -218,6 +218,25 @@ impl Python {
         })
     }
 
+    /// Those without a GIL that `fixtures/pythons.sh --free-threaded` finds, such as `3.13.15t`; says when there is none.
+    pub fn free_threaded() -> &'static [Python] {
+        static FOUND: OnceLock<Vec<Python>> = OnceLock::new();
+        FOUND.get_or_init(|| {
+            let output = Command::new("bash")
+                .arg(project().join("fixtures/pythons.sh"))
+                .arg("--free-threaded")
+                .stdin(Stdio::null())
+                .output()
+                .expect("bash runs");
+            let text = String::from_utf8(output.stdout).expect("UTF-8");
+            let found: Vec<Python> = text.lines().map(Python::from_line).collect();
+            if found.is_empty() {
+                not_here("a free-threaded python (.ci/free-threaded makes one)");
+            }
+            found
+        })
+    }
+
     fn from_line(line: &str) -> Python {
         let (version, command) = line.split_once('\t').expect("VERSION<TAB>COMMAND");
         let minor = version.split('.').nth(1).and_then(|word| word.parse().ok());

@@ -2,6 +2,7 @@
 
 mod cost;
 mod interrupts;
+mod parallel;
 mod random;
 mod running;
 mod steady;
@@ -15,7 +16,7 @@ use biopsy::layout::tables::for_version;
 use biopsy::profile::{FrameId, FunctionKind, Tables};
 use biopsy::sample::fast::FastOptions;
 use biopsy::sample::{Fault, StackReader, ThreadStack, ThreadStacks};
-use running::{Running, pythons, truth_seconds};
+use running::{Running, all_pythons, pythons, truth_seconds};
 
 /// `co_firstlineno`, the table in hex, and first byte, byte after the last and line of each range.
 type LineTable = (i32, String, Vec<(u32, u32, Option<u32>)>);
@@ -36,7 +37,7 @@ fn ids(stack: &ThreadStack) -> Vec<FrameId> {
 #[test]
 fn whole_stacks_are_those_that_python_sees() {
     let _company = in_company();
-    for python in pythons() {
+    for python in all_pythons() {
         let mut running = Running::start(&python, "stacks_blocked.py", &[]);
         let expected: serde_json::Value =
             serde_json::from_str(&running.line()).expect("JSON of the program");
@@ -54,8 +55,8 @@ fn whole_stacks_are_those_that_python_sees() {
                 reader.read(&mut tables, &mut stacks).expect("a sample");
             }
             eprintln!(
-                "3.{}: {} threads, {:?}, {}",
-                python.minor,
+                "{}: {} threads, {:?}, {}",
+                python,
                 stacks.threads.len(),
                 started.elapsed(),
                 reader.describe()
@@ -86,19 +87,14 @@ fn whole_stacks_are_those_that_python_sees() {
                 assert_eq!(
                     got.len(),
                     wanted_stack.len(),
-                    "3.{} {}",
-                    python.minor,
+                    "{} {}",
+                    python,
                     wanted["name"]
                 );
                 for (depth, (got, wanted)) in got.iter().zip(wanted_stack).enumerate() {
-                    assert_eq!(got, wanted, "3.{} depth {depth}", python.minor);
+                    assert_eq!(got, wanted, "{} depth {depth}", python);
                 }
-                assert_eq!(
-                    stack.name.as_deref(),
-                    wanted["name"].as_str(),
-                    "3.{}",
-                    python.minor
-                );
+                assert_eq!(stack.name.as_deref(), wanted["name"].as_str(), "{}", python);
                 assert_ne!(stack.os_id, 0);
             }
             assert_eq!(seen, expected.as_object().expect("an object").len());
@@ -109,7 +105,7 @@ fn whole_stacks_are_those_that_python_sees() {
 #[test]
 fn line_tables_give_the_lines_that_python_gives() {
     let _company = in_company();
-    for python in pythons() {
+    for python in all_pythons() {
         let coding = for_version(3, python.minor).expect("a table").code.lines;
         let mut running = Running::start(&python, "line_tables.py", &["60"]);
         let (mut codes, mut units) = (0, 0);
@@ -131,13 +127,13 @@ fn line_tables_give_the_lines_that_python_gives() {
                     assert_eq!(
                         got,
                         expected.unwrap_or(0),
-                        "3.{} unit {unit} of {line}",
-                        python.minor
+                        "{} unit {unit} of {line}",
+                        python
                     );
                 }
             }
         }
-        eprintln!("3.{}: {codes} code objects, {units} units", python.minor);
+        eprintln!("{}: {codes} code objects, {units} units", python);
         assert!(codes > 1000);
     }
 }
@@ -145,7 +141,7 @@ fn line_tables_give_the_lines_that_python_gives() {
 #[test]
 fn c_functions_are_named_as_cprofile_names_them() {
     let _company = in_company();
-    for python in pythons() {
+    for python in all_pythons() {
         let mut running = Running::start(&python, "c_functions.py", &[]);
         let expected: Vec<String> = serde_json::from_str(&running.line()).expect("JSON");
         let mut reader = running.open(FastOptions::default());
@@ -180,21 +176,18 @@ fn c_functions_are_named_as_cprofile_names_them() {
                 }
             }
         }
-        eprintln!(
-            "3.{}: {taken} samples, {torn} torn: {seen:#?}",
-            python.minor
-        );
+        eprintln!("{}: {taken} samples, {torn} torn: {seen:#?}", python);
         for (_, name, _) in seen.keys() {
             assert!(
                 // What said that it is ready may not have come back from that yet.
                 expected.contains(name) || name == "<built-in method builtins.print>",
-                "3.{}: {name} is not in {expected:?}",
-                python.minor
+                "{}: {name} is not in {expected:?}",
+                python
             );
         }
         let named = |caller: &str, name: &str, callee: &str| {
             let key = (caller.to_string(), name.to_string(), callee.to_string());
-            assert!(seen.contains_key(&key), "3.{}: no {key:?}", python.minor);
+            assert!(seen.contains_key(&key), "{}: no {key:?}", python);
         };
         named("by_key", "<built-in method builtins.sorted>", "key");
         named(
@@ -265,7 +258,7 @@ fn no_stack_is_made_up() {
     let _company = in_company();
     let seconds = truth_seconds();
     let mut failures = Vec::new();
-    for python in pythons() {
+    for python in all_pythons() {
         for kind in ["calls", "generators", "threads"] {
             let mut running = Running::start(&python, "stacks_alternating.py", &[kind]);
             assert_eq!(running.line().trim(), "ready");
@@ -303,8 +296,8 @@ fn no_stack_is_made_up() {
             }
             times.sort();
             eprintln!(
-                "3.{} {kind}: {taken} samples, {wrong} impossible, {torn} given up, median {:?} {}",
-                python.minor,
+                "{} {kind}: {taken} samples, {wrong} impossible, {torn} given up, median {:?} {}",
+                python,
                 times.get(times.len() / 2),
                 example
             );
@@ -314,8 +307,8 @@ fn no_stack_is_made_up() {
                 || !reader.is_exact()
             {
                 failures.push(format!(
-                    "3.{} {kind}: {wrong} of {taken}, {torn}: {example}",
-                    python.minor
+                    "{} {kind}: {wrong} of {taken}, {torn}: {example}",
+                    python
                 ));
             }
         }
@@ -342,7 +335,7 @@ fn is_of_one_number(names: &[String]) -> bool {
 fn code_and_threads_that_come_and_go_are_told_apart() {
     let _company = in_company();
     let mut failures = Vec::new();
-    for python in pythons() {
+    for python in all_pythons() {
         for kind in ["exec", "threads", "waits", "interpreters"] {
             let mut running = Running::start(&python, "stacks_churn.py", &[kind]);
             assert_eq!(running.line().trim(), "ready");
@@ -372,8 +365,8 @@ fn code_and_threads_that_come_and_go_are_told_apart() {
                 }
             }
             eprintln!(
-                "3.{} {kind}: {taken} samples, {wrong} wrong, {torn} torn, {inner} inner {example}",
-                python.minor
+                "{} {kind}: {taken} samples, {wrong} wrong, {torn} torn, {inner} inner {example}",
+                python
             );
             // With thousands of threads a second the lock may be elsewhere each time that we get there; where threads
             // hand it on all the time, that depends on who else runs here.
@@ -387,8 +380,8 @@ fn code_and_threads_that_come_and_go_are_told_apart() {
                 || (kind == "interpreters") != (inner > taken / 2)
             {
                 failures.push(format!(
-                    "3.{} {kind}: {wrong} of {taken}, {torn}, {inner}: {example}",
-                    python.minor
+                    "{} {kind}: {wrong} of {taken}, {torn}, {inner}: {example}",
+                    python
                 ));
             }
         }

@@ -130,6 +130,52 @@ fn known_shares_are_found_in_interrupts() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// A thread that sleeps for so long each time that it is looked at more than once meanwhile.
+const SLEEPER: &str = "
+import threading, time
+def sleeper():
+    while True:
+        time.sleep(0.01)
+threading.Thread(target=sleeper, daemon=True).start()
+print('ready', flush=True)
+while True: sum(range(999))
+";
+
+#[test]
+fn threads_that_sleep_have_all_of_their_time() {
+    let _shared = in_company();
+    let mut pythons = vec![Python::any()];
+    pythons.extend(Python::free_threaded());
+    for python in pythons {
+        let stage = python.stage();
+        let target = python.start(&[&stage.put("sleeper.py", SLEEPER)]);
+        let pid = target.pid.to_string();
+        let words = [
+            "attach",
+            &pid,
+            "-q",
+            "-d",
+            "1",
+            "--reader",
+            "interrupt",
+            "-f",
+            "json",
+        ];
+        let profile = biopsy(&words).ok().json();
+        if !is_interrupting(&profile) {
+            return;
+        }
+        let functions = profile["functions"].as_array().expect("functions");
+        let row = functions.iter().find(|row| row["name"] == "sleeper");
+        let slept = row.map_or(0.0, |row| row["cumtime_s"].as_f64().expect("seconds"));
+        let all = profile["duration_s"].as_f64().expect("seconds");
+        assert!(
+            (0.93..1.02).contains(&(slept / all)),
+            "{python}: {slept} s of {all}"
+        );
+    }
+}
+
 #[test]
 fn without_the_right_to_interrupt_threads_are_read_from_outside() {
     let _shared = in_company();

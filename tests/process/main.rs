@@ -12,6 +12,7 @@ mod cli;
 mod deep_stacks;
 mod exact;
 mod fast_reader;
+mod free_threaded;
 mod hardness;
 mod interrupted;
 mod live;

@@ -3,7 +3,8 @@
 opcodes by opcodes.py in each interpreter.
 
 A template (`*.rs.in`) is the Rust file with a C expression in each place where a number belongs: `${offsetof(PyThreadState, next)}`. The
-expressions are compiled with the headers that stand behind `includes:` in the template's first line, for the version in its name (`v3_13`).
+expressions are compiled with the headers that stand behind `includes:` in the template's first line, for the version in its name (`v3_13`;
+`v3_13t` is the free-threaded build of that version).
 
 usage: generate.py [--check] [INCLUDE_FOLDER...]
   Without folders: those of pyenv and of .ci/newer-pythons, and the system's. With --check nothing is written, and a file that differs from
@@ -21,6 +22,17 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 SOURCE = os.path.join(os.path.dirname(os.path.dirname(HERE)), "src", "layout")
 PLACE = re.compile(r"\$\{([^}]*)\}")
+
+# The lowest bit of a string's kind in the word of its state: a bit field has no offsetof.
+BIT_OF_KIND = """
+static long bit_of_kind(void) {
+  PyASCIIObject text;
+  unsigned int state;
+  memset(&text, 0, sizeof(text));
+  text.state.kind = 1;
+  memcpy(&state, &text.state, sizeof(state));
+  return __builtin_ctz(state);
+}"""
 
 
 def places():
@@ -49,7 +61,7 @@ def version_of(folder):
     if not os.path.isdir(os.path.join(folder, "internal")):
         return None
     numbers = dict(re.findall(r"#define PY_(MINOR|MICRO)_VERSION\s+(\d+)", text))
-    # Builds with and without the GIL have different structs.
+    # Builds with and without the GIL have different structs: those without are made of the headers of those with it.
     with open(os.path.join(folder, "pyconfig.h"), errors="replace") as file:
         config = file.read()
     if re.search(r"^#define (Py_GIL_DISABLED|Py_DEBUG) 1", config, re.M):
@@ -57,11 +69,11 @@ def version_of(folder):
     return int(numbers["MINOR"]), int(numbers["MICRO"])
 
 
-def values(expressions, includes, folder):
+def values(expressions, includes, folder, free_threaded):
     """What the C compiler makes of the expressions, as text."""
     lines = ["#define Py_BUILD_CORE 1", "#include <Python.h>"]
     lines += ["#include <%s>" % include for include in includes]
-    lines += ["#include <stddef.h>", "#include <stdio.h>", "int main(void) {"]
+    lines += ["#include <stddef.h>", "#include <stdio.h>", "#include <string.h>", BIT_OF_KIND, "int main(void) {"]
     lines += ['  printf("%%ld\\n", (long)(%s));' % expression for expression in expressions]
     lines += ["  return 0;", "}"]
     with tempfile.TemporaryDirectory() as work:
@@ -71,6 +83,7 @@ def values(expressions, includes, folder):
         words = [os.environ.get("CC", "cc"), "-w", "-I", folder, "-I", os.path.join(folder, "internal")]
         # Debian keeps pyconfig.h in a folder of the machine's own.
         words += ["-I", os.path.dirname(folder), source, "-o", program]
+        words += ["-DPy_GIL_DISABLED=1"] if free_threaded else []
         compiled = subprocess.run(words, capture_output=True, text=True)
         if compiled.returncode != 0:
             errors = [line for line in compiled.stderr.splitlines() if "error" in line]
@@ -83,7 +96,7 @@ def made(template, folder):
         head, text = file.read().split("\n", 1)
     includes = head.split("includes:", 1)[1].split()
     expressions = PLACE.findall(text)
-    numbers = iter(values(expressions, includes, folder))
+    numbers = iter(values(expressions, includes, folder, template.endswith("t.rs.in")))
     return PLACE.sub(lambda _: next(numbers), text)
 
 

@@ -270,6 +270,7 @@ impl App {
         let meta = &self.data.profile().meta;
         let knows = |mode: Mode| match mode {
             Mode::Exception => meta.mode == Mode::Exception,
+            Mode::Gil if !self.data.has_gil() => false,
             _ if !self.data.is_file() => true,
             Mode::Wall => true,
             Mode::Cpu => meta.has_cpu_time,

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use crate::profile::record::Sample;
 use crate::profile::states::{self, StateTimes};
 use crate::profile::{
-    CallStats, CallTree, Filter, FrameId, Function, FunctionId, Mode, Origin, ProcessId, Profile,
-    Recorder, RunState, StackId, StringId, Tables, ThreadId, ThreadInfo,
+    CallStats, CallTree, Filter, FrameId, Function, FunctionId, Mode, Origin, ProcessId,
+    ProcessInfo, Profile, Recorder, RunState, StackId, StringId, Tables, ThreadId, ThreadInfo,
 };
 use crate::sample::session::Progress;
 use crate::sample::session::live::News;
@@ -216,6 +216,13 @@ impl Data {
         self.waiting.clear();
         self.since = self.covered;
         self.until = self.covered;
+    }
+
+    /// Whether any of the processes has a GIL, as far as is known: free-threaded builds have none.
+    pub fn has_gil(&self) -> bool {
+        let processes = &self.totals.profile.processes;
+        let without = |process: &ProcessInfo| process.python.ends_with('t');
+        processes.is_empty() || !processes.iter().all(without)
     }
 
     fn take_part(&mut self, part: usize, news: &mut News, samples: &mut Vec<Sample>) {

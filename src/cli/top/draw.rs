@@ -316,6 +316,10 @@ fn doing(app: &App, status: &Status) -> String {
         false => format!("{held} {}", percent(sums.held_us)),
     };
     let mut text = format!("{who}; CPU {}, {held}, {waits}", percent(cpu));
+    if !app.data.has_gil() {
+        let garbage = format!("{garbage} {}", percent(sums.gc_us));
+        text = format!("{who}; CPU {}, no GIL, {garbage}", percent(cpu));
+    }
     if let (Some(rss), None) = (app.memory.rss(), status.ended) {
         let resident = if wide { "resident " } else { "" };
         text.push_str(&format!("; {resident}{}", format_bytes(rss)));

@@ -58,6 +58,7 @@ fn fill(mut page: Page, computed: &Computed, data: &Data, look: &Look<'_>, of_ta
         )
     });
     in_held_order(&mut list, look.held, |at| key_of(*at));
+    let has_gil = data.has_gil();
     let has_tasks = (0..profile.threads.len()).any(|at| is_task(profile, ThreadId(at as u32)));
     for at in list {
         let id = ThreadId(at as u32);
@@ -72,7 +73,7 @@ fn fill(mut page: Page, computed: &Computed, data: &Data, look: &Look<'_>, of_ta
         } else if of_tasks {
             task_word(last.state)
         } else {
-            word(last.state)
+            word(last.state, has_gil)
         };
         let where_it_is = last.stack.map(|stack| {
             let frame = profile
@@ -109,8 +110,8 @@ fn fill(mut page: Page, computed: &Computed, data: &Data, look: &Look<'_>, of_ta
             };
             let parts = [
                 (cpu_us, knows_cpu),
-                (times.gil_us, knows_states),
-                (times.gil_wait_us, knows_states),
+                (times.gil_us, knows_states && has_gil),
+                (times.gil_wait_us, knows_states && has_gil),
                 (times.idle_us, knows_states),
                 (times.gc_us, knows_states),
             ];
@@ -134,7 +135,7 @@ fn fill(mut page: Page, computed: &Computed, data: &Data, look: &Look<'_>, of_ta
 }
 
 /// What a thread did when it was seen last.
-fn word(state: RunState) -> &'static str {
+fn word(state: RunState, has_gil: bool) -> &'static str {
     let (cpu, gil) = (state.has(RunState::ON_CPU), state.has(RunState::GIL));
     if state.has(RunState::GC) {
         "garbage"
@@ -142,6 +143,7 @@ fn word(state: RunState) -> &'static str {
         "waits for GIL"
     } else {
         match (cpu, gil) {
+            (true, _) if !has_gil => "runs",
             (true, true) => "runs",
             (true, false) => "runs, no GIL",
             (false, true) => "sleeps with GIL",

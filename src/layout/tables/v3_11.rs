@@ -6,7 +6,8 @@ use crate::layout::asyncio::{StackTop, TaskList, YieldFrom};
 use crate::layout::{
     Bytecode, CodeOffsets, CoroutineOffsets, CurrentFrame, DataStackOffsets, DictKeys, DictOffsets,
     FrameOffsets, GcOffsets, GcPlace, GilOffsets, GilPlace, HandledOffsets, InstanceDict,
-    Instruction, InterpreterOffsets, LineCoding, Offsets, TextOffsets, ThreadOffsets, opcodes,
+    Instruction, InterpreterOffsets, LineCoding, ObjectOffsets, Offsets, References, TextOffsets,
+    ThreadOffsets, opcodes,
 };
 
 /// Offsets of CPython 3.11.
@@ -24,6 +25,7 @@ pub const OFFSETS: Offsets = Offsets {
     gc: GcOffsets {
         place: GcPlace::Interpreter(648),
         collecting: 200,
+        collector: None,
         check: Some((24, 96)),
     },
     interpreter: InterpreterOffsets {
@@ -44,6 +46,7 @@ pub const OFFSETS: Offsets = Offsets {
             value: 0,
             previous: 8,
         },
+        attached: None,
         current: CurrentFrame::CFrame {
             cframe: 56,
             current: 8,
@@ -71,6 +74,7 @@ pub const OFFSETS: Offsets = Offsets {
         is_entry: Some(68),
         localsplus: 72,
         value_stack: None,
+        bytecode_copy: None,
     },
     code: CodeOffsets {
         constants: 24,
@@ -83,11 +87,20 @@ pub const OFFSETS: Offsets = Offsets {
         nlocalsplus: Some(76),
         stack_size: 68,
         flags: 48,
+        bytecode_copies: None,
         exception_table: Some(40),
         monitored: None,
         head: 144,
     },
+    object: ObjectOffsets {
+        kind: 8,
+        head: 16,
+        references: References::One(0),
+    },
     text: TextOffsets {
+        length: 16,
+        state: 32,
+        kind_bit: 2,
         ascii_data: 48,
         compact_data: 72,
     },

@@ -6,8 +6,8 @@ use crate::layout::asyncio::{StackTop, TaskList, YieldFrom};
 use crate::layout::{
     Bytecode, CodeOffsets, CoroutineOffsets, CurrentFrame, DataStackOffsets, DictKeys, DictOffsets,
     FrameOffsets, GcOffsets, GcPlace, GilOffsets, GilPlace, HandledOffsets, InstanceDict,
-    Instruction, InterpreterOffsets, LineCoding, LineEntry, Monitored, Offsets, TextOffsets,
-    ThreadOffsets, opcodes,
+    Instruction, InterpreterOffsets, LineCoding, LineEntry, Monitored, ObjectOffsets, Offsets,
+    References, TextOffsets, ThreadOffsets, opcodes,
 };
 
 /// Offsets of CPython 3.13.
@@ -25,6 +25,7 @@ pub const OFFSETS: Offsets = Offsets {
     gc: GcOffsets {
         place: GcPlace::Interpreter(7400),
         collecting: 200,
+        collector: None,
         check: None,
     },
     interpreter: InterpreterOffsets {
@@ -45,6 +46,7 @@ pub const OFFSETS: Offsets = Offsets {
             value: 0,
             previous: 8,
         },
+        attached: None,
         current: CurrentFrame::Thread(72),
         stack: Some(DataStackOffsets {
             chunk: 232,
@@ -67,6 +69,7 @@ pub const OFFSETS: Offsets = Offsets {
         is_entry: None,
         localsplus: 72,
         value_stack: None,
+        bytecode_copy: None,
     },
     code: CodeOffsets {
         constants: 24,
@@ -79,6 +82,7 @@ pub const OFFSETS: Offsets = Offsets {
         nlocalsplus: Some(72),
         stack_size: 64,
         flags: 48,
+        bytecode_copies: None,
         exception_table: Some(40),
         monitored: Some(Monitored {
             data: 176,
@@ -88,13 +92,21 @@ pub const OFFSETS: Offsets = Offsets {
         }),
         head: 144,
     },
+    object: ObjectOffsets {
+        kind: 8,
+        head: 16,
+        references: References::One(0),
+    },
     text: TextOffsets {
+        length: 16,
+        state: 32,
+        kind_bit: 2,
         ascii_data: 40,
         compact_data: 56,
     },
     dict: DictOffsets {
         keys: DictKeys::Log2,
-        instance: InstanceDict::InlineValues,
+        instance: InstanceDict::InlineValues(24),
         cached_keys: 880,
     },
     opcodes: Some(opcodes::V3_13),

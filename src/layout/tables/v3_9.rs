@@ -5,7 +5,7 @@
 use crate::layout::{
     Bytecode, CodeOffsets, CurrentFrame, DictKeys, DictOffsets, FrameOffsets, GcOffsets, GcPlace,
     GilOffsets, GilPlace, HandledOffsets, InstanceDict, Instruction, InterpreterOffsets,
-    LineCoding, Offsets, TextOffsets, ThreadOffsets, opcodes,
+    LineCoding, ObjectOffsets, Offsets, References, TextOffsets, ThreadOffsets, opcodes,
 };
 
 /// Offsets of CPython 3.9.
@@ -23,6 +23,7 @@ pub const OFFSETS: Offsets = Offsets {
     gc: GcOffsets {
         place: GcPlace::Interpreter(616),
         collecting: 200,
+        collector: None,
         check: Some((24, 96)),
     },
     interpreter: InterpreterOffsets {
@@ -43,6 +44,7 @@ pub const OFFSETS: Offsets = Offsets {
             value: 8,
             previous: 24,
         },
+        attached: None,
         current: CurrentFrame::Thread(24),
         stack: None,
     },
@@ -57,6 +59,7 @@ pub const OFFSETS: Offsets = Offsets {
         is_entry: None,
         localsplus: 360,
         value_stack: Some(64),
+        bytecode_copy: None,
     },
     code: CodeOffsets {
         constants: 56,
@@ -69,11 +72,20 @@ pub const OFFSETS: Offsets = Offsets {
         nlocalsplus: None,
         stack_size: 32,
         flags: 36,
+        bytecode_copies: None,
         exception_table: None,
         monitored: None,
         head: 128,
     },
+    object: ObjectOffsets {
+        kind: 8,
+        head: 16,
+        references: References::One(0),
+    },
     text: TextOffsets {
+        length: 16,
+        state: 32,
+        kind_bit: 2,
         ascii_data: 48,
         compact_data: 72,
     },

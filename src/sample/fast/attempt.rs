@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::decode::Decoder;
 use super::hold::Held;
+use super::lock::collects;
 use super::thread::Walk;
 use super::window::Beside;
 use super::{CLOSED_CPUS, Domain, FastReader, Stillness, fault};
-use crate::layout::{self, at};
+use crate::layout;
 use crate::profile::Tables;
 use crate::sample::{Fault, ThreadStacks};
 use crate::target::cpu;
@@ -57,8 +58,18 @@ impl<M: Memory> FastReader<M> {
         let (mut moves, mut unfinished) = (0, 0);
         self.copies = 0;
         for _ in 0..ATTEMPTS {
+            // Before the copy: it is of a later time.
+            let slices = self.slices(domain, stacks);
+            if self.has_not_run(domain, slices) && !self.stale {
+                return Ok(());
+            }
             match self.attempt(domain, tables, stacks, held, now_us)? {
-                Attempt::Done => return Ok(()),
+                Attempt::Done => {
+                    if let Some(thread) = self.threads.get_mut(domain) {
+                        thread.slices = slices;
+                    }
+                    return Ok(());
+                }
                 Attempt::Again | Attempt::Interrupted => {}
                 Attempt::Moved => {
                     moves += 1;
@@ -103,8 +114,9 @@ impl<M: Memory> FastReader<M> {
                 thread.want(&self.offsets, &mut self.window);
             }
         }
-        self.collecting = self.collecting_word(lock);
+        (self.collecting, self.collector) = self.collecting_words(lock);
         self.window.want(self.collecting, 4);
+        self.window.want(self.collector, 8);
         let rseq = holder_ident
             .filter(|_| self.stillness == Stillness::SameCpu)
             .and_then(|ident| self.rseq_number(ident));
@@ -114,13 +126,10 @@ impl<M: Memory> FastReader<M> {
             .threads
             .iter()
             .any(|thread| thread.domain == domain && thread.dirty && thread.address != lock.holder);
-        let words = Range {
-            address: lock.address as usize,
-            length: at(self.offsets.gil.size),
-        };
+        let words = lock.words(&self.offsets);
         self.lock_inside = self.alone && rseq.is_some();
         if self.lock_inside {
-            self.window.want(lock.address, words.length as u64);
+            (self.window).want(words.address as u64, words.length as u64);
         }
         let number = rseq.map(|address| Range {
             address: address as usize,
@@ -131,14 +140,14 @@ impl<M: Memory> FastReader<M> {
         self.planned = Some((domain, lock.holder));
     }
 
-    /// Where the interpreter of a lock's holder says whether it collects garbage; 0 when that is not known.
-    fn collecting_word(&self, lock: Domain) -> u64 {
+    /// Where the interpreter of a lock's holder says whether it collects garbage, and in which thread; 0 when that is not known.
+    fn collecting_words(&self, lock: Domain) -> (u64, u64) {
         let mut threads = self.threads.iter();
         let holder = threads.find(|thread| thread.address == lock.holder);
         let mut interpreters = self.interpreters.iter();
         holder
             .and_then(|holder| interpreters.find(|known| known.address == holder.interpreter))
-            .map_or(0, |interpreter| interpreter.collecting)
+            .map_or((0, 0), |known| (known.collecting, known.collector))
     }
 
     fn attempt(
@@ -256,24 +265,15 @@ impl<M: Memory> FastReader<M> {
 
     /// Compares the lock at the end of the copy with what the copy was planned for.
     fn check_lock(&mut self, domain: usize, before: Domain) -> Result<Option<Attempt>, Fault> {
-        let gil = &self.offsets.gil;
         let words = if self.lock_inside {
-            let inside = self.window.get(before.address, at(gil.size), &mut 0);
+            let range = before.words(&self.offsets);
+            let inside = (self.window).get(range.address as u64, range.length, &mut 0);
             inside.unwrap_or_default()
         } else {
             self.window.tail(0)
         };
-        let word = |offset: u32| layout::word(words, at(offset)).unwrap_or(0);
-        let now = Domain {
-            address: before.address,
-            holder: word(gil.last_holder),
-            locked: layout::int(words, at(gil.locked)) == Some(1),
-            switches: word(gil.switch_number),
-            collecting: self
-                .window
-                .get(self.collecting, 4, &mut 0)
-                .is_some_and(|bytes| layout::int(bytes, 0) == Some(1)),
-        };
+        let mut now = before.read(&self.offsets, words);
+        now.collecting = collects(&self.window, self.collecting, self.collector, now.holder);
         if let Some(known) = self.domains.get_mut(domain) {
             *known = now;
         }
@@ -448,7 +448,7 @@ impl<M: Memory> FastReader<M> {
                 return Ok((Attempt::Unfinished, any_late));
             }
             if let Some(handling) = &mut self.handling {
-                stack.handles = handling.is_any(&memory, &thread.handled);
+                stack.handles = handling.is_any(&self.offsets, &memory, &thread.handled);
             }
         }
         let attempt = if again { Attempt::Again } else { Attempt::Done };

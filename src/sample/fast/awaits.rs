@@ -463,7 +463,7 @@ impl Awaits {
             .codes
             .find(walk.memory, walk.tables, code, walk.now_us)
             .and_then(|id| {
-                let unit = walk.codes.unit(id, instruction);
+                let unit = walk.codes.unit(walk.memory, id, instruction, 0)?;
                 let frame = walk.codes.frame(walk.memory, walk.tables, id, unit)?;
                 Some((unit, frame))
             });

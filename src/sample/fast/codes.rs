@@ -33,6 +33,9 @@ const MOST_WANTED: usize = 8;
 /// Most units of bytecode of one function (2 bytes each), and most bytes of a line table, that are believed.
 const MOST_UNITS: u64 = 8 << 20;
 
+/// Most copies of one function's bytecode that are remembered.
+const MOST_COPIES: usize = 1024;
+
 /// No unit: the frame has not started, or its instruction makes no sense.
 pub const NO_UNIT: u32 = u32::MAX;
 
@@ -67,6 +70,8 @@ pub struct Code {
     is_shim: bool,
     /// Address of its first unit.
     start: u64,
+    /// Those of copies of its bytecode that threads have for themselves, by index.
+    copies: Vec<(u32, u64)>,
     units: u32,
     /// Local variables, cells and free variables in a frame.
     nlocalsplus: u32,
@@ -331,7 +336,11 @@ impl Codes {
             Some(known) if known == identity.kind => {}
             Some(_) => return None,
             None => {
-                let name = memory.read_word(identity.kind.checked_add(object::TYPE_NAME as u64)?);
+                let name = memory.read_word(
+                    identity
+                        .kind
+                        .checked_add(self.offsets.object.place(object::TYPE_NAME) as u64)?,
+                );
                 match read_c_string(memory, name.ok()?, 8) {
                     Some(name) if name == "code" => {}
                     None if self.trusting => {}
@@ -349,15 +358,14 @@ impl Codes {
             |offset: u32| layout::int(&bytes, at(offset)).and_then(|n| u32::try_from(n).ok());
         let (start, units) = match coding.bytecode {
             Bytecode::Inline(offset) => {
-                let units = layout::word(&bytes, object::SIZE)?;
+                let units = layout::word(&bytes, at(self.offsets.object.head))?;
                 (address.checked_add(u64::from(offset))?, units)
             }
             Bytecode::Bytes(offset) => {
                 let bytecode = layout::word(&bytes, at(offset))?;
-                let size = memory
-                    .read_word(bytecode.checked_add(object::SIZE as u64)?)
-                    .ok()?;
-                (bytecode.checked_add(object::BYTES_DATA)?, size / 2)
+                let head = u64::from(self.offsets.object.head);
+                let size = memory.read_word(bytecode.checked_add(head)?).ok()?;
+                (bytecode.checked_add(bytes_data(&self.offsets))?, size / 2)
             }
         };
         if units > MOST_UNITS {
@@ -378,6 +386,7 @@ impl Codes {
             is_unnamed: name.starts_with('<'),
             is_shim: first_line == 0 && name == CONSTRUCTOR && file == CONSTRUCTOR,
             start,
+            copies: Vec::new(),
             units: units as u32,
             nlocalsplus: coding.nlocalsplus.and_then(int_at).unwrap_or(0),
             stack_size: int_at(coding.stack_size).unwrap_or(0),
@@ -394,13 +403,37 @@ impl Codes {
         })
     }
 
-    /// The unit that a frame's stored instruction stands for; [`NO_UNIT`] before the first one.
-    pub fn unit(&self, id: CodeId, instruction: u64) -> u32 {
-        let Some(code) = self.get(id) else {
-            return NO_UNIT;
+    /// The unit that a frame's stored instruction stands for; [`NO_UNIT`] before the first one. `None` where it is of a copy of
+    /// the bytecode that is not to be found.
+    pub fn unit(
+        &mut self,
+        memory: &impl Memory,
+        id: CodeId,
+        instruction: u64,
+        copy: u32,
+    ) -> Option<u32> {
+        let offsets = &self.offsets;
+        let code = self.codes.get_mut(id.0 as usize)?;
+        let unit_from = |start| {
+            let unit = offsets.frame.coding.unit(instruction, start);
+            Some(unit).filter(|unit| *unit < code.units)
         };
-        let unit = self.offsets.frame.coding.unit(instruction, code.start);
-        if unit < code.units { unit } else { NO_UNIT }
+        let Some(array) = offsets.code.bytecode_copies.filter(|_| copy != 0) else {
+            return Some(unit_from(code.start).unwrap_or(NO_UNIT));
+        };
+        let mut known = code.copies.iter();
+        let known = known.find(|(index, _)| *index == copy);
+        if let Some(unit) = known.and_then(|(_, start)| unit_from(*start)) {
+            return Some(unit);
+        }
+        // Not known yet, or another thread's by now, which has a copy of its own.
+        let start = copy_of_bytecode(memory, code.address, array, copy)?;
+        let unit = unit_from(start)?;
+        code.copies.retain(|(index, _)| *index != copy);
+        if code.copies.len() < MOST_COPIES {
+            code.copies.push((copy, start));
+        }
+        Some(unit)
     }
 
     /// The frame of a code object at a unit. Lines are decoded when the first one is asked for.
@@ -424,7 +457,8 @@ impl Codes {
             return Some(FrameId(known - 1));
         }
         if code.lines.is_none() {
-            let table = read_bytes(memory, code.identity.line_table).unwrap_or_default();
+            let table =
+                read_bytes(&self.offsets, memory, code.identity.line_table).unwrap_or_default();
             code.lines = Some(Lines::decode(line_coding, &table, code.identity.first_line));
         }
         let line = code.lines.as_ref().map_or(0, |lines| lines.line(unit));
@@ -452,7 +486,7 @@ impl Codes {
             return None;
         }
         if code.calls.is_none() {
-            let exceptions = read_bytes(memory, code.exceptions).unwrap_or_default();
+            let exceptions = read_bytes(&self.offsets, memory, code.exceptions).unwrap_or_default();
             let bytecode = code.bytecode(&self.offsets, memory);
             code.calls = Some(
                 bytecode
@@ -463,6 +497,16 @@ impl Codes {
         let first = code.nlocalsplus;
         Some(opcodes.slots(call).map(|slot| slot?.checked_add(first)))
     }
+}
+
+/// Where the copy of a code object's bytecode with that index starts; the pointer to all of them is at `array` in the code
+/// object (`_PyCodeArray`).
+fn copy_of_bytecode(memory: &impl Memory, code: u64, array: u32, index: u32) -> Option<u64> {
+    let word = |address: u64, offset: u64| memory.read_word(address.checked_add(offset)?).ok();
+    let array = word(code, u64::from(array))?;
+    let index = u64::from(index);
+    (index < word(array, 0)?).then_some(())?;
+    word(array, 8 + 8 * index)
 }
 
 /// What identifies the code object at `address`, and its first bytes.
@@ -476,7 +520,7 @@ fn head(offsets: &Offsets, memory: &impl Memory, address: u64) -> Option<(Identi
 fn identity(offsets: &Offsets, bytes: &[u8]) -> Option<Identity> {
     let code = &offsets.code;
     Some(Identity {
-        kind: layout::word(bytes, object::TYPE)?,
+        kind: layout::word(bytes, at(offsets.object.kind))?,
         filename: layout::word(bytes, at(code.filename))?,
         name: layout::word(bytes, at(code.name))?,
         line_table: layout::word(bytes, at(code.line_table))?,
@@ -487,9 +531,10 @@ fn identity(offsets: &Offsets, bytes: &[u8]) -> Option<Identity> {
 /// The string object at `address`, cut at [`object::TEXT_LIMIT`] characters.
 pub fn read_text(offsets: &Offsets, memory: &impl Memory, address: u64) -> Option<String> {
     let mut head = [0; object::TEXT_HEAD];
-    memory.read(address, head.get_mut(..40)?).ok()?;
+    let needed = at(offsets.text.state) + 8;
+    memory.read(address, head.get_mut(..needed)?).ok()?;
     // Of what is no string, and of what lies behind it, all that is looked at may be as in one.
-    if !is_a(memory, &head, object::IS_TEXT) {
+    if !is_a(offsets, memory, &head, object::IS_TEXT) {
         return None;
     }
     let text = object::text(&head, offsets.text)?;
@@ -501,24 +546,29 @@ pub fn read_text(offsets: &Offsets, memory: &impl Memory, address: u64) -> Optio
 }
 
 /// Whether the type of the object that begins with `head` has that flag.
-pub fn is_a(memory: &impl Memory, head: &[u8], flag: u64) -> bool {
-    let kind = layout::word(head, object::TYPE);
-    let flags = kind.and_then(|kind| kind.checked_add(object::TYPE_FLAGS as u64));
+pub fn is_a(offsets: &Offsets, memory: &impl Memory, head: &[u8], flag: u64) -> bool {
+    let kind = layout::word(head, at(offsets.object.kind));
+    let place = offsets.object.place(object::TYPE_FLAGS) as u64;
+    let flags = kind.and_then(|kind| kind.checked_add(place));
     let flags = flags.and_then(|place| memory.read_word(place).ok());
     flags.is_some_and(|flags| flags & flag != 0)
 }
 
+/// Where the characters of a bytes object start.
+fn bytes_data(offsets: &Offsets) -> u64 {
+    offsets.object.place(object::BYTES_DATA as usize) as u64
+}
+
 /// The contents of the bytes object at `address`.
-pub fn read_bytes(memory: &impl Memory, address: u64) -> Option<Vec<u8>> {
-    let size = memory
-        .read_word(address.checked_add(object::SIZE as u64)?)
-        .ok()?;
+pub fn read_bytes(offsets: &Offsets, memory: &impl Memory, address: u64) -> Option<Vec<u8>> {
+    let head = u64::from(offsets.object.head);
+    let size = memory.read_word(address.checked_add(head)?).ok()?;
     if size > MOST_UNITS * 2 {
         return None;
     }
     let mut data = vec![0; usize::try_from(size).ok()?];
     memory
-        .read(address.checked_add(object::BYTES_DATA)?, &mut data)
+        .read(address.checked_add(bytes_data(offsets))?, &mut data)
         .ok()?;
     Some(data)
 }

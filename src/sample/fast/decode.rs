@@ -93,7 +93,12 @@ impl<M: Memory> Decoder<'_, M> {
                 // A frame that was just left; its callers are there.
                 return self.approximate && !stack.frames.is_empty();
             };
-            let unit = self.codes.unit(code, raw.instruction);
+            let Some(unit) = self
+                .codes
+                .unit(self.memory, code, raw.instruction, raw.copy)
+            else {
+                return false;
+            };
             let Some(frame) = self.codes.frame(self.memory, self.tables, code, unit) else {
                 return false;
             };
@@ -130,8 +135,11 @@ impl<M: Memory> Decoder<'_, M> {
         if self.builtins.is_none() {
             return;
         }
-        let unit = self.codes.unit(code, raw.instruction);
-        let Some(slots) = self.codes.callable_slots(self.memory, code, unit) else {
+        let unit = self
+            .codes
+            .unit(self.memory, code, raw.instruction, raw.copy);
+        let slots = unit.and_then(|unit| self.codes.callable_slots(self.memory, code, unit));
+        let Some(slots) = slots else {
             return;
         };
         let frame = &self.offsets.frame;

@@ -5,7 +5,7 @@
 
 use super::codes;
 use super::window::Window;
-use crate::layout::{self, HandledOffsets, at, object};
+use crate::layout::{self, HandledOffsets, Offsets, at, object};
 use crate::target::memory::Memory;
 
 /// Items that are followed: generators that run within each other.
@@ -13,6 +13,9 @@ const MOST_ITEMS: usize = 64;
 
 /// Items that are remembered, to be in the copy; those of generators come and go.
 const REMEMBERED: usize = 16;
+
+/// Bytes of an object that have its type, in all builds.
+const HEAD: usize = 32;
 
 /// Bytes of an item, at most.
 const ITEM: usize = 32;
@@ -87,13 +90,13 @@ pub struct Handling {
 
 impl Handling {
     /// Whether a thread handles an exception.
-    pub fn is_any(&mut self, memory: &impl Memory, handled: &Handled) -> bool {
+    pub fn is_any(&mut self, offsets: &Offsets, memory: &impl Memory, handled: &Handled) -> bool {
         handled.values.iter().any(|value| match self.none {
             Some(none) => *value != none,
             None => {
-                let mut head = [0; 16];
+                let mut head = [0; HEAD];
                 let is_exception = memory.read(*value, &mut head).is_ok()
-                    && codes::is_a(memory, &head, object::IS_EXCEPTION);
+                    && codes::is_a(offsets, memory, &head, object::IS_EXCEPTION);
                 if !is_exception {
                     self.none = Some(*value);
                 }

@@ -105,8 +105,11 @@ impl Memory for Hostile {
 
 #[test]
 fn nonsense_in_memory_costs_neither_a_panic_nor_much_time() {
-    for minor in tables::MINORS {
-        let offsets = tables::for_version(3, minor).expect("a table");
+    let builds = tables::MINORS.flat_map(|minor| [(minor, false), (minor, true)]);
+    for (minor, free_threaded) in builds {
+        let Some(offsets) = tables::for_build(3, minor, free_threaded) else {
+            continue;
+        };
         let started = Instant::now();
         for seed in 0..20 {
             let runtime = Runtime {
@@ -116,7 +119,7 @@ fn nonsense_in_memory_costs_neither_a_panic_nor_much_time() {
                     minor,
                     patch: 0,
                     suffix: String::new(),
-                    free_threaded: false,
+                    free_threaded,
                 },
                 code_type: Some(CODE_TYPE),
                 rseq: None,

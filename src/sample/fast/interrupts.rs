@@ -15,13 +15,14 @@ use rustc_hash::FxHashSet;
 
 use plans::{Layout, blocks, load};
 
+use super::lock::LockWords;
 use super::presence::{Off, Presence};
 use super::thread::{Thread, Walk};
 use super::window::{Beside, Window};
-use super::{Domain, FastReader, Interpreter, Stillness, decode::Decoder, fault};
-use crate::layout::{self, GilOffsets, at};
+use super::{FastReader, Stillness, decode::Decoder, fault};
+use crate::layout;
 use crate::profile::Tables;
-use crate::sample::{Fault, Glimpse, Interrupted, Sleeper, ThreadStack, ThreadStacks};
+use crate::sample::{Fault, Glimpse, Interrupted, Sleeper, ThreadStacks};
 use crate::target::interrupt::program::{self, Plan, record};
 use crate::target::interrupt::{Interrupts, MOST_THREADS, Switches};
 use crate::target::memory::Memory;
@@ -435,8 +436,8 @@ impl<M: Memory> FastReader<M> {
         self.longest = self.longest.max(self.frames.len());
         self.version += 1;
         stack.version = self.version;
-        let words = LockWords::of(thread, &self.domains, &self.interpreters);
-        words.tell(&self.offsets.gil, thread, window, stack);
+        let words = LockWords::of(&self.offsets, thread, &self.domains, &self.interpreters);
+        words.tell(&self.offsets, thread, window, stack);
         stack.gone = false;
         Copied::Whole
     }
@@ -540,10 +541,10 @@ impl<M: Memory> FastReader<M> {
             let Some(stack) = stacks.threads.get_mut(place) else {
                 return Ok(Copied::Stale);
             };
-            let words = LockWords::of(thread, &self.domains, &self.interpreters);
+            let words = LockWords::of(&self.offsets, thread, &self.domains, &self.interpreters);
             window.clear();
             thread.want(&self.offsets, window);
-            words.want(&self.offsets.gil, window);
+            words.want(window);
             window.plan(std::iter::empty());
             window.fill(&self.memory).map_err(fault)?;
             match thread.walk(&self.offsets, &self.memory, window, &mut self.frames) {
@@ -572,45 +573,9 @@ impl<M: Memory> FastReader<M> {
             self.longest = self.longest.max(self.frames.len());
             self.version += 1;
             stack.version = self.version;
-            words.tell(&self.offsets.gil, thread, window, stack);
+            words.tell(&self.offsets, thread, window, stack);
             return Ok(Copied::Whole);
         }
         Ok(Copied::Part)
-    }
-}
-
-/// Where the words are that say whether a thread holds its interpreter's lock, and whether that interpreter collects garbage; 0 where
-/// that is not known.
-struct LockWords {
-    lock: u64,
-    collecting: u64,
-}
-
-impl LockWords {
-    fn of(thread: &Thread, domains: &[Domain], interpreters: &[Interpreter]) -> LockWords {
-        let lock = domains.get(thread.domain).map_or(0, |lock| lock.address);
-        let mut interpreters = interpreters.iter();
-        let interpreter = interpreters.find(|one| one.address == thread.interpreter);
-        LockWords {
-            lock,
-            collecting: interpreter.map_or(0, |one| one.collecting),
-        }
-    }
-
-    fn want(&self, gil: &GilOffsets, window: &mut Window) {
-        window.want(self.lock, u64::from(gil.size));
-        window.want(self.collecting, 4);
-    }
-
-    /// Says of a stack what a window has of them.
-    fn tell(&self, gil: &GilOffsets, thread: &Thread, window: &Window, stack: &mut ThreadStack) {
-        let lock = window.get(self.lock, at(gil.size), &mut 0);
-        let lock = lock.unwrap_or_default();
-        let holder = layout::word(lock, at(gil.last_holder));
-        let collecting = window.get(self.collecting, 4, &mut 0);
-        let collecting = collecting.and_then(|word| layout::int(word, 0));
-        stack.holds_gil =
-            layout::int(lock, at(gil.locked)) == Some(1) && holder == Some(thread.address);
-        stack.collects = stack.holds_gil && collecting == Some(1);
     }
 }

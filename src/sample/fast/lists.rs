@@ -21,6 +21,7 @@ impl<M: Memory> FastReader<M> {
         let offsets = self.offsets;
         let mut old = std::mem::take(&mut self.threads);
         self.interpreters.clear();
+        self.lists += 1;
         self.planned = None;
         // Until all is read.
         let was_arranged = !self.rearrange;
@@ -34,6 +35,8 @@ impl<M: Memory> FastReader<M> {
             };
             let domain = match domains.iter().position(|domain| domain.address == gil) {
                 Some(known) => known,
+                // Each thread is one for itself.
+                None if offsets.is_free_threaded() => 0,
                 None => {
                     let known = self.domains.iter().find(|domain| domain.address == gil);
                     domains.push(known.copied().unwrap_or(Domain {
@@ -80,8 +83,13 @@ impl<M: Memory> FastReader<M> {
                     }
                     None => Thread::new(address, interpreter, domain),
                 };
-                (thread.links, thread.domain) = (links, domain);
                 thread.handled.wanted = self.handling.is_some();
+                thread.domain = domain;
+                if offsets.is_free_threaded() {
+                    thread.domain = domains.len();
+                    domains.push(Domain::of_thread(address));
+                }
+                thread.links = links;
                 (thread.ident, thread.unique_id) = (ident, unique_id);
                 if thread.searched == 0 {
                     thread.user = Some(ident);
@@ -94,6 +102,9 @@ impl<M: Memory> FastReader<M> {
                 id: self.word(interpreter, offsets.interpreter.id)?,
                 threads_head: head,
                 collecting: self.find_collecting(interpreter).unwrap_or(0),
+                collector: (offsets.gc.collector)
+                    .and_then(|offset| interpreter.checked_add(u64::from(offset)))
+                    .unwrap_or(0),
             });
             interpreter = self.word(interpreter, offsets.interpreter.next)?;
         }
@@ -141,16 +152,6 @@ impl<M: Memory> FastReader<M> {
         Ok(expected == 0)
     }
 
-    /// Whether a lock has not changed hands since it was read.
-    pub(super) fn same_lock(&self, domain: usize) -> Result<bool, Fault> {
-        let Some(lock) = self.domains.get(domain) else {
-            return Ok(false);
-        };
-        let gil = &self.offsets.gil;
-        Ok(self.word(lock.address, gil.switch_number)? == lock.switches
-            && self.word(lock.address, gil.last_holder)? == lock.holder)
-    }
-
     /// Puts one entry a thread into `stacks`, in our order.
     pub(super) fn arrange(&mut self, stacks: &mut ThreadStacks) {
         let mut old = std::mem::take(&mut stacks.threads);
@@ -171,6 +172,7 @@ impl<M: Memory> FastReader<M> {
                 stack.os_id = os_id(&mut self.os_threads, &self.memory, &self.offsets, thread);
             }
             let gil = self.domains.get(thread.domain);
+            let gil = gil.filter(|_| !self.offsets.is_free_threaded());
             stack.gil = gil.map_or(0..0, |gil| {
                 let whole = u64::from(self.offsets.gil.whole);
                 gil.address..gil.address.saturating_add(whole)

@@ -6,7 +6,7 @@
 use rustc_hash::FxHashMap;
 
 use super::codes::{is_a, read_text};
-use crate::layout::{self, DictKeys, InstanceDict, Offsets, object};
+use crate::layout::{self, DictKeys, InstanceDict, Offsets, at, object};
 use crate::target::memory::{Memory, Range};
 
 /// How long after a thread has come its name is looked up again, and for as long as it has none: twice as long each time,
@@ -24,12 +24,15 @@ const KEYS_AT_ONCE: usize = 256;
 const MOST_ENTRIES: u64 = 1 << 20;
 
 /// `ma_keys` and `ma_values` (PyDictObject), `md_dict` (PyModuleObject), `tp_basicsize` and `tp_dictoffset`
-/// (PyTypeObject): the same in all versions that have a table.
-const MA_KEYS: u64 = 32;
-const MA_VALUES: u64 = 40;
-const MD_DICT: u64 = 16;
-const TP_BASICSIZE: u64 = 32;
-const TP_DICTOFFSET: u64 = 288;
+/// (PyTypeObject): the same in all versions that have a table, but for the size of the objects' heads.
+const MA_KEYS: usize = 32;
+const MA_VALUES: usize = 40;
+const MD_DICT: usize = 16;
+const TP_BASICSIZE: usize = 32;
+const TP_DICTOFFSET: usize = 288;
+
+/// Longest head of an object.
+const HEAD: usize = 32;
 
 /// When to look for names of threads. Times are microseconds since some start.
 #[derive(Debug, Default)]
@@ -116,11 +119,16 @@ impl<'a, M: Memory> Dicts<'a, M> {
     pub fn module(&self, interpreter: u64, name: &str) -> Option<u64> {
         let modules = self.word(interpreter, u64::from(self.offsets.interpreter.modules))?;
         let module = self.find(modules, name)?;
-        self.word(module, MD_DICT)
+        self.field(module, MD_DICT)
     }
 
     fn word(&self, address: u64, offset: u64) -> Option<u64> {
         self.memory.read_word(address.checked_add(offset)?).ok()
+    }
+
+    /// A field of an object, which is at `offset` in builds with a GIL.
+    fn field(&self, object: u64, offset: usize) -> Option<u64> {
+        self.word(object, self.offsets.object.place(offset) as u64)
     }
 
     /// The value of a string key.
@@ -138,7 +146,7 @@ impl<'a, M: Memory> Dicts<'a, M> {
                 Range {
                     address: usize::try_from(*key)
                         .unwrap_or(0)
-                        .saturating_add(object::SIZE),
+                        .saturating_add(at(self.offsets.text.length)),
                     length: 8,
                 }
             }));
@@ -156,15 +164,15 @@ impl<'a, M: Memory> Dicts<'a, M> {
 
     /// Keys and values of a dict.
     pub fn entries(&self, dict: u64) -> Option<Vec<(u64, u64)>> {
-        let keys = self.word(dict, MA_KEYS)?;
-        let values = self.word(dict, MA_VALUES)?;
+        let keys = self.field(dict, MA_KEYS)?;
+        let values = self.field(dict, MA_VALUES)?;
         let keys = self.keys(keys)?;
         if values == 0 {
             return Some(keys.into_iter().filter(|(_, value)| *value != 0).collect());
         }
         // Keys shared with other instances: the values are elsewhere, in the same order.
         let start = match self.offsets.dict.instance {
-            InstanceDict::InlineValues => values.checked_add(8)?,
+            InstanceDict::InlineValues(_) => values.checked_add(8)?,
             _ => values,
         };
         self.with_values(&keys, start)
@@ -234,7 +242,7 @@ impl<'a, M: Memory> Dicts<'a, M> {
 
     /// An attribute in an instance's own dict.
     pub fn attribute(&self, instance: u64, name: &str) -> Option<u64> {
-        let kind = self.word(instance, object::TYPE as u64)?;
+        let kind = self.word(instance, u64::from(self.offsets.object.kind))?;
         let before = |words: u64| self.memory.read_word(instance.checked_sub(words * 8)?).ok();
         let keys_of_type = || {
             let keys = self.word(kind, u64::from(self.offsets.dict.cached_keys))?;
@@ -246,7 +254,7 @@ impl<'a, M: Memory> Dicts<'a, M> {
         };
         match self.offsets.dict.instance {
             InstanceDict::DictOffset => {
-                let offset = self.word(kind, TP_DICTOFFSET)?;
+                let offset = self.field(kind, TP_DICTOFFSET)?;
                 self.find(self.word(instance, offset)?, name)
             }
             InstanceDict::ValuesOrDict => match (before(4)?, before(3)?) {
@@ -257,12 +265,12 @@ impl<'a, M: Memory> Dicts<'a, M> {
                 tagged if tagged & 1 == 1 => in_values(tagged.checked_add(1)?),
                 dict => self.find(dict, name),
             },
-            InstanceDict::InlineValues => {
-                let size = self.word(kind, TP_BASICSIZE)?;
+            InstanceDict::InlineValues(dict) => {
+                let size = self.field(kind, TP_BASICSIZE)?;
                 let block = instance.checked_add(size)?;
                 let valid = self.word(block, 0)?.to_ne_bytes();
                 // capacity, size, embedded, valid.
-                match (valid[3], before(3)?) {
+                match (valid[3], before(u64::from(dict) / 8)?) {
                     (1, _) => in_values(block.checked_add(8)?),
                     (_, dict) => self.find(dict, name),
                 }
@@ -272,12 +280,15 @@ impl<'a, M: Memory> Dicts<'a, M> {
 
     /// An int object that is not negative and has up to 60 bits.
     pub fn int(&self, address: u64) -> Option<u64> {
-        let mut bytes = [0; object::INT_HEAD];
-        self.memory.read(address, &mut bytes).ok()?;
-        if !is_a(self.memory, &bytes, object::IS_INT) {
+        let mut bytes = [0; HEAD + object::INT_REST];
+        let head = at(self.offsets.object.head);
+        let bytes = bytes.get_mut(..head.checked_add(object::INT_REST)?)?;
+        self.memory.read(address, bytes).ok()?;
+        if !is_a(self.offsets, self.memory, bytes, object::IS_INT) {
             return None;
         }
-        let value = object::small_int(&bytes, self.offsets.dict.ints())?;
+        let rest = bytes.get(head..)?.try_into().ok()?;
+        let value = object::small_int(rest, self.offsets.dict.ints())?;
         u64::try_from(value).ok()
     }
 }

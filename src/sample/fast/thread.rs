@@ -56,8 +56,9 @@ pub struct RawFrame {
     pub address: u64,
     /// Its code object.
     pub code: u64,
-    /// Its instruction as stored.
+    /// Its instruction as stored, and of which copy of the bytecode it is.
     pub instruction: u64,
+    pub copy: u32,
     /// Whether C called its function.
     pub from_c: bool,
 }
@@ -93,6 +94,8 @@ pub struct Thread {
     pub unique_id: u64,
     /// Whether it may have run since its stack was read.
     pub dirty: bool,
+    /// How often the kernel had given it a CPU when it was read, off the CPU; `None` where that is not known.
+    pub slices: Option<u64>,
     /// Last stack that was read, outermost frame first.
     pub raw: Vec<RawFrame>,
     /// Where each frame of `raw` is among all frames, those of C functions too.
@@ -151,6 +154,7 @@ pub fn state_length(offsets: &Offsets) -> u64 {
     let stack = thread.stack.map_or(0, |stack| stack.chunk.max(stack.top));
     let ids = thread.thread_id.max(thread.unique_id);
     let handled = thread.handled.innermost;
+    let ids = ids.max(thread.attached.map_or(0, |attached| attached.state));
     u64::from(current.max(stack).max(ids).max(handled)) + 8
 }
 
@@ -160,6 +164,7 @@ pub fn frame_length(offsets: &Offsets) -> usize {
     let last = frame.previous.max(frame.code).max(frame.instruction);
     at(last
         .max(frame.owner.unwrap_or(0))
+        .max(frame.bytecode_copy.unwrap_or(0))
         .max(frame.value_stack.unwrap_or(0)))
         + 8
 }
@@ -177,6 +182,7 @@ impl Thread {
             searched: 0,
             unique_id: 0,
             dirty: true,
+            slices: None,
             raw: Vec::new(),
             places: Vec::new(),
             settled: false,
@@ -469,10 +475,13 @@ impl Thread {
                     Instruction::Pointer => word(layout.instruction),
                     _ => word(layout.instruction) & 0xffff_ffff,
                 };
+                let copy = layout.bytecode_copy;
+                let copy = copy.and_then(|offset| layout::int(bytes, at(offset)));
                 frames.push(RawFrame {
                     address,
                     code: word(layout.code) & !layout.tag_mask,
                     instruction,
+                    copy: copy.unwrap_or(0) as u32,
                     from_c: always_from_c
                         || layout
                             .is_entry

@@ -15,6 +15,13 @@ impl ProcessSampler<'_> {
         if self.shared.options.no_counts || apart {
             return;
         }
+        if self.opened.version.free_threaded {
+            self.part.notes.push(
+                "numbers of calls are lower bounds: calls leave no trace in free-threaded Python, whose code objects are not counted as used"
+                    .to_string(),
+            );
+            return;
+        }
         if self.opened.reader.is_interrupting() {
             self.part.notes.push(
                 "numbers of calls are lower bounds: they are not counted where threads are read in their interrupts"

@@ -103,7 +103,7 @@ impl ProcessSampler<'_> {
             slot.seen = Some(Activity::running());
             let given = (glimpse.ran_us, glimpse.ran_us);
             let state = self.put(slot, thread, given, is_alone);
-            self.part.has_states |= state.has(RunState::ON_CPU);
+            self.part.has_states |= state.has(RunState::ON_CPU) && !thread.gil.is_empty();
             self.generation_of(slots, thread.python_id);
         }
     }
@@ -135,6 +135,8 @@ impl ProcessSampler<'_> {
         self.remarks.note(slot, thread);
         let recorder = &mut self.part.recorder;
         slot.name(recorder, thread);
+        // What it rested before is not of the time that is given.
+        slot.settle(recorder);
         let until_us = slot.last_us.saturating_add(given.0);
         slot.add(recorder, &mut evidence, thread, None, until_us)
             .state

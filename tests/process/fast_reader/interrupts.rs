@@ -8,17 +8,17 @@ use biopsy::sample::fast::{FastOptions, FastReader};
 use biopsy::sample::{Fault, Interrupted, StackReader, ThreadStack, ThreadStacks};
 
 use super::random::impossible;
-use super::running::{Running, pythons, truth_seconds};
+use super::running::{Running, all_pythons, truth_seconds};
 use super::{ids, is_legal, is_of_one_number, names};
 
 /// What was seen of a program.
 #[derive(Debug, Default)]
-struct Seen {
-    interrupts: u64,
+pub struct Seen {
+    pub interrupts: u64,
     asleep: u64,
-    given_up: u64,
+    pub given_up: u64,
     lost: u64,
-    wrong: u64,
+    pub wrong: u64,
     example: String,
 }
 
@@ -45,10 +45,23 @@ fn watch(
     seconds: f64,
     judge: impl Fn(&Tables, &ThreadStack) -> Option<String>,
 ) -> Seen {
+    watch_most(reader, seconds, u64::MAX, judge)
+}
+
+/// The same, until so many interrupts were seen.
+pub fn watch_most(
+    reader: &mut FastReader,
+    seconds: f64,
+    most: u64,
+    judge: impl Fn(&Tables, &ThreadStack) -> Option<String>,
+) -> Seen {
     let (mut tables, mut stacks) = (Tables::default(), ThreadStacks::default());
     let (mut seen, mut sleepers) = (Seen::default(), Vec::new());
     let started = Instant::now();
-    while started.elapsed().as_secs_f64() < seconds && reader.is_interrupting() {
+    while started.elapsed().as_secs_f64() < seconds
+        && reader.is_interrupting()
+        && seen.interrupts < most
+    {
         while let Some(interrupt) = reader.next_interrupt(&mut tables, &mut stacks) {
             match interrupt {
                 Interrupted::Seen(glimpse) => {
@@ -84,7 +97,7 @@ fn no_stack_that_an_interrupt_copied_is_made_up() {
     let _company = in_company();
     let seconds = truth_seconds();
     let mut failures = Vec::new();
-    for python in pythons() {
+    for python in all_pythons() {
         for kind in ["calls", "generators", "threads"] {
             let mut running = Running::start(&python, "stacks_alternating.py", &[kind]);
             assert_eq!(running.line().trim(), "ready");
@@ -96,7 +109,7 @@ fn no_stack_that_an_interrupt_copied_is_made_up() {
                 let names = names(tables, &ids(stack));
                 (!is_legal(&names)).then(|| names.join(" "))
             });
-            let told = format!("3.{} {kind}: {seen:?}", python.minor);
+            let told = format!("{} {kind}: {seen:?}", python);
             eprintln!("{told}");
             if seen.wrong > 0
                 || seen.given_up as f64 > 0.02 * seen.interrupts as f64
@@ -117,7 +130,7 @@ fn random_programs_in_their_interrupts_hold_only_calls_that_can_happen() {
     let asked = std::env::var("TRUTH_SEED").ok();
     let first: u64 = asked.and_then(|text| text.parse().ok()).unwrap_or(1);
     let mut failures = Vec::new();
-    for (seed, python) in (first..).zip(pythons()) {
+    for (seed, python) in (first..).zip(all_pythons()) {
         for threads in [false, true] {
             let (running, calls) = Running::start_random(&python, seed, threads, seconds + 20.0);
             std::thread::sleep(Duration::from_millis(100));
@@ -127,7 +140,7 @@ fn random_programs_in_their_interrupts_hold_only_calls_that_can_happen() {
             let seen = watch(&mut reader, seconds, |tables, stack| {
                 impossible(tables, stack, "random.py", &calls).map(|call| format!("{call:?}"))
             });
-            let told = format!("3.{} seed {seed} {threads}: {seen:?}", python.minor);
+            let told = format!("{} seed {seed} {threads}: {seen:?}", python);
             eprintln!("{told}");
             if seen.wrong > 0
                 || seen.given_up as f64 > 0.02 * seen.interrupts as f64
@@ -145,7 +158,7 @@ fn random_programs_in_their_interrupts_hold_only_calls_that_can_happen() {
 fn code_that_comes_and_goes_is_told_apart_in_interrupts() {
     let _company = in_company();
     let mut failures = Vec::new();
-    for python in pythons() {
+    for python in all_pythons() {
         for kind in ["exec", "threads", "waits", "interpreters"] {
             let mut running = Running::start(&python, "stacks_churn.py", &[kind]);
             assert_eq!(running.line().trim(), "ready");
@@ -161,8 +174,8 @@ fn code_that_comes_and_goes_is_told_apart_in_interrupts() {
             // objects are used again some names may be those of others, and then no stack is called exact.
             let exact = reader.is_exact();
             let told = format!(
-                "3.{} {kind}: {seen:?} exact {exact} {:?}",
-                python.minor,
+                "{} {kind}: {seen:?} exact {exact} {:?}",
+                python,
                 reader.caveats()
             );
             eprintln!("{told}");

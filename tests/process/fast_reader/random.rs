@@ -9,7 +9,7 @@ use biopsy::sample::fast::FastOptions;
 use biopsy::sample::{Fault, StackReader, ThreadStack, ThreadStacks};
 use biopsy::target::memory::{Live, Memory, Range, Unreadable};
 
-use super::running::{Call, Running, pythons, truth_seconds};
+use super::running::{Call, Running, all_pythons, truth_seconds};
 
 /// The first call in the stack that cannot happen; `None` when there is none. Frames of other files are passed over.
 pub fn impossible(
@@ -97,7 +97,7 @@ fn watch_random_programs(
     let asked = std::env::var("TRUTH_SEED").ok();
     let first: u64 = asked.and_then(|text| text.parse().ok()).unwrap_or(1);
     let mut failures = Vec::new();
-    for (seed, python) in (first..).zip(pythons()) {
+    for (seed, python) in (first..).zip(all_pythons()) {
         for threads in [false, true] {
             let (running, calls) = Running::start_random(&python, seed, threads, seconds + 20.0);
             std::thread::sleep(Duration::from_millis(100));
@@ -105,8 +105,8 @@ fn watch_random_programs(
                 return;
             };
             let name = format!(
-                "3.{} seed {seed}{}: {} samples, {} frames, {} given up, impossible: {:?}",
-                python.minor,
+                "{} seed {seed}{}: {} samples, {} frames, {} given up, impossible: {:?}",
+                python,
                 if threads { ", three threads" } else { "" },
                 seen.taken,
                 seen.frames,
@@ -114,6 +114,12 @@ fn watch_random_programs(
                 seen.wrong
             );
             eprintln!("{name}");
+            // Threads that run at the same time leave less of the CPUs to us.
+            let fewest = if python.free_threaded {
+                fewest / 4
+            } else {
+                fewest
+            };
             if !seen.wrong.is_empty()
                 || f64::from(seen.torn) > most_torn * f64::from(seen.taken)
                 || seen.taken < fewest

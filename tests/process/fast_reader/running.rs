@@ -14,31 +14,61 @@ use biopsy::units::Pid;
 pub struct Python {
     /// Such as 11.
     pub minor: u32,
+    /// Whether threads run at the same time in it.
+    pub free_threaded: bool,
     command: Vec<String>,
+}
+
+impl std::fmt::Display for Python {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let suffix = if self.free_threaded { "t" } else { "" };
+        write!(f, "3.{}{suffix}", self.minor)
+    }
 }
 
 /// Those that our own reader reads.
 pub fn pythons() -> Vec<Python> {
+    listed(&[])
+}
+
+/// Those too that have no GIL.
+pub fn all_pythons() -> Vec<Python> {
+    let mut all = pythons();
+    all.extend(free_threaded());
+    all
+}
+
+/// Those that have no GIL.
+pub fn free_threaded() -> Vec<Python> {
+    listed(&["--free-threaded"])
+}
+
+fn listed(options: &[&str]) -> Vec<Python> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/pythons.sh");
-    let output = Command::new("bash").arg(script).output().expect("bash");
+    let mut command = Command::new("bash");
+    let output = command.arg(script).args(options).output().expect("bash");
     let found: Vec<Python> = String::from_utf8_lossy(&output.stdout)
         .lines()
         .filter_map(|line| {
             let (version, command) = line.split_once('\t')?;
             let minor = version.split('.').nth(1)?.parse().ok()?;
             let command = command.split(' ').map(str::to_string).collect();
-            Some(Python { minor, command })
+            Some(Python {
+                minor,
+                free_threaded: version.ends_with('t'),
+                command,
+            })
         })
         .filter(|python| python.minor >= 8)
         .filter(|python| match std::env::var("ONLY_MINOR") {
             Ok(only) => only
                 .split(',')
-                .any(|minor| minor.parse() == Ok(python.minor)),
+                .any(|minor| python.to_string() == format!("3.{minor}")),
             Err(_) => true,
         })
         .collect();
     if found.is_empty() {
-        eprintln!("skipped: no CPython 3.8 or newer found");
+        eprintln!("skipped: no CPython 3.8 or newer found {options:?}");
     }
     found
 }

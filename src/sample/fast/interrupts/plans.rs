@@ -1,8 +1,9 @@
 //! What is to be copied of a thread in its interrupts, and where the copies are in a record.
 
-use super::{FastReader, LockWords};
+use super::FastReader;
 use crate::layout::{self, CurrentFrame};
 use crate::sample::builtins::Builtins;
+use crate::sample::fast::lock::LockWords;
 use crate::sample::fast::thread;
 use crate::sample::fast::window::Window;
 use crate::target::interrupt::program::{self, Part, Plan, record};
@@ -53,12 +54,12 @@ impl<M: Memory> FastReader<M> {
             }
             known.replan = false;
             known.has_heads = !heads.is_empty();
-            let words = LockWords::of(thread, &self.domains, &self.interpreters);
+            let words = LockWords::of(&self.offsets, thread, &self.domains, &self.interpreters);
             let window = &mut all.window;
             window.clear();
             thread.find_stack(&self.offsets, &self.memory);
             thread.want_but(MOST_LOOSE, &self.offsets, window);
-            words.want(&self.offsets.gil, window);
+            words.want(window);
             for head in &heads {
                 window.want(head.address as u64, head.length as u64);
             }
