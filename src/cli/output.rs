@@ -265,8 +265,8 @@ fn export(
     if format.name == "lprof" && !words.is_empty() {
         let mut sources = Sources::new(profile);
         let mut read = source_texts(&mut sources);
-        let functions = stats::line_functions(profile, &options.filter, words, &mut read)?;
-        options.to_mut().line_functions = Some(functions);
+        let chosen = stats::choose_lines(profile, &options.filter, words, &mut read)?;
+        options.to_mut().line_functions = Some(chosen.functions());
     }
     let losses = format.exporter()?.export(profile, &options, out)?;
     out.flush()
@@ -290,12 +290,15 @@ fn write_table(
     out: &mut dyn Write,
 ) -> Result<Vec<Loss>> {
     let failed = |error: std::io::Error| Error::write("the table", &error);
-    let words = shown.lines.as_deref().unwrap_or_default();
-    if !words.is_empty() && profile.exact.is_none() {
-        // No heading stands above what is not there.
-        let mut sources = Sources::new(profile);
-        stats::line_functions(profile, filter, words, &mut source_texts(&mut sources))?;
-    }
+    let mut sources = Sources::new(profile);
+    // No heading stands above what is not there.
+    let lines = match &shown.lines {
+        Some(words) => {
+            let mut read = source_texts(&mut sources);
+            Some(stats::choose_lines(profile, filter, words, &mut read)?)
+        }
+        None => None,
+    };
     let (stats, certainty) = match (&profile.exact, &shown.lines) {
         (Some(exact), _) => (exact.clone(), None),
         // Lines have no calls.
@@ -330,15 +333,13 @@ fn write_table(
         }
         write!(out, "{above}\n\n").map_err(failed)?;
     }
-    if let Some(functions) = &shown.lines {
-        let mut sources = Sources::new(profile);
+    if let Some(chosen) = lines {
         let options = LineOptions {
-            functions: functions.clone(),
             restrictions: shown.table.restrictions.clone(),
             strip_dirs: shown.table.strip_dirs,
         };
         let mut read = source_texts(&mut sources);
-        stats::write_lines(profile, filter, &options, &mut read, out)?;
+        stats::write_lines(profile, &chosen, &options, &mut read, out)?;
         drop(read);
         return Ok(sources.warnings);
     }

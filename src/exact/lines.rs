@@ -106,6 +106,7 @@ fn function(
             line,
             hits: u64::try_from(*count).unwrap_or(0),
             time: 0.0,
+            at_least: false,
         };
         // Sorted, each once.
         if hits.last().is_some_and(|last| last.line >= line) {

@@ -1,7 +1,7 @@
 //! Collapsed (folded) stacks: one line for each distinct stack, `outer (file:line);inner (file:line) 1234`.
 //!
 //! The number is wall time in microseconds, so that every reader draws true proportions; of traced calls, which may be
-//! shorter, in nanoseconds, and a first line `# unit: nanoseconds` says so. Frames are functions at their first line. There is no written standard: this is what flamegraph.pl
+//! shorter, in nanoseconds. A first line `# unit: microseconds` says which; all readers skip it. Frames are functions at their first line. There is no written standard: this is what flamegraph.pl
 //! (<https://github.com/brendangregg/FlameGraph>), inferno and speedscope read, with frames in the form
 //! of `py-spy record --format raw`. `collapsed/read.rs` reads those of all of them and of others.
 
@@ -20,8 +20,10 @@ use crate::units;
 
 /// Longer names are cut: a name may have a million characters and stands in every line.
 const MAX_TEXT_CHARS: usize = 1000;
-/// Says the unit of the numbers where it is not the usual one; readers skip such lines.
+/// Says the unit of the numbers; readers skip such lines.
 const NANOSECONDS: &str = "# unit: nanoseconds";
+/// The same of the usual one.
+const MICROSECONDS: &str = "# unit: microseconds";
 
 /// Writes and reads collapsed stacks.
 #[derive(Debug, Clone, Copy)]
@@ -43,8 +45,14 @@ impl Exporter for Collapsed {
         let pieces = Pieces::of(&depths, estimated);
         let write = || -> std::io::Result<()> {
             let mut out = BufWriter::new(out);
-            if unit_ns == 1 {
-                writeln!(out, "{NANOSECONDS}")?;
+            // What came from a file that does not say it cannot say it either.
+            if !profile.meta.unit_is_unknown() {
+                let unit = if unit_ns == 1 {
+                    NANOSECONDS
+                } else {
+                    MICROSECONDS
+                };
+                writeln!(out, "{unit}")?;
             }
             for (at, node) in stacks.nodes.iter().enumerate() {
                 let number = node.own[0] / unit_ns;

@@ -4,25 +4,32 @@
 //! Spec: `line_profiler/line_profiler.py` and `_line_profiler.pyx` of line_profiler 3.0 to 5.1, which read each other's
 //! files. The class is written as the one of the compiled part, which all of them have. A line that was not hit cannot
 //! stand in such a file: its readers divide by the hits.
+//!
+//! Hits that are lower bounds are told in an attribute of our own, which line_profiler keeps and does not read: `biopsy_at_least`,
+//! a dict `{(file, first line, name): [line, ...]}`.
 
 mod pickle;
 
 use std::collections::BTreeMap;
 use std::io::Write;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::pickle::{Document, Encoder, NodeId, Value, bad};
 use super::{ExportOptions, Exporter, Importer, Loss, unsaid};
 use crate::error::{Error, ErrorKind, Result};
 use crate::profile::tables::Function;
 use crate::profile::{
-    FunctionId, FunctionKind, Hits, LineCount, LineCounts, Meta, Origin, Profile, StringId, Tables,
+    FunctionId, FunctionKind, Hits, LineCount, LineCounts, LineTable, Meta, Origin, Profile,
+    StringId, Tables,
 };
 use crate::units::several;
 
 /// The class that all versions of line_profiler know.
 const CLASS: (&str, &str) = ("line_profiler._line_profiler", "LineStats");
+
+/// The attribute with the lines whose hits are lower bounds.
+const AT_LEAST: &str = "biopsy_at_least";
 
 /// Bytes at the beginning of a file in which the class is named.
 const HEAD: usize = 256;
@@ -53,32 +60,32 @@ impl Exporter for Lprof {
         });
         let tables = &profile.tables;
         let mut losses: Vec<Loss> = unsaid(profile).into_iter().collect();
-        let (mut bounds, mut rows, mut unhit) = (0, 0, 0.0);
+        let (mut rows, mut unhit) = (0, 0.0);
+        // By table.
+        let mut bounds: Vec<(&LineTable, Vec<u32>)> = Vec::new();
         let failed = |error| Error::write("the line_profiler file", &error);
         let mut encoder = Encoder::new(out);
         let mut write = || {
             encoder.begin_object(CLASS.0, CLASS.1)?;
             encoder.text("timings")?;
             encoder.begin_dict()?;
-            for table in &found.tables {
+            let put_key = |encoder: &mut Encoder<'_>, table: &LineTable| {
                 encoder.text(options.file_name(tables.file(table.function)))?;
                 encoder.int(u64::from(tables.line(table.function)))?;
                 // As line_profiler 5 has it, where it is known.
                 encoder.text(tables.shown_name(table.function, true))?;
-                encoder.end_tuple()?;
+                encoder.end_tuple()
+            };
+            for table in &found.tables {
+                put_key(&mut encoder, table)?;
                 encoder.begin_list()?;
+                let mut at_least = Vec::new();
                 for row in &table.rows {
                     let hits = match row.hits {
                         Some(Hits::Counted(hits)) => hits,
-                        Some(Hits::AtLeast(hits)) => {
-                            bounds += 1;
-                            hits
-                        }
+                        Some(Hits::AtLeast(hits)) => hits,
                         // It was there when a sample came.
-                        None if !table.counted && row.line > 0 => {
-                            bounds += 1;
-                            1
-                        }
+                        None if !table.counted && row.line > 0 => 1,
                         None => 0,
                     };
                     if hits == 0 {
@@ -86,23 +93,43 @@ impl Exporter for Lprof {
                         continue;
                     }
                     rows += 1;
+                    if !matches!(row.hits, Some(Hits::Counted(_))) {
+                        at_least.push(row.line);
+                    }
                     encoder.int(u64::from(row.line))?;
                     encoder.int(hits)?;
                     encoder.number(row.time)?;
                     encoder.end_tuple()?;
                 }
                 encoder.end_list()?;
+                if !at_least.is_empty() {
+                    bounds.push((table, at_least));
+                }
             }
             encoder.end_dict()?;
             encoder.text("unit")?;
             encoder.float(found.unit)?;
+            if !bounds.is_empty() {
+                encoder.text(AT_LEAST)?;
+                encoder.begin_dict()?;
+                for (table, lines) in &bounds {
+                    put_key(&mut encoder, table)?;
+                    encoder.begin_list()?;
+                    for line in lines {
+                        encoder.int(u64::from(*line))?;
+                    }
+                    encoder.end_list()?;
+                }
+                encoder.end_dict()?;
+            }
             encoder.end_object()
         };
         write().map_err(failed)?;
+        let bounds: usize = bounds.iter().map(|(_, lines)| lines.len()).sum();
         if bounds > 0 {
             let of = several(rows, "line");
             losses.push(format!(
-                "the hits of {bounds} of {of} are lower bounds, which the file has no place to say"
+                "the hits of {bounds} of {of} are lower bounds, which biopsy reads in the file and line_profiler does not"
             ));
         }
         if unhit > 0.0 {
@@ -150,7 +177,15 @@ impl Importer for Lprof {
             texts: FxHashMap::default(),
             left: data.len(),
         };
-        let functions = reader.timings(timings)?;
+        let bounds = optional(&document, state, AT_LEAST);
+        let bounds = bounds.map(|node| reader.bounds(node)).transpose()?;
+        let mut functions = reader.timings(timings)?;
+        for (function, lines) in &mut functions {
+            let of = bounds.as_ref().and_then(|bounds| bounds.get(function));
+            for line in lines {
+                line.at_least = of.is_some_and(|of| of.contains(&line.line));
+            }
+        }
         Ok(Profile {
             meta: Meta {
                 origin: Origin::Exact,
@@ -181,15 +216,19 @@ fn is_class(document: &Document<'_>, class: NodeId) -> bool {
 
 /// What an object has under a name.
 fn attribute(document: &Document<'_>, state: NodeId, wanted: &str) -> Result<NodeId> {
+    optional(document, state, wanted)
+        .ok_or_else(|| bad(document.at(state), format_args!("no {wanted} in it")))
+}
+
+/// What an object has under a name, if anything.
+fn optional(document: &Document<'_>, state: NodeId, wanted: &str) -> Option<NodeId> {
     let pairs = match document.get(state) {
         Value::Dict(pairs) => pairs.as_slice(),
         _ => &[],
     };
     let is_wanted = |key: NodeId| matches!(document.get(key), Value::Text(text) if text == wanted);
     let found = pairs.iter().rev().find(|(key, _)| is_wanted(*key));
-    found
-        .map(|(_, value)| *value)
-        .ok_or_else(|| bad(document.at(state), format_args!("no {wanted} in it")))
+    found.map(|(_, value)| *value)
 }
 
 fn number(document: &Document<'_>, node: NodeId) -> Option<f64> {
@@ -230,6 +269,38 @@ impl Reader<'_> {
             }
         }
         Ok(functions)
+    }
+
+    /// The lines of each function whose hits are lower bounds.
+    fn bounds(&mut self, node: NodeId) -> Result<FxHashMap<FunctionId, FxHashSet<u32>>> {
+        let document = self.document;
+        let unexpected = || {
+            let what = "lower bounds that are no dict of lists of lines";
+            bad(document.at(node), what)
+        };
+        let Value::Dict(pairs) = document.get(node) else {
+            return Err(unexpected());
+        };
+        let mut bounds: FxHashMap<FunctionId, FxHashSet<u32>> = FxHashMap::default();
+        for (key, value) in pairs {
+            let Value::List(lines) = document.get(*value) else {
+                return Err(unexpected());
+            };
+            self.spend(*value, lines.len())?;
+            let of = bounds.entry(self.function(*key)?).or_default();
+            for line in lines {
+                of.insert(self.line(*line).ok_or_else(unexpected)?);
+            }
+        }
+        Ok(bounds)
+    }
+
+    /// A list of so many may be there as often as it is referred to, but not for ever.
+    fn spend(&mut self, node: NodeId, rows: usize) -> Result<()> {
+        let left = self.left.checked_sub(rows);
+        let more = "more lines than the file has room for";
+        self.left = left.ok_or_else(|| bad(self.document.at(node), more))?;
+        Ok(())
     }
 
     fn function(&mut self, key: NodeId) -> Result<FunctionId> {
@@ -277,10 +348,7 @@ impl Reader<'_> {
         let (Value::List(rows) | Value::Tuple(rows)) = document.get(node) else {
             return Err(bad(document.at(node), "lines that are no list"));
         };
-        self.left = self
-            .left
-            .checked_sub(rows.len())
-            .ok_or_else(|| bad(document.at(node), "more lines than the file has room for"))?;
+        self.spend(node, rows.len())?;
         let mut lines: BTreeMap<u32, LineCount> = BTreeMap::new();
         for row in rows {
             let unexpected = || bad(document.at(*row), "not a line: (line, hits, time)");
@@ -304,6 +372,7 @@ impl Reader<'_> {
                 line,
                 hits: 0,
                 time: 0.0,
+                at_least: false,
             });
             sum.hits = sum.hits.saturating_add(hits);
             sum.time += time;
@@ -337,7 +406,12 @@ mod tests {
         assert!(profile.has_line_times());
         let counts = profile.lines.clone().expect("lines");
         assert_eq!(counts.unit, 1e-9);
-        let line = |line, hits, time| LineCount { line, hits, time };
+        let line = |line, hits, time| LineCount {
+            line,
+            hits,
+            time,
+            at_least: false,
+        };
         let rows = vec![line(3, 1, 1202.0), line(4, 300, 77_508.0)];
         assert_eq!(counts.functions, [(FunctionId(0), rows)]);
         let tables = &profile.tables;
@@ -356,6 +430,33 @@ mod tests {
     }
 
     #[test]
+    fn lower_bounds_come_back() {
+        let mut profile = import(THEIRS).expect("read");
+        for whole in [false, true] {
+            if let Some(counts) = &mut profile.lines {
+                counts.at_least = whole;
+                counts.functions[0].1[1].at_least = true;
+            }
+            let mut out = Vec::new();
+            let losses = Lprof.export(&profile, &ExportOptions::default(), &mut out);
+            let of = if whole { 2 } else { 1 };
+            assert!(
+                losses
+                    .is_ok_and(|said| said[0].starts_with(&format!("the hits of {of} of 2 lines")))
+            );
+            let again = import(&out).expect("read");
+            let hits = again.line_tables(&Default::default()).expect("lines");
+            let hits: Vec<_> = hits.tables[0].rows.iter().map(|row| row.hits).collect();
+            let first = if whole {
+                Hits::AtLeast(1)
+            } else {
+                Hits::Counted(1)
+            };
+            assert_eq!(hits, [Some(first), Some(Hits::AtLeast(300))]);
+        }
+    }
+
+    #[test]
     fn large_and_broken_numbers_come_back() {
         let mut profile = import(THEIRS).expect("read");
         if let Some(counts) = &mut profile.lines {
@@ -366,6 +467,7 @@ mod tests {
                         line: 10 + bits,
                         hits: (1 << bits) - u64::from(bits == 63),
                         time: 2f64.powi(bits as i32) + f64::from(bits % 4 / 2) / 3.0,
+                        at_least: false,
                     })
                     .to_vec();
             }

@@ -44,9 +44,9 @@
 //!              f64 are finite and not negative, and the shares add up to at most 1
 //! 15 SOURCES   varint n, n times: texts file, path; varints modified_ms, size; u32 CRC-32 of the file's bytes
 //! 16 QUALNAMES varint n, n times: varint function (each later than the one before); text, empty for the name itself
-//! 17 LINES     f64 seconds in a unit of the times (positive); u8 1 when the hits are lower bounds; varint n, n times:
-//!              varint function (in one of these at most); varint m, m times: varint line - the line before (0 before the
-//!              first), varint hits, f64 time
+//! 17 LINES     f64 seconds in a unit of the times (positive); u8 1 when the hits are lower bounds, 2 when each line says
+//!              whether they are; varint n, n times: varint function (in one of these at most); varint m, m times: varint
+//!              line - the line before (0 before the first), varint hits, f64 time; of 2: u8 1 when a lower bound
 //! 18 TEXTS     varint n, n times: varint place of a row of SOURCES (each later than the one before); text: the file's
 //! 0 END        last: varints number of blocks before this one, number of runs
 //! ```

@@ -22,6 +22,8 @@ pub struct LineCount {
     pub hits: u64,
     /// Time in [`LineCounts::unit`]; 0 where samples tell it.
     pub time: f64,
+    /// Whether it began at least so often: samples saw it.
+    pub at_least: bool,
 }
 
 /// What was counted of lines.
@@ -184,7 +186,7 @@ impl Profile {
 }
 
 fn row(counts: &LineCounts, line: &LineCount) -> LineRow {
-    let hits = match counts.at_least {
+    let hits = match counts.at_least || line.at_least {
         true => Hits::AtLeast(line.hits),
         false => Hits::Counted(line.hits),
     };
@@ -228,6 +230,7 @@ impl LineCounts {
                     ..*line
                 });
                 sum.hits = sum.hits.saturating_add(line.hits);
+                sum.at_least |= line.at_least;
                 sum.time += line.time * scale;
             }
             *into = sums.into_values().collect();

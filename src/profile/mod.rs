@@ -9,6 +9,7 @@ pub mod counts;
 pub mod diff;
 pub mod estimate;
 pub mod filter;
+mod fresh;
 pub mod lines;
 mod ncalls;
 pub mod record;

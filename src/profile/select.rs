@@ -6,6 +6,7 @@
 
 use regex::Regex;
 
+use super::fresh::Fresh;
 use super::{
     CallStats, CallTree, FunctionId, FunctionKind, GC, Origin, Profile, Run, RunState, StackId,
     Tables, TreeNode,
@@ -126,7 +127,22 @@ impl Selection {
                 ),
             ));
         }
-        let mut clocks: Vec<u64> = profile.threads.iter().map(|info| info.started_us).collect();
+        let started = profile.threads.iter().map(|info| info.started_us);
+        let started: Vec<u64> = started.collect();
+        let mut before = Fresh::of(profile);
+        let mut clocks = started.clone();
+        for run in &profile.runs {
+            if let Some(clock) = clocks.get_mut(run.thread.index())
+                && *clock < from
+            {
+                *clock = clock.saturating_add(u64::from(run.wall_us));
+                if *clock <= from {
+                    before.next(run, false);
+                }
+            }
+        }
+        let before = before.left();
+        let mut clocks = started;
         profile.runs.retain_mut(|run| {
             let Some(clock) = clocks.get_mut(run.thread.index()) else {
                 return false;
@@ -135,6 +151,7 @@ impl Selection {
             *clock = clock.saturating_add(u64::from(run.wall_us));
             trim(run, begin, *clock, from, to)
         });
+        profile.runs.splice(0..0, before);
         for info in &mut profile.threads {
             info.started_us = info.started_us.max(from);
         }
@@ -158,7 +175,10 @@ impl Selection {
                         run.fresh_from = shown.fresh_from(&profile.tables, run);
                         run.stack = new;
                     }
-                    None => run.state = run.state.with(RunState::ELSEWHERE),
+                    None => {
+                        run.fresh_from = u16::MAX;
+                        run.state = run.state.with(RunState::ELSEWHERE);
+                    }
                 }
             }
         }
@@ -255,9 +275,6 @@ fn trim(run: &mut Run, begin: u64, end: u64, from: u64, to: u64) -> bool {
     run.wall_us = (last - first).min(u64::from(u32::MAX)) as u32;
     run.cpu_us = (f64::from(run.cpu_us) * part).round() as u32;
     run.count = ((f64::from(run.count) * part).round() as u32).max(1);
-    if begin < from {
-        run.fresh_from = u16::MAX;
-    }
     true
 }
 

@@ -4,6 +4,7 @@
 use rustc_hash::FxHashMap;
 
 use super::counts::CallEstimate;
+use super::fresh::Fresh;
 use super::ncalls;
 use super::{Filter, FrameId, FunctionId, Profile, Split, StackId, Tables};
 
@@ -70,7 +71,14 @@ impl CallTree {
         // Invocations are summed like costs: +1 at the sampled stack, -1 at the deepest frame that is
         // still the old invocation, so that a subtree's sum is the number of its fresh invocations.
         let mut fresh: Vec<i64> = Vec::new();
-        for (index, run) in filter.indexed_runs(profile) {
+        let mut follow = Fresh::of(profile);
+        let threads = filter.threads(profile);
+        for (index, run) in profile.runs.iter().enumerate() {
+            let counts = threads[run.thread.index()] && filter.accepts_state(run.state);
+            let older = follow.next(run, counts);
+            if !counts {
+                continue;
+            }
             let group = groups[run.thread.index()];
             let at = builder.node(group, run.stack);
             fresh.resize(builder.tree.nodes.len(), 0);
@@ -85,6 +93,18 @@ impl CallTree {
                 fresh[at as usize] += times;
                 if let Some(old) = builder.ancestor(at, depth, fresh_from) {
                     fresh[old as usize] -= times;
+                }
+            }
+            if !older.is_empty() {
+                let inner = match older.end > depth {
+                    true => Some(at),
+                    false => builder.ancestor(at, depth, older.end),
+                };
+                let ends = [(inner, 1), (builder.ancestor(at, depth, older.start), -1)];
+                for (end, times) in ends {
+                    if let Some(end) = end {
+                        fresh[end as usize] += times;
+                    }
                 }
             }
         }

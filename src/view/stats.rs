@@ -14,7 +14,9 @@ mod sort;
 
 use std::io::{self, Write};
 
-pub use self::lines::{LineOptions, SourceText, line_functions, shown as source_text, write_lines};
+pub use self::lines::{
+    ChosenLines, LineOptions, SourceText, choose_lines, shown as source_text, write_lines,
+};
 pub use self::restriction::Restriction;
 pub use self::sort::SortKey;
 use crate::error::{Error, Result};

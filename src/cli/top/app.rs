@@ -216,7 +216,8 @@ impl App {
                     .get_or_insert_with(|| Folded::of(computed, tables));
                 if !self.tree_seen && !folded.nodes.is_empty() {
                     self.tree_seen = true;
-                    folded.open_hot_path(None, &mut self.open);
+                    // Where the time spreads out, one wants to see the choice.
+                    folded.open_hot_path(None, 0.5, &mut self.open);
                 }
                 folded.page(computed, tables, &self.open, &look)
             }
@@ -555,7 +556,7 @@ impl App {
             _ => None,
         };
         if let (View::Tree, Some(folded)) = (self.view, &self.folded) {
-            folded.open_hot_path(at, &mut self.open);
+            folded.open_hot_path(at, 0.0, &mut self.open);
             self.lay_out();
         }
     }

@@ -104,8 +104,11 @@ pub fn draw(frame: &mut Frame<'_>, app: &mut App, status: &Status, able: Abiliti
         draw_rows(frame, app, below, able);
     }
     if app.typing.is_none() {
-        let (text, style) = foot(app);
-        put(frame, area, area.height - 1, &text, style);
+        let message = app.message().map(|message| printable(message).into_owned());
+        match message {
+            Some(message) => draw_message(frame, area, &message, height),
+            None => put(frame, area, area.height - 1, &foot(app), Style::new()),
+        }
     }
     if let Some((_, text)) = &app.typing {
         // The end of what is typed has to be seen.
@@ -335,11 +338,46 @@ fn foot_label(app: &App) -> String {
     }
 }
 
-fn foot(app: &App) -> (String, Style) {
-    if let Some(message) = app.message() {
-        let bold = Style::new().add_modifier(Modifier::BOLD);
-        return (printable(message).into_owned(), bold);
+/// A message as the last lines, over as many rows as it takes.
+fn draw_message(frame: &mut Frame<'_>, area: Rect, message: &str, rows: u16) {
+    let lines = broken(message, usize::from(area.width));
+    let shown = lines.len().min(usize::from(rows) + 1);
+    let top = area.height - shown as u16;
+    let bold = Style::new().add_modifier(Modifier::BOLD);
+    for (at, line) in lines.iter().take(shown).enumerate() {
+        let line = format!("{line:<0$}", usize::from(area.width));
+        put(frame, area, top + at as u16, &line, bold);
     }
+}
+
+/// Lines of at most `width` letters: broken between words where there are some, and words that are longer anywhere.
+fn broken(text: &str, width: usize) -> Vec<String> {
+    let width = width.max(1);
+    let mut lines = Vec::new();
+    let mut now = String::new();
+    for word in text.split(' ') {
+        let letters: Vec<char> = word.chars().collect();
+        let used = now.chars().count();
+        if used > 0 && used + 1 + letters.len() <= width {
+            now.push(' ');
+            now.extend(letters);
+            continue;
+        }
+        if used > 0 {
+            lines.push(std::mem::take(&mut now));
+        }
+        for part in letters.chunks(width) {
+            if !now.is_empty() {
+                lines.push(std::mem::take(&mut now));
+            }
+            now.extend(part);
+        }
+    }
+    lines.push(now);
+    lines
+}
+
+fn foot(app: &App) -> String {
     let mut text = "? help  q quit ".to_string();
     for (at, (view, name)) in VIEWS.iter().enumerate() {
         let key = at + 1;
@@ -353,7 +391,7 @@ fn foot(app: &App) -> (String, Style) {
         text.push_str("  1-7 views");
     }
     text.push_str("  / filter  l last 10 s  space pause  w write");
-    (text, Style::new())
+    text
 }
 
 fn help_lines() -> Vec<String> {

@@ -183,6 +183,43 @@ fn small_rows_fold_and_rows_keep_their_places_while_one_reads() {
 }
 
 #[test]
+fn long_messages_are_seen_whole() {
+    let stacks = [(vec!["main", "f"], 500)];
+    let mut shown = Shown::of(profile(&stacks), 60, 12);
+    let path = "/a/".repeat(40);
+    shown.app.say(format!(
+        "cannot write {path}x.svg: its folder does not exist"
+    ));
+    let picture = shown.picture();
+    let text: String = picture
+        .lines()
+        .map(|line| line.trim_matches('"').trim_end())
+        .collect();
+    assert!(text.contains(&format!("{path}x.svg:")), "{picture}");
+    assert!(picture.contains("its folder does not exist"), "{picture}");
+    // What is longer than the screen ends somewhere, and the head stays.
+    shown.app.say("word ".repeat(1000));
+    let picture = shown.picture();
+    assert!(picture.contains("CPU time"), "{picture}");
+}
+
+#[test]
+fn the_hot_path_is_unfolded_to_its_end() {
+    // The innermost has less than half of the time of its caller.
+    let stacks = [
+        (vec!["main", "a", "b", "c", "d", "e"], 280),
+        (vec!["main", "a", "b", "c"], 310),
+        (vec!["main", "a", "x"], 280),
+        (vec!["main", "a", "b", "y"], 270),
+    ];
+    let mut shown = Shown::of(profile(&stacks), 80, 24);
+    let picture = shown.press("2");
+    assert!(!picture.contains("(e)"), "{picture}");
+    let picture = shown.press("e");
+    assert!(picture.contains("(e)"), "{picture}");
+}
+
+#[test]
 fn filters_are_expressions_or_plain_text() {
     let stacks = [(vec!["main", "a(b"], 500), (vec!["main", "other"], 400)];
     let mut shown = Shown::of(profile(&stacks), 80, 24);

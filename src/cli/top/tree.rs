@@ -112,8 +112,11 @@ impl Folded {
         list
     }
 
-    /// Opens the path on which most of the time is, from `from` or the top.
-    pub fn open_hot_path(&self, from: Option<usize>, open: &mut FxHashSet<u64>) {
+    /// Opens the path on which most of the time is, from `from` or the top, as long as the next has that share of the time of
+    /// the one above it, and would not be folded for being small.
+    pub fn open_hot_path(&self, from: Option<usize>, least: f64, open: &mut FxHashSet<u64>) {
+        let whole: u64 = self.roots.iter().map(|at| self.nodes[*at].total_ns).sum();
+        let small = (SMALL * whole as f64) as u64;
         let mut at = from;
         loop {
             let siblings = at.map_or(&self.roots, |at| &self.nodes[at].children);
@@ -124,9 +127,8 @@ impl Folded {
             let Some(next) = hottest else {
                 return;
             };
-            // Where the time spreads out or is its own, one wants to see the choice.
             let above = at.map_or(0, |at| self.nodes[at].total_ns);
-            if self.nodes[*next].total_ns < above / 2 {
+            if self.nodes[*next].total_ns < small.max((above as f64 * least) as u64) {
                 return;
             }
             at = Some(*next);

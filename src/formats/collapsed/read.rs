@@ -8,8 +8,8 @@
 //! main;std::vector<int>::push 2                       all others
 //! ```
 //!
-//! The number is a time in microseconds (biopsy, Austin), or in nanoseconds where a line `# unit: nanoseconds` says so,
-//! or counts samples (py-spy, profiling.sampling); the files do not tell. Each 1 becomes a microsecond and a sample,
+//! The number is a time in microseconds (biopsy, Austin), or in what a line `# unit: nanoseconds` or `# unit: microseconds`
+//! says, or counts samples (py-spy, profiling.sampling); the files do not tell. Each 1 becomes a microsecond and a sample,
 //! unless the caller knows how long a sample is.
 
 use std::borrow::Cow;
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
-use super::{Collapsed, NANOSECONDS};
+use super::{Collapsed, MICROSECONDS, NANOSECONDS};
 use crate::error::{Error, ErrorKind, Result};
 use crate::formats::Importer;
 use crate::profile::{
@@ -45,11 +45,15 @@ impl Importer for Collapsed {
         {
             return false;
         }
+        // Where nothing was sampled, ours has this line alone.
+        let is_ours = lines(head)
+            .next()
+            .is_some_and(|(_, line)| is_unit(line.trim()));
         let mut lines = lines(whole)
             .filter(|(_, line)| !is_ignored(line))
             .take(100)
             .peekable();
-        lines.peek().is_some() && lines.all(|(_, line)| parse_line(&line).is_some())
+        (lines.peek().is_some() || is_ours) && lines.all(|(_, line)| parse_line(&line).is_some())
     }
 
     fn import(&self, data: &[u8]) -> Result<Profile> {
@@ -77,7 +81,7 @@ pub fn import_with(data: &[u8], period: Option<Duration>) -> Result<Profile> {
             .add(thread, stack, weight)
             .ok_or_else(|| damaged("the numbers are too large"))?;
     }
-    if reader.profile.tables.stacks().is_empty() {
+    if reader.profile.tables.stacks().is_empty() && !reader.unit_known {
         return Err(Error::bad_file(
             "cannot read collapsed stacks",
             0,
@@ -100,6 +104,10 @@ fn lines(data: &[u8]) -> impl Iterator<Item = (u64, Cow<'_, str>)> {
         offset += line.len() as u64 + 1;
         (start, String::from_utf8_lossy(line))
     })
+}
+
+fn is_unit(line: &str) -> bool {
+    line == NANOSECONDS || line == MICROSECONDS
 }
 
 fn is_ignored(line: &str) -> bool {
@@ -242,6 +250,8 @@ struct Reader {
     carried_ns: u128,
     /// Whether the numbers are nanoseconds.
     nanoseconds: bool,
+    /// Whether the file says what its numbers are.
+    unit_known: bool,
     /// Whether all lines are Austin's, which are in microseconds.
     only_austin: bool,
 }
@@ -249,8 +259,18 @@ struct Reader {
 impl Reader {
     /// A line that says something of the others.
     fn header(&mut self, line: &str) -> Result<()> {
-        if line == NANOSECONDS {
-            self.nanoseconds = true;
+        if is_unit(line) {
+            self.nanoseconds = line == NANOSECONDS;
+            self.unit_known = true;
+            if self.period_ns.is_some() {
+                return Err(Error::usage(
+                    "cannot use --period",
+                    format!(
+                        "the file says what its numbers are: {}",
+                        line.trim_start_matches("# ")
+                    ),
+                ));
+            }
         }
         if line == "# mode: memory" {
             return Err(Error::new(
@@ -367,7 +387,7 @@ impl Reader {
             duration_us: self.total_us,
             samples: self.samples,
             rate_hz,
-            times_known: self.nanoseconds || self.only_austin || rate_hz > 0.0,
+            times_known: self.unit_known || self.only_austin || rate_hz > 0.0,
             ..Meta::default()
         };
         self.profile
@@ -484,6 +504,19 @@ mod tests {
         let profile = Collapsed.import(text.as_bytes()).expect("our own");
         assert_eq!(profile.meta.duration_us, 200);
         assert!(profile.meta.times_known);
+    }
+
+    #[test]
+    fn a_unit_that_is_told_is_known() {
+        let text = b"# unit: microseconds\nmain;work 1500\n";
+        let profile = Collapsed.import(text).expect("our own");
+        assert!(profile.meta.times_known && profile.meta.duration_us == 1500);
+        let error = import_with(text, Some(Duration::from_millis(1))).expect_err("told twice");
+        assert!(error.to_string().contains("unit: microseconds"), "{error}");
+        // Nothing was sampled.
+        let none = b"# unit: microseconds\n";
+        assert!(Collapsed.recognises(none) && Collapsed.import(none).is_ok());
+        assert!(!Collapsed.recognises(b"# unit: bytes\n"));
     }
 
     #[test]

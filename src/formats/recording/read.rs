@@ -353,7 +353,12 @@ impl Reader {
         if unit <= 0.0 {
             return Err(cursor.bad("times without a unit"));
         }
-        let at_least = flag(cursor)?;
+        let (at_least, by_line) = match cursor.byte()? {
+            0 => (false, false),
+            1 => (true, false),
+            2 => (false, true),
+            other => return Err(cursor.bad(format_args!("no kind {other} of hits"))),
+        };
         let known = self.profile.lines.get_or_insert_with(|| LineCounts {
             unit,
             ..LineCounts::default()
@@ -378,6 +383,7 @@ impl Reader {
                     line: line.ok_or_else(|| cursor.bad("a line is out of range"))?,
                     hits: cursor.varint()?,
                     time: amount(cursor)?,
+                    at_least: by_line && flag(cursor)?,
                 });
             }
             known.functions.push((function, lines));

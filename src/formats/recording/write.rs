@@ -273,6 +273,8 @@ impl Writer<'_> {
     fn lines(&mut self, lines: &LineCounts) -> Result<()> {
         let mut rows = 0;
         let mut bytes = Vec::new();
+        let mut of_all = lines.functions.iter().flat_map(|(_, counts)| counts);
+        let by_line = !lines.at_least && of_all.any(|count| count.at_least);
         let last = lines.functions.len().max(1);
         for at in 0..last {
             if let Some((function, counts)) = lines.functions.get(at) {
@@ -283,13 +285,19 @@ impl Writer<'_> {
                     put_varint(&mut bytes, u64::from(count.line.saturating_sub(before)));
                     put_varint(&mut bytes, count.hits);
                     put_f64(&mut bytes, count.time);
+                    if by_line {
+                        bytes.push(u8::from(count.at_least));
+                    }
                     before = count.line;
                 }
                 rows += 1;
             }
             if bytes.len() >= BLOCK_BYTES || at + 1 == last {
                 put_f64(&mut self.packer.raw, lines.unit);
-                self.packer.raw.push(u8::from(lines.at_least));
+                self.packer.raw.push(match by_line {
+                    true => 2,
+                    false => u8::from(lines.at_least),
+                });
                 put_varint(&mut self.packer.raw, rows);
                 self.packer.raw.append(&mut bytes);
                 self.block(kind::LINES)?;

@@ -15,7 +15,9 @@ use super::restriction::{Restriction, compile};
 use super::rows;
 use crate::error::{Error, ErrorKind, Result};
 use crate::glob;
-use crate::profile::{Filter, FunctionId, Hits, LineRow, LineTable, Origin, Profile, Tables};
+use crate::profile::{
+    Filter, FunctionId, Hits, LineRow, LineTable, LineTables, Origin, Profile, Tables,
+};
 use crate::units::printable;
 
 /// Seconds in a unit of the times that are shown, as `python -m line_profiler` has it.
@@ -30,12 +32,9 @@ const MOST_LINES: usize = 5000;
 /// Widths of the columns `Hits`, `Time` and `Per Hit`, which grow with what is in them.
 const WIDTHS: [usize; 3] = [9, 12, 8];
 
-/// Which functions are shown.
+/// What of the functions that were chosen is shown, and how.
 #[derive(Debug, Clone, Default)]
 pub struct LineOptions {
-    /// Functions: a name, the end of `module.qualname`, a glob over that, `file.py:LINE`; else part of the name as
-    /// printed (`file:line(name)`), or a regular expression for it. None for all.
-    pub functions: Vec<String>,
     /// Applied one after the other to the functions.
     pub restrictions: Vec<Restriction>,
     /// File names without folders.
@@ -54,15 +53,34 @@ pub struct SourceText {
 /// Source files; `None` for a file that is not there.
 pub type Sources<'a> = dyn FnMut(&str) -> Option<SourceText> + 'a;
 
-/// Prints the tables, functions with the most time first. Fails when the profile knows no lines, and when no function
-/// has one of the names.
-pub fn write_lines(
+/// The lines of functions that are meant.
+#[derive(Debug, Clone)]
+pub struct ChosenLines {
+    found: LineTables,
+    /// Positions of tables, those with the most time first.
+    list: Vec<usize>,
+}
+
+impl ChosenLines {
+    /// The functions.
+    pub fn functions(&self) -> Vec<FunctionId> {
+        self.tables().map(|table| table.function).collect()
+    }
+
+    fn tables(&self) -> impl Iterator<Item = &LineTable> {
+        self.list.iter().filter_map(|at| self.found.tables.get(*at))
+    }
+}
+
+/// The functions that `words` mean: a name, the end of `module.qualname`, a glob over that, `file.py:LINE`; else part of the name
+/// as printed (`file:line(name)`), or a regular expression for it. No word means all. Fails when the profile knows no lines, and when no
+/// function has one of the names.
+pub fn choose_lines(
     profile: &Profile,
     filter: &Filter,
-    options: &LineOptions,
+    words: &[String],
     sources: &mut Sources<'_>,
-    out: &mut dyn Write,
-) -> Result<()> {
+) -> Result<ChosenLines> {
     let Some(found) = profile.line_tables(filter) else {
         return Err(Error::new(
             ErrorKind::NotAvailable,
@@ -71,11 +89,24 @@ pub fn write_lines(
         )
         .hint("record samples instead: biopsy run -o FILE.biopsy -- COMMAND"));
     };
-    let tables = &profile.tables;
-    let mut list = choose(&found.tables, tables, &options.functions, sources)?;
-    if options.functions.is_empty() && profile.lines.is_some() {
+    let mut list = choose(&found.tables, &profile.tables, words, sources)?;
+    if words.is_empty() && profile.lines.is_some() {
         list.retain(|at| found.tables.get(*at).is_some_and(|table| table.counted));
     }
+    Ok(ChosenLines { found, list })
+}
+
+/// Prints the tables of the functions that were chosen, those with the most time first.
+pub fn write_lines(
+    profile: &Profile,
+    chosen: &ChosenLines,
+    options: &LineOptions,
+    sources: &mut Sources<'_>,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let ChosenLines { found, list } = chosen;
+    let mut list = list.clone();
+    let tables = &profile.tables;
     let timed = profile.meta.samples > 0 || profile.meta.origin != Origin::Sampled;
     let names: Vec<String> = found
         .tables
@@ -107,21 +138,6 @@ pub fn write_lines(
         out.flush()
     };
     write().map_err(|error| Error::write("the lines", &error))
-}
-
-/// The functions that `words` mean, as [`LineOptions::functions`] has them. Fails where [`write_lines`] does.
-pub fn line_functions(
-    profile: &Profile,
-    filter: &Filter,
-    words: &[String],
-    sources: &mut Sources<'_>,
-) -> Result<Vec<FunctionId>> {
-    let found = profile
-        .line_tables(filter)
-        .map_or(Vec::new(), |found| found.tables);
-    let list = choose(&found, &profile.tables, words, sources)?;
-    let functions = list.into_iter().filter_map(|at| found.get(at));
-    Ok(functions.map(|table| table.function).collect())
 }
 
 /// Positions of the tables that are meant, in order.
@@ -477,26 +493,23 @@ mod tests {
 
     fn lines(profile: &Profile, functions: &[&str], source: Option<&str>) -> String {
         let mut out = Vec::new();
+        let words: Vec<String> = functions.iter().map(|word| word.to_string()).collect();
         let options = LineOptions {
-            functions: functions.iter().map(|word| word.to_string()).collect(),
             strip_dirs: true,
             ..LineOptions::default()
         };
         let text =
             source.map(|text| Arc::new(text.lines().map(str::to_string).collect::<Vec<_>>()));
-        match write_lines(
-            profile,
-            &Filter::default(),
-            &options,
-            &mut |_| {
-                let lines = text.clone()?;
-                Some(SourceText {
-                    lines,
-                    is_same: true,
-                })
-            },
-            &mut out,
-        ) {
+        let mut sources = |_: &str| {
+            let lines = text.clone()?;
+            Some(SourceText {
+                lines,
+                is_same: true,
+            })
+        };
+        let written = choose_lines(profile, &Filter::default(), &words, &mut sources)
+            .and_then(|chosen| write_lines(profile, &chosen, &options, &mut sources, &mut out));
+        match written {
             Ok(()) => String::from_utf8(out).expect("text"),
             Err(error) => error.to_string(),
         }
@@ -573,6 +586,7 @@ Line #      Hits         Time  Per Hit   % Time  Line Contents
             line,
             hits,
             time: 0.0,
+            at_least: false,
         };
         profile.lines = Some(LineCounts {
             unit: 1e-6,

@@ -46,6 +46,7 @@ fn counted() -> Profile {
         line,
         hits: u64::from(line) << 30,
         time: f64::from(line) / 3.0,
+        at_least: false,
     };
     profile.lines = Some(LineCounts {
         unit: 1e-7,
@@ -54,6 +55,20 @@ fn counted() -> Profile {
             .map(|at| (FunctionId(at), (at..3 * at).step_by(2).map(line).collect()))
             .collect(),
     });
+    profile
+}
+
+/// Some lines of it have lower bounds for hits, and others do not.
+fn bounded() -> Profile {
+    let mut profile = counted();
+    if let Some(lines) = &mut profile.lines {
+        lines.at_least = false;
+        for (_, counts) in &mut lines.functions {
+            for (at, count) in counts.iter_mut().enumerate() {
+                count.at_least = at % 3 == 1;
+            }
+        }
+    }
     profile
 }
 
@@ -77,6 +92,7 @@ fn a_recording_is_read_back_equal() {
         Profile::default(),
         profiles::rich(),
         counted(),
+        bounded(),
         profiles::exact(),
         profiles::deep(10_000),
     ] {
