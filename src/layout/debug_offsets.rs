@@ -333,7 +333,7 @@ pub fn apply(block: &[u8], minor: u32, table: Offsets) -> Result<Offsets, Mismat
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layout::tables::for_version;
+    use crate::layout::tables::{for_build, for_version};
 
     #[test]
     fn a_block_that_is_none_or_too_short_is_refused() {
@@ -345,7 +345,14 @@ mod tests {
         assert!(matches!(apply(&block, 14, table), Err(Mismatch::Field(_))));
         block[16] = 1;
         assert_eq!(apply(&block, 14, table), Err(Mismatch::FreeThreaded));
+        // Nor is a block taken for the table of the other build.
+        let without_gil = for_build(3, 14, true).expect("a table");
+        assert!(matches!(
+            apply(&block, 14, without_gil),
+            Err(Mismatch::Field(_))
+        ));
         block[16] = 0;
+        assert_eq!(apply(&block, 14, without_gil), Err(Mismatch::FreeThreaded));
         assert_eq!(apply(&block, 16, table), Err(Mismatch::UnknownVersion));
     }
 }

@@ -218,7 +218,7 @@ impl Python {
         })
     }
 
-    /// Those without a GIL that `fixtures/pythons.sh --free-threaded` finds, such as `3.13.15t`; says when there is none.
+    /// Those without a GIL that `fixtures/pythons.sh --free-threaded` finds, such as `3.13.15t`; says which of 3.13t to 3.15t are not here.
     pub fn free_threaded() -> &'static [Python] {
         static FOUND: OnceLock<Vec<Python>> = OnceLock::new();
         FOUND.get_or_init(|| {
@@ -230,8 +230,10 @@ impl Python {
                 .expect("bash runs");
             let text = String::from_utf8(output.stdout).expect("UTF-8");
             let found: Vec<Python> = text.lines().map(Python::from_line).collect();
-            if found.is_empty() {
-                not_here("a free-threaded python (.ci/free-threaded makes one)");
+            for minor in 13..=15 {
+                if !found.iter().any(|python| python.minor == minor) {
+                    not_here(format!("python 3.{minor}t"));
+                }
             }
             found
         })

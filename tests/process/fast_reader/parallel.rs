@@ -15,7 +15,7 @@ use super::{ids, is_legal, names};
 
 /// Stacks of each program that have to be right, and the longest time for them.
 const STACKS: u64 = 10_000;
-const LONGEST: f64 = 8.0;
+const LONGEST: f64 = 5.0;
 
 type Judge<'a> = &'a dyn Fn(&Tables, &biopsy::sample::ThreadStack) -> Option<String>;
 
