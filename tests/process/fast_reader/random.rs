@@ -116,7 +116,7 @@ fn watch_random_programs(
             eprintln!("{name}");
             // Threads that run at the same time leave less of the CPUs to us.
             let fewest = if python.free_threaded {
-                fewest / 4
+                fewest / 10
             } else {
                 fewest
             };
