@@ -123,6 +123,8 @@ pub struct Glimpse {
     pub thread: usize,
     /// Time in which it ran since its last one, microseconds.
     pub ran_us: u64,
+    /// Time in which it ran before the first one that could be read, but for a period: nobody knows where.
+    pub unseen_us: u64,
     /// Interrupts since the last one of which nothing was kept.
     pub lost: u64,
 }

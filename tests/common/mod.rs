@@ -30,10 +30,19 @@ pub fn target_folder() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| project().join("target"), PathBuf::from)
 }
 
+/// Where `.ci/run` keeps what it made.
+pub fn kept_folder() -> PathBuf {
+    let of = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    of("BIOPSY_CI_CACHE").unwrap_or_else(|| {
+        let home = || of("HOME").unwrap_or_default().join(".cache");
+        of("XDG_CACHE_HOME").unwrap_or_else(home).join("biopsy")
+    })
+}
+
 /// A venv with gunicorn, Flask and readers of profiles: `$BIOPSY_TEST_VENV`, else as `.ci/run` makes it.
 pub fn venv() -> Option<PathBuf> {
     let venv = std::env::var_os("BIOPSY_TEST_VENV")
-        .map_or_else(|| target_folder().join("test-venv"), PathBuf::from);
+        .map_or_else(|| kept_folder().join("test-venv"), PathBuf::from);
     venv.join("bin/python").exists().then_some(venv)
 }
 

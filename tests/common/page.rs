@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use super::{find_program, not_here, project, run_with, target_folder};
+use super::{find_program, kept_folder, not_here, project, run_with};
 
 /// The JSON in a page's data.
 pub fn head(page: &str) -> Value {
@@ -26,14 +26,14 @@ pub fn head(page: &str) -> Value {
 
 /// What `script` (below `tests`) does with a page and tells of it; `None` where there is no Chromium.
 pub fn drive(script: &str, page: &Path, task: &Value) -> Option<Value> {
-    let modules = target_folder().join("test-node/node_modules");
+    let modules = kept_folder().join("test-node/node_modules");
     let names = ["chromium", "chromium-browser", "google-chrome"];
     let Some(browser) = names.into_iter().find_map(find_program) else {
         not_here("chromium: pages are not looked at");
         return None;
     };
     if find_program("node").is_none() || !modules.join("puppeteer-core").is_dir() {
-        not_here("node with puppeteer-core (bash .ci/run makes target/test-node with it)");
+        not_here("node with puppeteer-core (bash .ci/run fetches it)");
         return None;
     }
     let mut command = Command::new("node");

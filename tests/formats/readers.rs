@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use common::{
-    Python, Ran, biopsy, find_program, in_company, not_here, project, run, run_with, target_folder,
+    Python, Ran, biopsy, find_program, in_company, kept_folder, not_here, project, run, run_with,
     venv,
 };
 use serde_json::Value;
@@ -167,7 +167,7 @@ fn gprof2dot_and_snakeviz() {
                     "{format}{ran}"
                 );
             }
-            None => not_here("gprof2dot (bash .ci/run makes target/test-venv with it)"),
+            None => not_here("gprof2dot (bash .ci/run makes a venv with it)"),
         }
     }
     let script = "import sys, json\nfrom pstats import Stats\nfrom snakeviz.stats import table_rows, json_stats\n\
@@ -182,7 +182,7 @@ fn gprof2dot_and_snakeviz() {
             let of = |at: usize| function.1["stats"][at].as_f64().expect("number");
             files.check("burn_30", of(2), of(3));
         }
-        None => not_here("snakeviz (bash .ci/run makes target/test-venv with it)"),
+        None => not_here("snakeviz (bash .ci/run makes a venv with it)"),
     }
 }
 
@@ -284,9 +284,9 @@ fn kcachegrind_opens_it_in_a_window() {
 fn speedscope_imports_every_file_that_it_knows() {
     let _shared = in_company();
     let files = files();
-    let modules = target_folder().join("test-node");
+    let modules = kept_folder().join("test-node");
     if find_program("node").is_none() || !modules.join("node_modules/speedscope").is_dir() {
-        return not_here("node with speedscope (bash .ci/run makes target/test-node with it)");
+        return not_here("node with speedscope (bash .ci/run fetches it)");
     }
     for file in [
         "a.speedscope.json",

@@ -1,7 +1,7 @@
 //! The formats made of stacks: golden files of one rich profile, and what readers that are not ours make
 //! of them (callgrind_annotate, speedscope's importer, an XML parser).
 //!
-//! `BLESS=1` rewrites the golden files. speedscope is looked for in `target/test-node/node_modules`
+//! `BLESS=1` rewrites the golden files. speedscope is looked for in `test-node/node_modules` of what `.ci/run` keeps
 //! (`npm install speedscope` there).
 
 use std::collections::BTreeMap;
@@ -623,10 +623,10 @@ fn speedscope_files_have_what_the_schema_requires() {
 #[test]
 fn speedscope_itself_has_our_numbers() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let modules = root.join("target/test-node");
+    let modules = crate::common::kept_folder().join("test-node");
     let is_here = modules.join("node_modules/speedscope").exists();
     if !is_here || Command::new("node").arg("--version").output().is_err() {
-        println!("not here: node, or speedscope in target/test-node");
+        println!("not here: node, or speedscope (bash .ci/run fetches it)");
         return;
     }
     let profile = rich();

@@ -348,7 +348,7 @@ fn what_costs_too_much_is_estimated() {
     let mut wrong = Vec::new();
     for python in versions() {
         let mut fixture = Fixture::start(python);
-        let (truth, found) = fixture.count("busy", 3000, &["__main__.timed"]);
+        let (truth, found) = fixture.count("busy", 2000, &["__main__.timed"]);
         let function = function(&found, "timed");
         let calls = function["calls"].as_f64().expect("calls");
         let own = truth["timed"]["calls"].as_f64().expect("calls");

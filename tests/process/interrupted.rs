@@ -88,7 +88,7 @@ fn known_shares_are_found_in_interrupts() {
                     &pid,
                     "-q",
                     "-d",
-                    "2",
+                    "1",
                     "-r",
                     "4k",
                     "--no-counts",

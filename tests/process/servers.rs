@@ -256,7 +256,7 @@ fn profiled(venv: &Path, application: &str) {
 fn gunicorn_with_wsgi_and_flask_applications() {
     let _quiet = alone();
     let Some(venv) = venv().filter(|venv| venv.join("bin/gunicorn").exists()) else {
-        return not_here("gunicorn (bash .ci/run makes target/test-venv with it)");
+        return not_here("gunicorn (bash .ci/run makes a venv with it)");
     };
     profiled(&venv, "gunicorn_app:app");
     let flask = Command::new(venv.join("bin/python"))
@@ -265,7 +265,7 @@ fn gunicorn_with_wsgi_and_flask_applications() {
     if flask.is_ok_and(|status| status.success()) {
         profiled(&venv, "flask_app:app");
     } else {
-        not_here("flask in target/test-venv");
+        not_here("flask in the venv that bash .ci/run makes");
     }
 }
 
@@ -348,7 +348,7 @@ fn leaks_are_named(venv: &Path, application: &str) {
 fn leaks_of_servers_under_load_are_named() {
     let _quiet = alone();
     let Some(venv) = venv().filter(|venv| venv.join("bin/gunicorn").exists()) else {
-        return not_here("gunicorn (bash .ci/run makes target/test-venv with it)");
+        return not_here("gunicorn (bash .ci/run makes a venv with it)");
     };
     for (package, application) in [("flask", "leaky_flask:app"), ("django", "leaky_django:app")] {
         let found = Command::new(venv.join("bin/python"))
@@ -357,7 +357,9 @@ fn leaks_of_servers_under_load_are_named() {
         if found.is_ok_and(|status| status.success()) {
             leaks_are_named(&venv, application);
         } else {
-            not_here(format_args!("{package} in target/test-venv"));
+            not_here(format_args!(
+                "{package} in the venv that bash .ci/run makes"
+            ));
         }
     }
 }

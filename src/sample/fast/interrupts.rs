@@ -70,6 +70,8 @@ struct Known {
     sequence: u64,
     /// [`Switches::count`] when it was read asleep.
     read_at: Option<u64>,
+    /// Whether a copy of it was whole yet.
+    was_whole: bool,
     /// Plans for which frames outside of the data stack are still followed, and for how many they are the next time.
     follows: u32,
     followed: u32,
@@ -242,6 +244,7 @@ impl<M: Memory> FastReader<M> {
                 plan: Plan::default(),
                 sequence: 0,
                 read_at: None,
+                was_whole: false,
                 follows: FOLLOWED,
                 followed: FOLLOWED,
                 replan: true,
@@ -367,9 +370,16 @@ impl<M: Memory> FastReader<M> {
                     let blocks = blocks(layout, bytes).skip(skipped);
                     thread.remember(blocks.map(|(range, _)| range.address as u64));
                 }
+                let ran_us = known.presence.take_ran_us();
+                // Until a first plan knew of the stack, copies were in vain.
+                let unseen_us = match std::mem::replace(&mut known.was_whole, true) {
+                    true => 0,
+                    false => ran_us.saturating_sub(all.period_ns / 1000),
+                };
                 Some(Interrupted::Seen(Glimpse {
                     thread: place,
-                    ran_us: known.presence.take_ran_us(),
+                    ran_us: ran_us - unseen_us,
+                    unseen_us,
                     lost,
                 }))
             }

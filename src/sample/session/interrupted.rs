@@ -101,6 +101,10 @@ impl ProcessSampler<'_> {
                 continue;
             };
             slot.seen = Some(Activity::running());
+            if glimpse.unseen_us > 0 {
+                slot.settle(&mut self.part.recorder);
+                slot.last_us = slot.last_us.saturating_add(glimpse.unseen_us);
+            }
             let given = (glimpse.ran_us, glimpse.ran_us);
             let state = self.put(slot, thread, given, is_alone);
             self.part.has_states |= state.has(RunState::ON_CPU) && !thread.gil.is_empty();

@@ -20,11 +20,11 @@ fn saved(profile: &Profile) -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
-/// The Python that has the test's packages: `BIOPSY_TEST_PYTHON`, or the one of `target/test-venv`.
+/// The Python that has the test's packages: `BIOPSY_TEST_PYTHON`, or the one of the venv that `.ci/run` makes.
 fn python() -> Option<PathBuf> {
     let python = match std::env::var_os("BIOPSY_TEST_PYTHON") {
         Some(python) => PathBuf::from(python),
-        None => project("target/test-venv/bin/python"),
+        None => crate::common::kept_folder().join("test-venv/bin/python"),
     };
     let packages = "import google.protobuf, grpc_tools.protoc";
     let found = Command::new(&python).args(["-c", packages]).output();

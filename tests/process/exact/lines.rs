@@ -140,7 +140,7 @@ profiler.dump_stats(sys.argv[2])
 fn hits_are_line_profilers_and_its_files_are_ours() {
     let _shared = in_company();
     let Some(python) = Python::with_module("line_profiler") else {
-        return not_here("line_profiler (bash .ci/run puts it into target/test-venv)");
+        return not_here("line_profiler (bash .ci/run makes a venv with it)");
     };
     let stage = python.stage();
     let script = stage.fixture(SCRIPT);
