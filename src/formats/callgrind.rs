@@ -55,7 +55,8 @@ impl Exporter for Callgrind {
         };
         let blocks = &costs.blocks;
         let bounds = blocks.iter().filter(|block| block.lower_bound).count();
-        losses.extend(unsaid_bounds(bounds, blocks.len()));
+        let seen_by = "which the file has no place to say";
+        losses.extend(unsaid_bounds(bounds, blocks.len(), seen_by));
         costs.add_roots();
         if costs.open_rings() {
             losses.push("calls back into a ring of recursion are left out".to_string());
@@ -251,6 +252,7 @@ impl<'a> Costs<'a> {
         for (row, &block) in stats.rows.iter().zip(&blocks) {
             let line = self.tables.line(row.function);
             self.add_own(block, line, [nanoseconds(row.tottime), 0]);
+            self.blocks[block as usize].lower_bound |= row.lower_bound;
             let all_calls = row
                 .callers
                 .iter()

@@ -1,7 +1,8 @@
 //! Collapsed (folded) stacks: one line for each distinct stack, `outer (file:line);inner (file:line) 1234`.
 //!
 //! The number is wall time in microseconds, so that every reader draws true proportions; of traced calls, which may be
-//! shorter, in nanoseconds. A first line `# unit: microseconds` says which; all readers skip it. Frames are functions at their first line. There is no written standard: this is what flamegraph.pl
+//! shorter, in nanoseconds. A first line `# unit: microseconds 0` says which: to readers it is a comment, or a stack without
+//! time; gprof2dot takes no line without a number. Frames are functions at their first line. There is no written standard: this is what flamegraph.pl
 //! (<https://github.com/brendangregg/FlameGraph>), inferno and speedscope read, with frames in the form
 //! of `py-spy record --format raw`. `collapsed/read.rs` reads those of all of them and of others.
 
@@ -20,7 +21,7 @@ use crate::units;
 
 /// Longer names are cut: a name may have a million characters and stands in every line.
 const MAX_TEXT_CHARS: usize = 1000;
-/// Says the unit of the numbers; readers skip such lines.
+/// Says the unit of the numbers; a 0 follows.
 const NANOSECONDS: &str = "# unit: nanoseconds";
 /// The same of the usual one.
 const MICROSECONDS: &str = "# unit: microseconds";
@@ -52,7 +53,7 @@ impl Exporter for Collapsed {
                 } else {
                     MICROSECONDS
                 };
-                writeln!(out, "{unit}")?;
+                writeln!(out, "{unit} 0")?;
             }
             for (at, node) in stacks.nodes.iter().enumerate() {
                 let number = node.own[0] / unit_ns;

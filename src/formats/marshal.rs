@@ -62,6 +62,8 @@ pub struct Document {
     pub root: Item,
     /// The texts, each as often as the file spells it out.
     pub strings: Vec<String>,
+    /// Where the object ends.
+    pub end: usize,
 }
 
 /// Reads the object at the start of `data`; what follows it is not looked at, as in Python.
@@ -77,6 +79,7 @@ pub fn read(data: &[u8]) -> Result<Document> {
         Some(root) => Ok(Document {
             root,
             strings: reader.strings,
+            end: reader.at,
         }),
         None => Err(Error::bad_file(WHAT, 0, "nothing in it")),
     }

@@ -64,14 +64,11 @@ fn unsaid(profile: &Profile) -> Option<Loss> {
     approximate.then(|| "approximate stacks, which the file has no place to say".to_string())
 }
 
-/// The same, of formats with numbers of calls and no place to say that they are lower bounds in `bounds` of `rows`.
-fn unsaid_bounds(bounds: usize, rows: usize) -> Option<Loss> {
+/// The same, of formats with numbers of calls that do not show that they are lower bounds in `bounds` of `rows`.
+fn unsaid_bounds(bounds: usize, rows: usize, seen_by: &str) -> Option<Loss> {
     let functions = if rows == 1 { "function" } else { "functions" };
-    (bounds > 0).then(|| {
-        format!(
-            "the calls of {bounds} of {rows} {functions} are lower bounds, which the file has no place to say"
-        )
-    })
+    (bounds > 0)
+        .then(|| format!("the calls of {bounds} of {rows} {functions} are lower bounds, {seen_by}"))
 }
 
 /// Fails for a profile of which it is not known when things happened.

@@ -4,6 +4,9 @@
 //! Spec: `Lib/cProfile.py` (`snapshot_stats`; the counts of a caller stand the other way round than those
 //! of a row) and `Lib/pstats.py` of CPython 3.11. Also read: files of Python 2, of the pure-Python
 //! `profile` module (a caller is a count alone), and of 3.15's sampling profiler.
+//!
+//! Behind the dict, where Python does not look, stands a text of ours in files that were made of samples:
+//! `biopsy lower bounds 0-7 9`, the places of the rows whose calls are lower bounds.
 
 pub mod dict;
 
@@ -19,6 +22,9 @@ use crate::error::{Error, Result};
 use crate::profile::{
     CallStats, EdgeStats, FunctionId, FunctionKind, FunctionStats, Meta, Origin, Profile, Tables,
 };
+
+/// What the text behind the dict begins with.
+const BOUNDS: &str = "biopsy lower bounds";
 
 /// Reads and writes `.prof` files.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +42,9 @@ impl Exporter for Pstats {
         if options.strip_dirs {
             dict = dict.strip_dirs();
         }
-        write_dict(&dict, out).map_err(|error| Error::write("the pstats file", &error))?;
+        let bounds = (!stats.exact).then(|| bounds_text(&dict));
+        write_dict(&dict, bounds.as_deref(), out)
+            .map_err(|error| Error::write("the pstats file", &error))?;
         let mut losses = Vec::new();
         if stats.groups.len() > 1 {
             losses.push(
@@ -47,12 +55,64 @@ impl Exporter for Pstats {
         }
         losses.extend(unsaid(profile));
         let bounds = dict.rows().iter().filter(|row| row.lower_bound).count();
-        losses.extend(unsaid_bounds(bounds, dict.rows().len()));
+        let seen_by = "which biopsy reads in the file and pstats does not";
+        losses.extend(unsaid_bounds(bounds, dict.rows().len(), seen_by));
         Ok(losses)
     }
 }
 
-fn write_dict(dict: &StatsDict<'_>, out: &mut dyn Write) -> std::io::Result<()> {
+/// The places of the rows whose calls are lower bounds.
+fn bounds_text(dict: &StatsDict<'_>) -> String {
+    let mut ranges: Vec<(usize, usize)> = Vec::new();
+    for (at, _) in (dict.rows().iter().enumerate()).filter(|(_, row)| row.lower_bound) {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == at => *last = at,
+            _ => ranges.push((at, at)),
+        }
+    }
+    let mut text = BOUNDS.to_string();
+    for (first, last) in ranges {
+        text.push_str(&match first == last {
+            true => format!(" {first}"),
+            false => format!(" {first}-{last}"),
+        });
+    }
+    text
+}
+
+/// The same of a file, of which `data` is what lies behind the dict, at `offset`; `None` where it does not say that it was
+/// made of samples.
+fn read_bounds(data: &[u8], offset: u64, rows: usize) -> Result<Option<Vec<bool>>> {
+    // What others may have written there is nothing to Python either.
+    if data.first() != Some(&b'u') {
+        return Ok(None);
+    }
+    let bad = || unexpected(offset, "what is behind the functions is damaged");
+    let document = marshal::read(data).map_err(|_| bad())?;
+    let Value::Text(at) = document.root.value else {
+        return Err(bad());
+    };
+    let text = document.strings.get(at).map_or("", String::as_str);
+    let Some(text) = text.strip_prefix(BOUNDS) else {
+        return Ok(None);
+    };
+    let mut bounds = vec![false; rows];
+    for range in text.split_whitespace() {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last) = (first.parse::<usize>().ok(), last.parse::<usize>().ok());
+        let (Some(first), Some(end)) = (first, last.and_then(|last| last.checked_add(1))) else {
+            return Err(bad());
+        };
+        bounds.get_mut(first..end).ok_or_else(bad)?.fill(true);
+    }
+    Ok(Some(bounds))
+}
+
+fn write_dict(
+    dict: &StatsDict<'_>,
+    bounds: Option<&str>,
+    out: &mut dyn Write,
+) -> std::io::Result<()> {
     let mut encoder = Encoder::new(BufWriter::new(out));
     encoder.begin_dict()?;
     if dict.rows().is_empty() {
@@ -92,6 +152,9 @@ fn write_dict(dict: &StatsDict<'_>, out: &mut dyn Write) -> std::io::Result<()> 
         encoder.end_dict()?;
     }
     encoder.end_dict()?;
+    if let Some(bounds) = bounds {
+        encoder.text(bounds)?;
+    }
     encoder.finish()
 }
 
@@ -129,13 +192,21 @@ impl Importer for Pstats {
             rows: Vec::new(),
             edges_left: data.len(),
         };
+        let behind = data.get(document.end..).unwrap_or_default();
+        let bounds = read_bounds(behind, document.end as u64, pairs.len())?;
         let mut places: FxHashMap<FunctionId, usize> = FxHashMap::default();
-        for (key, value) in pairs.iter() {
+        for (at, (key, value)) in pairs.iter().enumerate() {
             if builder.is_sampled_marker(key) {
                 continue;
             }
             let function = builder.function(key)?;
-            let row = builder.row(function, value)?;
+            let mut row = builder.row(function, value)?;
+            if bounds.as_ref().and_then(|bounds| bounds.get(at)) == Some(&true) {
+                row.lower_bound = true;
+                row.callers
+                    .iter_mut()
+                    .for_each(|(_, edge)| edge.lower_bound = true);
+            }
             // As in a Python dict, the last of equal keys counts, at the place of the first.
             let place = *places.entry(function).or_insert(builder.rows.len());
             match builder.rows.get_mut(place) {
@@ -149,7 +220,7 @@ impl Importer for Pstats {
         let exact = CallStats {
             rows: builder.rows,
             groups: vec![String::new()],
-            exact: true,
+            exact: bounds.is_none(),
         };
         let meta = Meta {
             origin: Origin::Exact,

@@ -34,9 +34,10 @@
 //!              thread; stack (position in ORDER); wall_us - w; cpu_us (0 for 0, else 1 + zigzag of
 //!              wall_us - cpu_us); count; fresh_from (0 for 65535, else 1 + zigzag of
 //!              depth of the stack - fresh_from); state
-//! 10 EXACT     varint n, n texts: the groups of exact statistics; u8 1 when exact; once at most
+//! 10 EXACT     varint n, n texts: the groups of exact statistics; u8 1 when exact, 2 when they are of samples and each row says
+//!              whether its calls are a lower bound; once at most
 //! 11 ROWS      varint n, n rows of exact statistics in their order: varints function, group, ncalls,
-//!              primitive; f64 tottime, cumtime; varint m, m callers: varint function, edge
+//!              primitive; f64 tottime, cumtime; varint m, m callers: varint function, edge; of 2: u8 1 when a lower bound
 //!              edge: varints ncalls, primitive, f64 tottime, f64 cumtime, u8 1 when count_only
 //! 12, 13       what older writers guessed of calls: skipped like an unknown kind
 //! 14 COUNTS    varint n, n times: varints thread, function; u8 source (0 watchpoint, 1 samples, 2 lower bound);

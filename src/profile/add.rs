@@ -70,6 +70,7 @@ fn add_rows(sum: &mut CallStats, more: &CallStats, functions: &[FunctionId]) {
     for (at, row) in sum.rows.iter().enumerate() {
         places.entry(row.function).or_insert(at);
     }
+    sum.exact &= more.exact;
     for row in &more.rows {
         let function = functions[row.function.index()];
         let callers = row.callers.iter();

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{FunctionId, Profile, Run, RunState, StackId, Tables, ThreadId};
 
@@ -19,6 +19,8 @@ pub(super) struct Fresh<'a> {
     roots: Vec<FunctionId>,
     /// Depths of calls that have begun and did not count yet, by thread and outermost function.
     waiting: FxHashMap<(ThreadId, FunctionId), Waiting>,
+    /// Of which some run counted already.
+    counted: FxHashSet<(ThreadId, FunctionId)>,
 }
 
 /// Calls that have begun and did not count yet.
@@ -43,6 +45,7 @@ impl<'a> Fresh<'a> {
             timeline: profile.has_timeline(),
             roots,
             waiting: FxHashMap::default(),
+            counted: FxHashSet::default(),
         }
     }
 
@@ -51,11 +54,14 @@ impl<'a> Fresh<'a> {
         let none = 0..0;
         let depth = self.tables.get_stack(run.stack).depth;
         let own = run.fresh(depth);
-        // Without the order of time it is not known before which run this one was.
-        let Some(root) = self.roots.get(run.stack.index()).filter(|_| self.timeline) else {
+        let Some(root) = self.roots.get(run.stack.index()) else {
             return none;
         };
         let key = (run.thread, *root);
+        // Without the order of time it is known of each run when it came first, and so what was before the first that counts.
+        if !self.timeline && self.counted.contains(&key) {
+            return none;
+        }
         let old = self.waiting.get(&key).map(|waiting| waiting.depths.clone());
         // What is further in than this has ended, or is new.
         let old = old.map_or(none.clone(), |old| {
@@ -63,6 +69,9 @@ impl<'a> Fresh<'a> {
         });
         if counts {
             self.waiting.remove(&key);
+            if !self.timeline {
+                self.counted.insert(key);
+            }
             return old;
         }
         let depths = match (own, old.is_empty()) {
@@ -108,13 +117,59 @@ impl<'a> Fresh<'a> {
 
 #[cfg(test)]
 mod tests {
-    use rustc_hash::FxHashSet;
-
     use super::super::record::Sample;
     use super::super::{
         CallTree, Filter, FunctionKind, Mode, ProcessId, Recorder, Selection, ThreadInfo,
     };
     use super::*;
+
+    #[test]
+    fn without_a_timeline_what_came_before_the_first_run_that_counts_is_known() {
+        let mut recorder = Recorder::without_timeline();
+        recorder.profile.processes.push(Default::default());
+        for thread in 0..2 {
+            let id = recorder.add_thread(ThreadInfo {
+                process: ProcessId(0),
+                os_id: thread + 1,
+                python_id: thread + 1,
+                name: None,
+                started_us: 0,
+            });
+            let samples = [
+                ("main wait", Some(0), 0),
+                ("main", None, 1),
+                ("main wait", Some(1), 1),
+            ];
+            for (names, fresh_from, on_cpu) in samples {
+                let tables = &mut recorder.profile.tables;
+                let mut stack = None;
+                for name in names.split(' ') {
+                    let function = tables.function("a.py", 1, name, FunctionKind::Python);
+                    let frame = tables.frame(function, 1);
+                    stack = Some(tables.stack(stack, frame));
+                }
+                recorder.add(Sample {
+                    thread: id,
+                    stack: stack.expect("a stack"),
+                    count: 1,
+                    wall_us: 1000,
+                    cpu_us: 0,
+                    fresh_from,
+                    state: RunState(on_cpu),
+                });
+            }
+        }
+        let profile = recorder.profile;
+        let filter = Filter {
+            mode: Mode::Cpu,
+            ..Filter::default()
+        };
+        let calls = profile.stats(&filter).rows.into_iter();
+        let calls: Vec<_> = calls
+            .map(|row| (profile.tables.name(row.function), row.ncalls))
+            .collect();
+        assert_eq!(calls, [("main", 2), ("wait", 2)]);
+    }
 
     const THREADS: u64 = 3;
 

@@ -5,6 +5,7 @@
 //! ([`RunState::ELSEWHERE`]), so that the order in time of the others stays.
 
 use regex::Regex;
+use rustc_hash::FxHashSet;
 
 use super::fresh::Fresh;
 use super::{
@@ -251,10 +252,15 @@ impl Selection {
         narrow.sum_totals();
         let narrow = without_empty(&narrow);
         let mut stats = CallStats::of(&narrow, tables);
+        let rows = profile.exact.iter().flat_map(|exact| &exact.rows);
+        let bounds: FxHashSet<FunctionId> = rows
+            .filter(|row| row.lower_bound)
+            .map(|row| row.function)
+            .collect();
         for row in &mut stats.rows {
-            row.lower_bound = false;
+            row.lower_bound = bounds.contains(&row.function);
             for (_, edge) in &mut row.callers {
-                edge.lower_bound = false;
+                edge.lower_bound = row.lower_bound;
             }
         }
         profile.exact = Some(stats);

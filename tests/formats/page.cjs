@@ -23,7 +23,7 @@ const rowsOf = (page) =>
   page.evaluate(() =>
     [...document.querySelectorAll("#rows tr")].map((line) => {
       const text = (at) => line.cells[at].firstChild?.textContent ?? "";
-      return { ncalls: text(0), tottime: text(1), percall: text(2), cumtime: text(3), function: text(5), file: text(6) };
+      return { ncalls: text(0), tottime: text(1), percall: text(2), cumtime: text(3), function: text(5), file: line.cells[6].title };
     }),
   );
 const overflowOf = (page) => page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);

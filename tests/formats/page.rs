@@ -592,7 +592,16 @@ fn names_of_any_kind_are_only_text() {
             }
             assert_eq!(rows.len(), names.len());
             let has = |text: &str| rows.iter().any(|row| row["function"] == text);
-            assert!(has("(no name)") && has(names[1]) && has(names[4]) && has(&long));
+            assert!(has("(no name)") && has(names[1]) && has(names[4]));
+            // What is too long for a few lines is cut in the middle, as a flame graph's box cuts it.
+            let cut = |row: &Value| {
+                let text = row["function"].as_str().expect("text");
+                text.chars().count() < 250
+                    && text
+                        .split_once(" … ")
+                        .is_some_and(|(head, tail)| long.starts_with(head) && long.ends_with(tail))
+            };
+            assert!(rows.iter().any(cut));
             assert!(has("\\u{202e}reversed"));
         }
     }

@@ -449,6 +449,7 @@ fn collapsed_stacks_by_flamegraphs_own_rules() {
     let files = files();
     let text = std::fs::read_to_string(files.path("a.collapsed")).expect("read");
     let mut total = 0u64;
+    assert!(text.starts_with("# unit: microseconds 0\n"));
     for line in text.lines() {
         let (stack, count) = line.rsplit_once(' ').expect("STACK COUNT");
         assert!(stack.split(';').all(|frame| !frame.is_empty()), "{line}");
@@ -459,9 +460,9 @@ fn collapsed_stacks_by_flamegraphs_own_rules() {
         "microseconds: {total}"
     );
     // And the table made of it again.
-    let ran = biopsy(&["report", &files.path("a.collapsed"), "-f", "json"])
-        .ok()
-        .json();
+    let ran = biopsy(&["report", &files.path("a.collapsed"), "-f", "json"]).ok();
+    assert!(!ran.stderr.contains("--period"), "{ran}");
+    let ran = ran.json();
     let functions = ran["functions"].as_array().expect("functions");
     assert!(functions.iter().any(|function| {
         function["name"]

@@ -105,7 +105,7 @@ fn times_below_a_microsecond_stay_in_every_format() {
     );
     let collapsed = fs::read_to_string(out("a.collapsed")).expect("read");
     assert!(
-        collapsed.starts_with("# unit: nanoseconds\n"),
+        collapsed.starts_with("# unit: nanoseconds 0\n"),
         "{collapsed}"
     );
     assert_eq!(collapsed.matches(" 400\n").count(), 500);

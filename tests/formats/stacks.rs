@@ -449,7 +449,7 @@ fn collapsed_stacks_come_back() {
                 continue;
             }
             // Traced calls are in nanoseconds; what is read back is as fine as samples are.
-            assert!(text.starts_with("# unit: nanoseconds\n"));
+            assert!(text.starts_with("# unit: nanoseconds 0\n"));
             let lines = text.lines().skip(1);
             let numbers = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
             assert_eq!(again.meta.duration_us, numbers.sum::<u64>() / 1000);

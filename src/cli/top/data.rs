@@ -286,9 +286,19 @@ impl Data {
         recorder.profile.meta = self.totals.profile.meta.clone();
         recorder.profile.tables = std::mem::take(&mut self.totals.profile.tables);
         recorder.know(std::mem::take(&mut self.totals.profile.threads));
+        // What is on a thread's stack when the window begins was called, whenever that was. What stands above a task is of others.
+        let is_thread = |info: &ThreadInfo| info.os_id != 0;
+        let threads = recorder.profile.threads.iter();
+        let mut begins: Vec<bool> = threads.map(is_thread).collect();
         for (_, _, samples) in &self.recent {
             for sample in samples {
-                recorder.add(*sample);
+                let mut sample = *sample;
+                if let Some(begins) = begins.get_mut(sample.thread.index())
+                    && std::mem::replace(begins, false)
+                {
+                    sample.fresh_from = Some(0);
+                }
+                recorder.add(sample);
             }
         }
         let from = self.recent.front().map_or(self.since, |(from, _, _)| *from);

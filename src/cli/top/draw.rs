@@ -270,7 +270,10 @@ fn doing(app: &App, status: &Status) -> String {
     let counts = |at: &usize| app.data.is_file() || app.data.ended || app.data.is_living(*at);
     let busy = states.iter().zip(&app.computed.cpu_us).enumerate();
     let busy = busy
-        .filter(|(at, (times, cpu_us))| counts(at) && **cpu_us > times.wall_us / 20)
+        // Threads without Python have CPU time alone, and are none of those that are counted.
+        .filter(|(at, (times, cpu_us))| {
+            counts(at) && times.wall_us > 0 && **cpu_us > times.wall_us / 20
+        })
         .count();
     let percent = |us: u64| format!("{:.0} %", 100.0 * us as f64 / span_us);
     let profile = app.data.profile();
@@ -351,7 +354,7 @@ fn draw_message(frame: &mut Frame<'_>, area: Rect, message: &str, rows: u16) {
 }
 
 /// Lines of at most `width` letters: broken between words where there are some, and words that are longer anywhere.
-fn broken(text: &str, width: usize) -> Vec<String> {
+pub fn broken(text: &str, width: usize) -> Vec<String> {
     let width = width.max(1);
     let mut lines = Vec::new();
     let mut now = String::new();
@@ -390,7 +393,13 @@ fn foot(app: &App) -> String {
     if app.width < WIDE {
         text.push_str("  1-7 views");
     }
-    text.push_str("  / filter  l last 10 s  space pause  w write");
+    // As many as there is room for, and none of them in part.
+    for key in ["/ filter", "l last 10 s", "space pause", "w write"] {
+        if text.len() + 2 + key.len() > usize::from(app.width) {
+            break;
+        }
+        text.push_str(&format!("  {key}"));
+    }
     text
 }
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use rustc_hash::FxHashMap;
 
+use super::draw::broken;
 use super::page::{Page, Row, key_of};
 use super::tree::Look;
 use crate::cli::heap::input::open_heap;
@@ -125,7 +126,8 @@ impl Memory {
             page.rows
                 .push(note("reading the heap ...".to_string(), false));
         } else if let Some(failed) = &self.failed {
-            page.rows.push(note(failed.clone(), false));
+            let lines = broken(failed, look.width.into()).into_iter();
+            page.rows.extend(lines.map(|line| note(line, false)));
         }
         let Some((census, at)) = &self.census else {
             if self.counting.is_none() && self.pid.is_some() {
@@ -138,9 +140,10 @@ impl Memory {
             at.elapsed().as_secs(),
             summary::note(census, summary::Source::Held)
         );
-        // A line is cut at the edge: its parts have one each.
-        let parts = text.split("; ").map(|part| note(part.to_string(), false));
-        page.rows.extend(parts);
+        // A line is cut at the edge: its parts have some each.
+        let parts = text.split("; ");
+        let lines = parts.flat_map(|part| broken(part, look.width.into()));
+        page.rows.extend(lines.map(|line| note(line, false)));
         let mut rows: Vec<Counted<'_>> = census
             .types
             .iter()

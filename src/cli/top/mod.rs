@@ -49,6 +49,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// How often the process's memory and samples are looked at.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// There is nothing more to sample.
+const SAMPLING_ENDED: &str = "SAMPLING ENDED";
+
 /// How long a program that we started may take to end when it is asked to.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -288,7 +291,7 @@ fn live(
     };
     let mode = options.mode;
     let status = Status {
-        title: format!("top {pid} {}", brief(&process::command_line(pid))),
+        title: title(pid, &process::command_line(pid)),
         rate,
         ..Status::default()
     };
@@ -314,6 +317,10 @@ fn live(
         eprintln!("biopsy: note: {note}");
     }
     watched
+}
+
+fn title(pid: Pid, command: &str) -> String {
+    format!("top {pid} {}", brief(command))
 }
 
 /// A command line with the interpreter's folder left out: there is no room for what is the same in all of them.
@@ -362,17 +369,21 @@ fn watch(
             if over {
                 session.join()?;
                 status.reached = None;
-                status.ended = Some(match process::is_alive(session.pid) {
-                    true => "SAMPLING ENDED",
-                    false => "PROCESS ENDED",
-                });
-                if !process::is_alive(session.pid) {
-                    app.data.ended = true;
-                    app.memory.pid = None;
-                }
+                status.ended = Some(SAMPLING_ENDED);
                 app.renew();
                 stale = true;
             }
+        }
+        // It may end later than what is sampled of it.
+        if let Some(session) = session.as_deref()
+            && status.ended == Some(SAMPLING_ENDED)
+            && !process::is_alive(session.pid)
+        {
+            status.ended = Some("PROCESS ENDED");
+            app.data.ended = true;
+            app.memory.pid = None;
+            app.renew();
+            stale = true;
         }
         if app.is_due() {
             if status.ended.is_none() || stale {
@@ -447,6 +458,11 @@ fn keys() -> Result<Receiver<std::io::Result<Event>>> {
 
 fn update(status: &mut Status, session: &Session, counted: &mut (Instant, u64)) {
     let progress = &session.progress;
+    // A program that was just started has no command line, and then perhaps that of what starts it.
+    let command = process::command_line(session.pid);
+    if !command.is_empty() {
+        status.title = title(session.pid, &command);
+    }
     status.samples = progress.samples.load(Ordering::Relaxed);
     status.dropped = progress.given_up.load(Ordering::Relaxed);
     let since = counted.0.elapsed();

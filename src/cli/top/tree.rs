@@ -62,6 +62,8 @@ impl Folded {
     pub fn of(computed: &Computed, tables: &Tables) -> Folded {
         let tree = &computed.tree;
         let mut folded = Folded::default();
+        let rows = computed.stats.rows.iter().filter(|row| row.lower_bound);
+        let bounds: FxHashSet<FunctionId> = rows.map(|row| row.function).collect();
         let mut known: FxHashMap<(Option<usize>, FunctionId), usize> = FxHashMap::default();
         let mut places: Vec<usize> = Vec::with_capacity(tree.nodes.len());
         for (at, node) in tree.nodes.iter().enumerate() {
@@ -81,7 +83,7 @@ impl Folded {
                     total_ns: 0,
                     calls: 0,
                     children: Vec::new(),
-                    lower_bound: !computed.estimated && tree.known_calls(0, function).is_none(),
+                    lower_bound: bounds.contains(&function),
                     wanted: true,
                 });
                 nodes.len() - 1

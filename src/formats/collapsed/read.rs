@@ -8,7 +8,7 @@
 //! main;std::vector<int>::push 2                       all others
 //! ```
 //!
-//! The number is a time in microseconds (biopsy, Austin), or in what a line `# unit: nanoseconds` or `# unit: microseconds`
+//! The number is a time in microseconds (biopsy, Austin), or in what a line `# unit: nanoseconds 0` or `# unit: microseconds 0`
 //! says, or counts samples (py-spy, profiling.sampling); the files do not tell. Each 1 becomes a microsecond and a sample,
 //! unless the caller knows how long a sample is.
 
@@ -48,7 +48,7 @@ impl Importer for Collapsed {
         // Where nothing was sampled, ours has this line alone.
         let is_ours = lines(head)
             .next()
-            .is_some_and(|(_, line)| is_unit(line.trim()));
+            .is_some_and(|(_, line)| unit(&line).is_some());
         let mut lines = lines(whole)
             .filter(|(_, line)| !is_ignored(line))
             .take(100)
@@ -106,8 +106,14 @@ fn lines(data: &[u8]) -> impl Iterator<Item = (u64, Cow<'_, str>)> {
     })
 }
 
-fn is_unit(line: &str) -> bool {
-    line == NANOSECONDS || line == MICROSECONDS
+/// What a line says that the numbers are.
+fn unit(line: &str) -> Option<&'static str> {
+    // Older files have no number there.
+    let line = line.trim();
+    let line = line.strip_suffix(" 0").unwrap_or(line);
+    [NANOSECONDS, MICROSECONDS]
+        .into_iter()
+        .find(|unit| *unit == line)
 }
 
 fn is_ignored(line: &str) -> bool {
@@ -259,15 +265,15 @@ struct Reader {
 impl Reader {
     /// A line that says something of the others.
     fn header(&mut self, line: &str) -> Result<()> {
-        if is_unit(line) {
-            self.nanoseconds = line == NANOSECONDS;
+        if let Some(unit) = unit(line) {
+            self.nanoseconds = unit == NANOSECONDS;
             self.unit_known = true;
             if self.period_ns.is_some() {
                 return Err(Error::usage(
                     "cannot use --period",
                     format!(
                         "the file says what its numbers are: {}",
-                        line.trim_start_matches("# ")
+                        unit.trim_start_matches("# ")
                     ),
                 ));
             }
@@ -508,13 +514,13 @@ mod tests {
 
     #[test]
     fn a_unit_that_is_told_is_known() {
-        let text = b"# unit: microseconds\nmain;work 1500\n";
+        let text = b"# unit: microseconds 0\nmain;work 1500\n";
         let profile = Collapsed.import(text).expect("our own");
         assert!(profile.meta.times_known && profile.meta.duration_us == 1500);
         let error = import_with(text, Some(Duration::from_millis(1))).expect_err("told twice");
         assert!(error.to_string().contains("unit: microseconds"), "{error}");
         // Nothing was sampled.
-        let none = b"# unit: microseconds\n";
+        let none = b"# unit: microseconds 0\n";
         assert!(Collapsed.recognises(none) && Collapsed.import(none).is_ok());
         assert!(!Collapsed.recognises(b"# unit: bytes\n"));
     }

@@ -107,7 +107,13 @@ pub(crate) fn fill(
 fn note(profile: &Profile, options: &ExportOptions, certainty: Certainty) -> String {
     let meta = &profile.meta;
     let text = match meta.origin {
-        Origin::Exact => "exact calls and times; the flame graph is estimated: calls may stand beside their callers".to_string(),
+        Origin::Exact => {
+            let what = match profile.exact.as_ref().is_some_and(|exact| exact.exact) {
+                true => "exact calls and times",
+                false => "calls and times of samples",
+            };
+            format!("{what}; the flame graph is estimated: calls may stand beside their callers")
+        }
         Origin::Collapsed if meta.unit_is_unknown() => {
             "from collapsed stacks: the unit is not known".to_string()
         }

@@ -125,6 +125,8 @@ impl<'a> Blocks<'a> {
 #[derive(Default)]
 struct Reader {
     profile: Profile,
+    /// Whether each row of statistics says whether its calls are a lower bound.
+    bounds_by_row: bool,
     /// Functions whose lines have been read.
     counted: FxHashSet<FunctionId>,
     order: Vec<StackId>,
@@ -298,7 +300,12 @@ impl Reader {
         for _ in 0..cursor.rows(1)? {
             exact.groups.push(cursor.text()?.to_string());
         }
-        exact.exact = flag(cursor)?;
+        (exact.exact, self.bounds_by_row) = match cursor.byte()? {
+            0 => (false, false),
+            1 => (true, false),
+            2 => (false, true),
+            other => return Err(cursor.bad(format_args!("no kind {other} of statistics"))),
+        };
         self.profile.exact = Some(exact);
         Ok(())
     }
@@ -458,6 +465,10 @@ impl Reader {
                 };
                 callers.push((caller, edge));
             }
+            let lower_bound = self.bounds_by_row && flag(cursor)?;
+            for (_, edge) in &mut callers {
+                edge.lower_bound = lower_bound;
+            }
             exact.rows.push(FunctionStats {
                 function,
                 group,
@@ -466,7 +477,7 @@ impl Reader {
                 tottime,
                 cumtime,
                 callers,
-                lower_bound: false,
+                lower_bound,
             });
         }
         Ok(())

@@ -312,12 +312,19 @@ impl Writer<'_> {
         for group in &exact.groups {
             put_text(&mut self.packer.raw, group);
         }
-        self.packer.raw.push(u8::from(exact.exact));
+        let by_row = !exact.exact && exact.rows.iter().any(|row| row.lower_bound);
+        self.packer.raw.push(match by_row {
+            true => 2,
+            false => u8::from(exact.exact),
+        });
         self.block(kind::EXACT)?;
         let mut rows = 0;
         let mut bytes = Vec::new();
         for (at, row) in exact.rows.iter().enumerate() {
             put_row(&mut bytes, row);
+            if by_row {
+                bytes.push(u8::from(row.lower_bound));
+            }
             rows += 1;
             if bytes.len() >= BLOCK_BYTES || at + 1 == exact.rows.len() {
                 put_varint(&mut self.packer.raw, rows);

@@ -29,7 +29,7 @@ function fillEdges(list, edges, row, none) {
     button.style.setProperty("--share", (whole > 0 ? Math.min(100, (100 * edge.total) / whole) : 0).toFixed(2) + "%");
     const calls = edge.calls === null ? "" : `, ${edge.bound ? "≥" : ""}${edge.calls} calls`;
     for (const [tag, text] of [
-      ["b", nameIn(edge.function)],
+      ["b", shortened(nameIn(edge.function))],
       ["span", `${timeText(edge.total)}, ${percent(edge.total, whole)}${calls}${data.difference ? ", " + signed(changeOf(edge.total, edge.other)) : ""}`],
     ]) {
       const part = document.createElement(tag);

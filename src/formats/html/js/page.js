@@ -139,6 +139,7 @@ async function start() {
     get("note").textContent = data.note;
     get("approximate").hidden = !data.approximate;
     get("estimated").hidden = !data.estimated;
+    if (!data.exact) get("estimated").textContent = "The stacks are estimated from who called whom.";
     makeHead();
     connect();
     connectTimeline();

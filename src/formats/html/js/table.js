@@ -1,3 +1,20 @@
+// Text that fits into a few lines: cut in the middle, for names begin and paths end with what tells them apart.
+const MOST_LETTERS = 240;
+function shortened(text) {
+  if (text.length <= MOST_LETTERS) return text;
+  const letters = Array.from(text);
+  return letters.slice(0, MOST_LETTERS / 3).join("") + " … " + letters.slice((-MOST_LETTERS * 2) / 3).join("");
+}
+
+// What tells a path from others is its end; all of it is in the title, and where the function is chosen.
+const MOST_OF_PATH = 50;
+function endOf(path) {
+  const letters = Array.from(path);
+  if (letters.length <= MOST_OF_PATH) return path;
+  const end = letters.slice(-MOST_OF_PATH).join("");
+  return "…" + end.slice(Math.max(0, end.indexOf("/")));
+}
+
 // The sortable table: pstats' columns, and the shares as bars.
 const callsText = (row) => {
   if (row.calls === null) return "";
@@ -28,7 +45,7 @@ let columns = [
   { name: "cumtime", key: (row) => row.total, text: (row) => fixed(row.total), bar: (row) => row.total },
   { name: "percall", key: (row) => perCall(row, row.total, row.primitive) ?? -1, text: (row) => perCallText(perCall(row, row.total, row.primitive)), minor: true },
   { name: "function", key: (row) => nameOf(row.function), text: (row) => nameOf(row.function), words: true },
-  { name: "file", key: (row) => placeOf(row.function), text: (row) => placeOf(row.function), words: true },
+  { name: "file", key: (row) => placeOf(row.function), text: (row) => placeOf(row.function), words: true, short: endOf },
 ];
 const table = { sorted: 3, falling: true, shown: 200 };
 
@@ -46,9 +63,9 @@ function fillTable() {
     line.dataset.function = row.function;
     line.tabIndex = 0;
     if (row.function === chosen.function) line.className = "chosen";
-    for (const { text, bar, words, minor } of columns) {
+    for (const { text, bar, words, minor, short } of columns) {
       const cell = line.insertCell();
-      cell.textContent = text(row);
+      cell.textContent = words ? (short ?? shortened)(text(row)) : text(row);
       cell.className = words ? "words" : minor ? "minor" : "";
       if (words) cell.title = text(row).slice(0, 2000);
       if (bar) {
@@ -83,6 +100,10 @@ function makeHead() {
     table.sorted = 0;
     document.body.classList.add("difference");
   }
+  const numbers = columns.filter(({ words }) => !words);
+  const { style } = get("head").closest("table");
+  style.setProperty("--all", numbers.length);
+  style.setProperty("--few", numbers.filter(({ minor }) => !minor).length);
   columns.forEach(({ name, words, minor }, at) => {
     const cell = document.createElement("th");
     cell.className = words ? "words" : minor ? "minor" : "";

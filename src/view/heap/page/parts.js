@@ -53,7 +53,11 @@ function chartLines() {
   const unit = get("unit").value;
   if (get("line").value === "rss") return [["resident memory", history.rss]];
   if (get("line").value === "all") return [["all objects", history[unit]]];
-  return history.types.map(([name, objects, bytes]) => [name, unit === "bytes" ? bytes : objects]);
+  // Lines of what stays as it is are in the way of the others.
+  const moves = (values) => values.some((value) => value !== values[0]);
+  const moving = history.types.filter(([, objects, bytes]) => moves(objects) || moves(bytes));
+  const shown = moving.length ? moving : history.types;
+  return shown.map(([name, objects, bytes]) => [name, unit === "bytes" ? bytes : objects]);
 }
 
 function drawChart() {
@@ -91,6 +95,7 @@ function drawChart() {
   pen.font = "12px system-ui, sans-serif";
   const text = get("unit").value === "bytes" || get("line").value === "rss" ? bytesText : String;
   pen.fillText(text(most), 6, 14);
+  pen.fillText("0", 6, height - 6);
   if (chart.at >= 0) pen.fillRect(x(chart.at), 0, 1, height);
   get("lineNames").replaceChildren(
     ...lines.map(([name, values], at) => {

@@ -14,6 +14,7 @@ const order = { by: null, falling: true, most: 100 };
 function makeTypesHead() {
   shownColumns = typeColumns.filter((column) => (!column.old || hasOld()) && (!column.graph || heap.whole !== null));
   order.by = shownColumns[hasOld() ? 4 : 2];
+  get("head").closest("table").style.setProperty("--few", shownColumns.length - 1);
   for (const column of shownColumns) {
     const cell = document.createElement("th");
     cell.scope = "col";
