@@ -367,6 +367,26 @@ fn offset_of(heap: &Heap, address: u64) -> Option<u64> {
     }
 }
 
+/// Words of a `pysqlite_Connection` that lead to a `callback_context` (Modules/_sqlite/connection.h, 3.11 and newer): callable, module and
+/// the module's state, which the connection has too.
+const SQL_CALLBACKS: [&str; 3] = ["trace_callback", "progress_handler", "authorizer"];
+const SQL_STATE: u32 = 24;
+
+/// The callbacks of a connection of sqlite3.
+pub fn sql_callbacks(heap: &Heap, info: &TypeInfo, place: &Place, sink: &mut impl Sink) {
+    let named = info.inner.iter();
+    for (name, offset) in named.filter(|(name, _)| SQL_CALLBACKS.contains(name)) {
+        let context = place.word(*offset).and_then(|at| heap.memory.place(at));
+        let Some(context) = context else {
+            continue;
+        };
+        if context.word(16) == place.word(SQL_STATE) {
+            sink.field(context.word_or_0(0), Name::Field(name));
+            sink.field(context.word_or_0(8), Name::Field("module"));
+        }
+    }
+}
+
 /// What the memo of a `Pickler` or an `Unpickler` holds (Modules/_pickle.c): entries of a table, or an array.
 pub fn pickle_memo(
     heap: &Heap,

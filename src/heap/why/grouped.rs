@@ -221,3 +221,62 @@ fn together(
     }
     told
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{ALL_TYPES, reasons};
+    use crate::heap::graph::testing::{name, object, shape};
+    use crate::heap::graph::{Graph, Label, Rest, Root};
+
+    /// `app.bag` with five attributes and `app.big`, which have a value each of the sizes given; 0 for none.
+    fn app(values: u64, big: u64) -> Graph {
+        let mut graph = Graph::default();
+        let labels = ["bag", "big"].map(|word| Label::Attribute(name(&mut graph, word)));
+        let places = ["a", "b", "c", "d", "e"].map(|word| name(&mut graph, word));
+        let places = places.map(Label::Attribute);
+        let module = shape(&mut graph, &labels, Rest::Nothing);
+        let bag = shape(&mut graph, &places, Rest::Nothing);
+        let leaf = shape(&mut graph, &[], Rest::Nothing);
+        let is_new = values > 0;
+        let targets: &[u32] = if is_new { &[1, 2] } else { &[1] };
+        object(&mut graph, "module", 72, module, targets);
+        let targets: &[u32] = if is_new { &[3, 4, 5, 6, 7] } else { &[] };
+        object(&mut graph, "app.Bag", 48, bag, targets);
+        for size in [big, values, values, values, values, values] {
+            if is_new {
+                object(&mut graph, "bytes", size, leaf, &[]);
+            }
+        }
+        let own = name(&mut graph, "app");
+        graph.roots.push((0, Root::Module(own)));
+        graph
+    }
+
+    #[test]
+    fn values_of_one_instance_are_its_growth_together() {
+        let rows = reasons(Some(&app(0, 0)), &app(21_000, 60_000), [ALL_TYPES]);
+        let told = rows[0].reasons.iter();
+        let told: Vec<_> = told
+            .map(|row| (row.path.as_str(), row.retained, row.parts.len()))
+            .collect();
+        assert_eq!(told, [("app.bag", 105_000, 5), ("app.big", 60_000, 0)]);
+        assert_eq!(
+            rows[0].reasons[0].parts[0],
+            ("app.bag.a".to_string(), 21_000)
+        );
+    }
+
+    #[test]
+    fn what_has_most_of_an_instance_stands_alone() {
+        let mut new = app(21_000, 60_000);
+        new.sizes[3] = 400_000;
+        let rows = reasons(Some(&app(0, 0)), &new, [ALL_TYPES]);
+        let first = &rows[0].reasons[0];
+        assert_eq!(
+            (first.path.as_str(), first.retained),
+            ("app.bag.a", 400_000)
+        );
+        assert_eq!(rows[0].reasons[1].path, "app.bag");
+        assert_eq!(rows[0].reasons[1].retained, 84_000);
+    }
+}

@@ -46,7 +46,7 @@ const FIELDS: &[Row] = &[
     // Without a base until somebody asks for an attribute of one (3.8, 3.9): nothing of theirs is scanned.
     (
         8,
-        9,
+        15,
         "async_generator_asend",
         &[("ags_gen", 16), ("ags_sendval", 24)],
     ),
