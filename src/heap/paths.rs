@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-pub use self::forms::{FormKeys, Forms, Threads};
+pub use self::forms::{FormKeys, Forms, Hold, Threads};
 use super::fold::Fold;
 use super::graph::{Graph, ObjectId, Root};
 use super::steps::{self, Step};

@@ -207,6 +207,8 @@ pub enum Holding {
     TeeData,
     /// A buffer and a dict.
     BytesIo,
+    /// Handlers of events, behind a pointer.
+    Expat,
     /// Not known: whatever looks like an object.
     Unknown,
 }

@@ -5,13 +5,14 @@
 //! processes paths are compared with paths: all that a form of path holds now with all that it held before.
 
 mod counted;
+mod grouped;
 mod held;
 mod shared;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::counted::{Counted, Side};
-use self::held::Holders;
+use self::held::{Grouped, Holders};
 pub use self::shared::Also;
 use self::shared::{Asked, Place};
 use super::diff::{self, Fates};
@@ -92,6 +93,8 @@ pub struct Reason {
     /// Bytes that these objects keep alive, nothing counted twice and only what is new; under [`Change::Grew`] by how much
     /// the objects themselves grew.
     pub retained: u64,
+    /// Under [`Change::Holds`]: where it is, when it is in several places, each with its bytes, the most first.
+    pub parts: Vec<(String, u64)>,
     /// Who else holds what came there.
     pub also: Vec<Also>,
 }
@@ -158,7 +161,7 @@ pub fn compare<'t>(
             .map(|identity| diff::fates(before, new, identity)),
         reasons: match wanted.is_empty() {
             true => Vec::new(),
-            false => explain(&old_side, &new_side, known, &wanted),
+            false => explain(&old_side, &new_side, known, &wanted, &keys),
         },
     }
 }
@@ -207,6 +210,7 @@ fn explain(
     new: &Side<'_>,
     known: Known<'_>,
     wanted: &FxHashSet<&str>,
+    keys: &FormKeys,
 ) -> Vec<TypeReason> {
     let mut names: Vec<&str> = wanted.iter().copied().collect();
     names.sort_unstable();
@@ -320,6 +324,14 @@ fn explain(
             rows.push(grown_row(pile, new, *key));
         }
     }
+    let holders = match known {
+        Known::Objects(_) => {
+            let numbers = came.numbers();
+            let objects_of = |object: ObjectId| numbers.get(object as usize).copied().unwrap_or(0);
+            holders.grouped(keys, new, objects_of)
+        }
+        Known::Paths | Known::Nothing => Grouped::default(),
+    };
     let mut told: Vec<(i64, i64, bool, Told)> = Vec::new();
     for (((name, rows), all), replaced) in names.iter().zip(rows).zip(&all).zip(replaced) {
         let grew = rows.iter().filter(|row| row.reason.change == Change::Grew);
@@ -435,6 +447,7 @@ fn came_row(
             objects,
             of,
             retained: u64::try_from(bytes).unwrap_or(0),
+            parts: Vec::new(),
             also: Vec::new(),
         },
         bytes,
@@ -461,6 +474,7 @@ fn grown_row(pile: &Pile, new: &Side<'_>, key: u32) -> Row {
             objects: pile.grown,
             of: pile.grown,
             retained: u64::try_from(pile.grew).unwrap_or(0),
+            parts: Vec::new(),
             also: Vec::new(),
         },
         bytes: pile.grew,

@@ -324,3 +324,91 @@ sys.stdin.readline()
         assert_eq!(typing.is_some(), python.minor >= 12, "{python}: {found}");
     }
 }
+
+/// Modules that C code makes in one step, of whose dicts the interpreter keeps a copy.
+const EXTENSIONS: &str = "
+import ctypes, importlib, sys
+names = ['_ctypes', '_curses', '_sqlite3', 'pyexpat']
+for name in names:
+    try: importlib.import_module(name)
+    except ImportError: pass
+print('ready', flush=True)
+sys.stdin.readline()
+";
+
+#[test]
+fn copies_of_the_dicts_of_extension_modules_are_held_by_the_interpreter() {
+    let _company = common::in_company();
+    for python in Python::all().iter().filter(|python| python.minor >= 8) {
+        let target = python.start(&["-c", EXTENSIONS]);
+        let pid = target.pid.to_string();
+        let paths = |kind: &str| {
+            let asked = ["heap", "path", &pid, "--type", kind, "--count", "all"];
+            biopsy(&asked).ok().stdout
+        };
+        let dicts = paths("dict");
+        assert!(!dicts.contains("<C code> dict"), "{python}: {dicts}");
+        if python.minor < 12 {
+            let definitions = paths("moduledef");
+            let held = "<interpreter>.extensions[*] ";
+            assert!(definitions.starts_with(held), "{python}: {definitions}");
+            let copy = "<interpreter>.extensions[*].m_copy ";
+            assert!(dicts.contains(copy), "{python}: {dicts}");
+        }
+        if python.minor == 12 {
+            let copy = "<interpreter>.extensions['_ctypes'].m_copy ";
+            assert!(dicts.contains(copy), "{python}: {dicts}");
+        }
+    }
+}
+
+/// What structs of C modules hold, and how it is reached.
+const CALLBACKS: &str = "
+import asyncio, sqlite3, ssl, sys, xml.parsers.expat
+def kind(name): return type(name, (), {'__call__': lambda *_: 0})()
+parser = xml.parsers.expat.ParserCreate()
+parser.StartElementHandler = kind('InStart'); parser.SkippedEntityHandler = kind('InSkipped')
+async def produced(): yield 1
+generator = produced(); sent = generator.asend(kind('InSent'))
+connection = sqlite3.connect(':memory:')
+connection.set_trace_callback(kind('InTrace')); connection.set_authorizer(kind('InAuthorizer'))
+connection.set_progress_handler(kind('InProgress'), 1000); connection.row_factory = kind('InFactory')
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); context.sni_callback = kind('InServerName')
+print('ready', flush=True)
+sys.stdin.readline()
+";
+
+#[test]
+fn callbacks_in_structs_of_c_modules_have_their_paths_on_each_interpreter() {
+    let _company = common::in_company();
+    for python in Python::all().iter().filter(|python| python.minor >= 8) {
+        let target = python.start(&["-c", CALLBACKS]);
+        let pid = target.pid.to_string();
+        let asked = [
+            "heap",
+            "path",
+            &pid,
+            "--type",
+            "__main__.In*",
+            "--count",
+            "all",
+        ];
+        let text = biopsy(&asked).ok().stdout;
+        for (class, path) in [
+            ("InStart", "parser.StartElementHandler"),
+            ("InSkipped", "parser.SkippedEntityHandler"),
+            ("InSent", "sent.ags_sendval"),
+            ("InTrace", "connection.trace_callback"),
+            ("InAuthorizer", "connection.authorizer"),
+            ("InProgress", "connection.progress_handler"),
+            ("InFactory", "connection.row_factory"),
+            ("InServerName", "context.sni_callback"),
+        ] {
+            let line = format!("__main__.{class}: __main__.{path} × 1");
+            assert!(
+                text.lines().any(|found| found == line),
+                "{python}: no {line} in {text}"
+            );
+        }
+    }
+}

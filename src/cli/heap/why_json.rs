@@ -26,8 +26,17 @@ pub struct ReasonDocument<'a> {
     of_at_least: Option<u64>,
     /// Bytes that these objects keep alive, or by which they grew.
     retained_bytes: u64,
+    /// Of a `holder` that has its growth in several places: these, the most first; empty when it is in one.
+    parts: Vec<PartDocument<'a>>,
     /// Others that hold objects that came there: these stay as long as any of them does.
     also_held_by: Vec<AlsoDocument<'a>>,
+}
+
+/// A place of a holder, and by how much it holds more.
+#[derive(Serialize)]
+pub struct PartDocument<'a> {
+    path: &'a str,
+    retained_bytes: u64,
 }
 
 /// Another holder, and how many it holds of those that came.
@@ -81,6 +90,14 @@ pub fn reasons(rows: &[TypeReason]) -> Vec<ReasonDocument<'_>> {
                 stayed: least.map(|least| least.stayed),
                 of_at_least: least.map(|least| least.of),
                 retained_bytes: reason.retained,
+                parts: reason
+                    .parts
+                    .iter()
+                    .map(|(path, bytes)| PartDocument {
+                        path,
+                        retained_bytes: *bytes,
+                    })
+                    .collect(),
                 also_held_by: reason
                     .also
                     .iter()

@@ -9,7 +9,7 @@ mod reach;
 mod texts;
 
 use super::decode::dict::{self, Keys};
-use super::graph::{Graph, NameId, Root, Type, flags};
+use super::graph::{Graph, NameId, Rest, Root, Type, flags};
 use super::memory::Bits;
 use super::types::{Holding, Types, field, flag};
 use super::{Heap, roots, steps, walk};
@@ -80,6 +80,9 @@ impl Heap<'_> {
         caches::add(self, &types, &mut graph, &mut names);
         graph.roots = self.roots(&ids, &types, &mut names);
         self.add_static_types(&types, &mut graph);
+        if self.layout.minor < 12 {
+            add_extensions(&types, &mut graph, &mut names);
+        }
         let borrowed = self.interned_strings(&ids, &graph);
         reach::add_tracked(&mut graph, borrowed);
         graph.texts.sort_by_key(|(object, _)| *object);
@@ -255,6 +258,30 @@ impl Heap<'_> {
             .into_iter()
             .filter(|(object, _)| !known.contains(object));
         graph.roots.extend(new);
+    }
+}
+
+/// The dict `extensions` of Python/import.c (up to 3.11), a static variable: no other dict has definitions of modules, which no program
+/// in Python gets to see.
+fn add_extensions(types: &Types, graph: &mut Graph, names: &mut Names) {
+    let is = |object: u32, wanted: &str| {
+        let id = graph.type_ids.get(object as usize).copied();
+        let info = id.and_then(|id| types.all().get(id as usize));
+        info.is_some_and(|info| !info.is_heap() && info.tp_name == wanted)
+    };
+    let found = (0..graph.len() as u32).find(|object| {
+        let shape = graph.shape_ids.get(*object as usize);
+        let shape = shape.and_then(|shape| graph.shapes.get(*shape as usize));
+        let labels = shape
+            .filter(|shape| shape.rest == Rest::Pairs)
+            .map(|shape| shape.labels.len());
+        let pairs = labels.and_then(|labels| graph.references(*object).get(labels..));
+        let mut values = pairs.unwrap_or_default().iter().skip(1).step_by(2);
+        values.len() > 0 && is(*object, "dict") && values.all(|value| is(*value, "moduledef"))
+    });
+    if let Some(dict) = found {
+        let name = names.intern("extensions");
+        graph.roots.push((dict, Root::Interpreter(name)));
     }
 }
 

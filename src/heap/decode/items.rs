@@ -175,6 +175,7 @@ pub fn others(
         Holding::TeeData => modules::tee_data(place, sink),
         Holding::Queue => modules::queue(heap, place, sink),
         Holding::BytesIo => modules::bytes_io(heap, place, full, sink),
+        Holding::Expat => modules::parser(heap, info, place, full, sink),
         _ => Ok(()),
     }
 }

@@ -138,6 +138,9 @@ fn native_references(
             if full || heap.layout.minor >= 11 {
                 modules::pickle_memo(heap, info, place, sink)?;
             }
+            if heap.layout.minor >= 11 {
+                modules::sql_callbacks(heap, info, place, sink);
+            }
         }
         _ => items::others(heap, info, place, full, sink)?,
     }

@@ -1,5 +1,5 @@
 //! What objects of C modules hold that keep it behind pointers of their own: the trees of contexts
-//! (Python/hamt.c), queues (Modules/_queuemodule.c), buffers (Modules/_io/bytesio.c), arrays of numpy.
+//! (Python/hamt.c), queues (Modules/_queuemodule.c), buffers (Modules/_io/bytesio.c), parsers of expat, arrays of numpy.
 
 use super::dict::Keys;
 use super::size::owned_data;
@@ -126,6 +126,67 @@ pub fn bytes_io(heap: &Heap, place: &Place, full: bool, sink: &mut impl Sink) ->
     if is_shown {
         let buffer = place.word(BUFFER).ok_or(Torn)?;
         sink.field(buffer, Name::Field("buffer"));
+    }
+    Ok(())
+}
+
+/// `handler_info` of Modules/pyexpat.c, in the order of `handlers`.
+const HANDLERS: [&str; 22] = [
+    "StartElementHandler",
+    "EndElementHandler",
+    "ProcessingInstructionHandler",
+    "CharacterDataHandler",
+    "UnparsedEntityDeclHandler",
+    "NotationDeclHandler",
+    "StartNamespaceDeclHandler",
+    "EndNamespaceDeclHandler",
+    "CommentHandler",
+    "StartCdataSectionHandler",
+    "EndCdataSectionHandler",
+    "DefaultHandler",
+    "DefaultHandlerExpand",
+    "NotStandaloneHandler",
+    "ExternalEntityRefHandler",
+    "StartDoctypeDeclHandler",
+    "EndDoctypeDeclHandler",
+    "EntityDeclHandler",
+    "XmlDeclHandler",
+    "ElementDeclHandler",
+    "AttlistDeclHandler",
+    "SkippedEntityHandler",
+];
+/// Bytes of an `xmlparseobject` that has a `parent`, and where that is (3.14 and newer).
+const WITH_PARENT: u64 = 88;
+const PARENT: u32 = 24;
+
+/// A parser of expat: its last words are the dict of strings, which the collector does not visit, and the pointer to the handlers.
+pub fn parser(
+    heap: &Heap,
+    info: &TypeInfo,
+    place: &Place,
+    full: bool,
+    sink: &mut impl Sink,
+) -> Result<(), Torn> {
+    let last = info.basic.checked_sub(8).ok_or(Torn)? as u32;
+    if info.basic >= WITH_PARENT {
+        let parent = place.word(PARENT).ok_or(Torn)?;
+        sink.field(parent, Name::Field("parent"));
+    }
+    if full {
+        let intern = place.word(last.checked_sub(8).ok_or(Torn)?).ok_or(Torn)?;
+        sink.field(intern, Name::Field("intern"));
+    }
+    let handlers = place.word(last).ok_or(Torn)?;
+    if handlers == 0 {
+        return Ok(());
+    }
+    let count = HANDLERS.len() as u64;
+    let words = heap.memory.words(handlers, count).ok_or(Torn)?;
+    if !sink.afford(count) {
+        return Err(Torn);
+    }
+    for (word, name) in each_word(words).zip(HANDLERS) {
+        sink.field(word, Name::Field(name));
     }
     Ok(())
 }
@@ -303,6 +364,26 @@ fn offset_of(heap: &Heap, address: u64) -> Option<u64> {
         0 => Some(0),
         1 => Some(place.int(24).into()),
         _ => None,
+    }
+}
+
+/// Words of a `pysqlite_Connection` that lead to a `callback_context` (Modules/_sqlite/connection.h, 3.11 and newer): callable, module and
+/// the module's state, which the connection has too.
+const SQL_CALLBACKS: [&str; 3] = ["trace_callback", "progress_handler", "authorizer"];
+const SQL_STATE: u32 = 24;
+
+/// The callbacks of a connection of sqlite3.
+pub fn sql_callbacks(heap: &Heap, info: &TypeInfo, place: &Place, sink: &mut impl Sink) {
+    let named = info.inner.iter();
+    for (name, offset) in named.filter(|(name, _)| SQL_CALLBACKS.contains(name)) {
+        let context = place.word(*offset).and_then(|at| heap.memory.place(at));
+        let Some(context) = context else {
+            continue;
+        };
+        if context.word(16) == place.word(SQL_STATE) {
+            sink.field(context.word_or_0(0), Name::Field(name));
+            sink.field(context.word_or_0(8), Name::Field("module"));
+        }
     }
 }
 

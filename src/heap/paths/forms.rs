@@ -227,6 +227,22 @@ impl<'a, 'b> Forms<'a, 'b> {
         }
     }
 
+    /// The function that has the variable `form`, with its thread.
+    pub fn function_text(&self, form: u32) -> Option<String> {
+        let End::Frame(function, _) = self.nodes.get(form as usize)?.end else {
+            return None;
+        };
+        let threads = self.threads.get(&form).copied();
+        let thread = threads.map_or(String::new(), Threads::text);
+        Some(format!("{thread}, {}()>", self.paths.graph.name(function)))
+    }
+
+    /// The form without its last step; nothing of a root.
+    pub fn before(&self, form: u32) -> Option<u32> {
+        let node = self.nodes.get(form as usize)?;
+        (node.before != NONE).then_some(node.before)
+    }
+
     /// Whether `form` is `above` or begins with it.
     pub fn is_below(&self, form: u32, above: u32) -> bool {
         let mut at = form;
@@ -298,10 +314,23 @@ impl<'a, 'b> Forms<'a, 'b> {
     }
 }
 
+/// How what a key stands for hangs on what is before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// It is a root.
+    Root,
+    /// It is an element of a container.
+    Element,
+    /// It has a name there: an attribute, a field, a variable.
+    Named,
+}
+
 /// Numbers for forms that are the same for the same text, whatever graph they come from.
 #[derive(Debug, Default)]
 pub struct FormKeys {
     known: FxHashMap<(u32, String), u32>,
+    /// The key before each, which has a lower number.
+    before: Vec<(u32, Hold)>,
 }
 
 impl FormKeys {
@@ -311,11 +340,34 @@ impl FormKeys {
         let mut keys: Vec<u32> = Vec::with_capacity(forms.nodes.len());
         // A form stands behind the one before it.
         for node in &forms.nodes {
-            let before = keys.get(node.before as usize).copied().unwrap_or(NONE);
-            let text = forms.end_text(node);
-            let next = u32::try_from(self.known.len()).unwrap_or(NONE);
-            keys.push(*self.known.entry((before, text)).or_insert(next));
+            let mut before = keys.get(node.before as usize).copied().unwrap_or(NONE);
+            if let End::Frame(function, _) = node.end {
+                // Variables of a function have that in common.
+                let function = format!(", {}()>", forms.paths.graph.name(function));
+                before = self.key(NONE, function, Hold::Root);
+            }
+            let hold = match node.end {
+                End::Step(step) if step.is_element() => Hold::Element,
+                _ if before == NONE => Hold::Root,
+                _ => Hold::Named,
+            };
+            keys.push(self.key(before, forms.end_text(node), hold));
         }
         keys
+    }
+
+    fn key(&mut self, before: u32, text: String, hold: Hold) -> u32 {
+        let next = u32::try_from(self.before.len()).unwrap_or(NONE);
+        let key = *self.known.entry((before, text)).or_insert(next);
+        if key == next {
+            self.before.push((before, hold));
+        }
+        key
+    }
+
+    /// The key before `key`, and how that holds it; nothing before a root.
+    pub fn before(&self, key: u32) -> Option<(u32, Hold)> {
+        let found = self.before.get(key as usize).copied();
+        found.filter(|(_, hold)| *hold != Hold::Root)
     }
 }

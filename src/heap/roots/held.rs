@@ -8,8 +8,9 @@ use rustc_hash::FxHashSet;
 use super::{Reason, id, is_object_at};
 use crate::heap::Heap;
 use crate::heap::memory::Place;
+use crate::heap::steps::quoted;
 use crate::heap::types::Types;
-use crate::layout::heap::held::{self, AtExit, HANDLER, Monitoring, SIGNALS};
+use crate::layout::heap::held::{self, AtExit, Extensions, HANDLER, Monitoring, SIGNALS};
 
 /// In how many bytes of an interpreter's state its collector is.
 const WITHIN: u64 = 1 << 20;
@@ -17,6 +18,8 @@ const WITHIN: u64 = 1 << 20;
 const HANDLED: usize = 1 << 16;
 /// Most functions of `atexit`.
 const FUNCTIONS: u64 = 1 << 16;
+/// Most bytes of a file and a module's name.
+const KEY: usize = 4096 + 256;
 /// Most bytes of a library's data that are searched for the signal handlers.
 const DATA: u64 = 16 << 20;
 
@@ -164,6 +167,9 @@ pub fn runtime(heap: &Heap, roots: &mut Vec<(u64, Reason)>) {
             roots.push((target, reason));
         }
     }
+    if let Some(held) = held.extensions {
+        extensions(heap, runtime, held, roots);
+    }
     let table = match held.signals {
         Some(offset) => Some(runtime.wrapping_add(offset.into())),
         None => find_handlers(heap, runtime),
@@ -181,6 +187,51 @@ pub fn runtime(heap: &Heap, roots: &mut Vec<(u64, Reason)>) {
             };
             roots.push((target, reason));
         }
+    }
+}
+
+/// Copies of the dicts of extension modules, and the names of keyword arguments that parsers of C code made.
+fn extensions(heap: &Heap, runtime: u64, held: Extensions, roots: &mut Vec<(u64, Reason)>) {
+    let word = |at: u64, offset: u32| heap.memory.word(at.wrapping_add(offset.into()));
+    let mut put = |target: u64, kind: &str, field: Cow<'static, str>| {
+        if type_name(heap, target).as_deref() == Some(kind) {
+            let interpreter = 0;
+            roots.push((target, Reason::Interpreter { field, interpreter }));
+        }
+    };
+    let [count, buckets] = Extensions::BUCKETS;
+    let [next, key, value] = Extensions::ENTRY;
+    let mut left = FUNCTIONS;
+    let table = word(runtime, held.table).and_then(|table| heap.memory.place(table));
+    let buckets = table.and_then(|table| {
+        let count = table.word(count)?.min(FUNCTIONS);
+        heap.memory.words(table.word(buckets)?, count)
+    });
+    for mut entry in crate::heap::memory::each_word(buckets.unwrap_or_default()) {
+        while entry != 0 && left > 0 {
+            left -= 1;
+            let Some(found) = heap.memory.place(entry) else {
+                break;
+            };
+            // File and name, with a colon between.
+            let name = heap.memory.c_string(found.word_or_0(key), KEY);
+            let name = name.as_deref().and_then(|name| name.rsplit(':').next());
+            let field = format!("extensions[{}].m_copy", quoted(name.unwrap_or("?")));
+            let copy = word(found.word_or_0(value), held.copy).unwrap_or(0);
+            put(copy, "dict", Cow::Owned(field));
+            entry = found.word_or_0(next);
+        }
+    }
+    let [names, next] = Extensions::PARSER;
+    let mut parser = word(runtime, held.parsers).unwrap_or(0);
+    let mut followed = FxHashSet::default();
+    while parser != 0 && (followed.len() as u64) < FUNCTIONS && followed.insert(parser) {
+        let Some(found) = heap.memory.place(parser) else {
+            return;
+        };
+        let field = Cow::Borrowed("getargs_parsers[*].kwtuple");
+        put(found.word_or_0(names), "tuple", field);
+        parser = found.word_or_0(next);
     }
 }
 

@@ -126,7 +126,12 @@ fn known_kind(heap: &Heap, name: &str) -> Option<(Sizing, Holding)> {
             (Sizing::Default, Holding::Unvisited(fields::KEY_WRAPPER))
         }
         "range" => (Sizing::Default, Holding::Unvisited(RANGE)),
+        "moduledef" if layout.minor < 13 => (
+            Sizing::Default,
+            Holding::Unvisited(fields::MODULE_DEFINITION),
+        ),
         "_io.BytesIO" => (Sizing::BytesIo, Holding::BytesIo),
+        "pyexpat.xmlparser" => (Sizing::Default, Holding::Expat),
         "_io.StringIO" => (Sizing::StringIo, Holding::Unknown),
         // Up to 3.12 it has a list, which is found.
         "_queue.SimpleQueue" if layout.minor >= 15 => (Sizing::Queue, Holding::Queue),

@@ -100,6 +100,13 @@ impl<'g, 's> Counted<'g, 's> {
             .unwrap_or(false)
     }
 
+    /// How many counted objects each whole object alone holds, itself included.
+    pub fn numbers(&self) -> Vec<u64> {
+        self.retained
+            .sums(|object| u64::from(self.has(object)), |_| false)
+            .0
+    }
+
     pub fn sum(&self, object: ObjectId) -> u64 {
         self.sums.get(object as usize).copied().unwrap_or(0)
     }

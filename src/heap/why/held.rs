@@ -3,17 +3,19 @@
 use rustc_hash::FxHashMap;
 
 use super::counted::{Counted, Side};
+use super::grouped::{self, Holder};
 use super::shared::Place;
 use super::{Change, Reason, Row};
 use crate::heap::graph::ObjectId;
+use crate::heap::paths::FormKeys;
 
 /// What a holder holds more than before.
 #[derive(Debug, Clone, Default)]
 pub struct Held {
-    bytes: i64,
-    objects: i64,
+    pub bytes: i64,
+    pub objects: i64,
     /// What came to it.
-    came: Vec<ObjectId>,
+    pub came: Vec<ObjectId>,
     /// The form of its path in the new heap.
     pub form: Option<u32>,
     /// One that grew itself at that path.
@@ -58,36 +60,80 @@ impl Holders {
         Some(held)
     }
 
+    /// Those that hold more, in pieces where it is spread over many places of one; `objects_of` says how many objects
+    /// came with one.
+    pub fn grouped(
+        &self,
+        keys: &FormKeys,
+        new: &Side<'_>,
+        objects_of: impl Fn(ObjectId) -> u64,
+    ) -> Grouped {
+        let by_key = self.by_key.iter().map(|(key, held)| (*key, held));
+        let holders = grouped::holders(keys, new, by_key, objects_of);
+        let mut bytes = FxHashMap::default();
+        for holder in &holders {
+            bytes.insert(holder.key, holder.bytes);
+            for (form, _) in &holder.parts {
+                let key = new.key_of(*form);
+                key.and_then(|key| bytes.insert(key, holder.bytes));
+            }
+        }
+        Grouped { holders, bytes }
+    }
+}
+
+/// Holders as they are told.
+#[derive(Debug, Default)]
+pub struct Grouped {
+    holders: Vec<Holder>,
+    /// What holds the objects at each key, in all.
+    bytes: FxHashMap<u32, i64>,
+}
+
+impl Grouped {
     pub fn of(&self, key: u32) -> i64 {
-        self.by_key.get(&key).map_or(0, |held| held.bytes)
+        self.bytes.get(&key).copied().unwrap_or(0)
     }
 
-    /// A row for each holder that holds more.
-    pub fn rows(&self, new: &Side<'_>) -> Vec<Row> {
-        let grown = self.by_key.iter().filter(|(_, held)| held.bytes > 0);
-        let of: i64 = grown.clone().map(|(_, held)| held.objects.max(0)).sum();
-        let rows = grown.filter_map(|(key, held)| {
-            Some(Row {
+    /// A row for each.
+    pub fn rows(self, new: &Side<'_>) -> Vec<Row> {
+        let objects = self.holders.iter().map(|holder| holder.objects.max(0));
+        let of: i64 = objects.sum();
+        let row = |holder: Holder| {
+            let is_whole = new.key_of(holder.form) == Some(holder.key);
+            let path = match is_whole {
+                true => new.forms.text(holder.form),
+                false => new.forms.function_text(holder.form).unwrap_or_default(),
+            };
+            let unsigned = |number: i64| u64::try_from(number).unwrap_or(0);
+            let mut parts: Vec<(String, u64)> = holder
+                .parts
+                .iter()
+                .map(|(form, bytes)| (new.forms.text(*form), unsigned(*bytes)))
+                .collect();
+            parts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+            Row {
                 reason: Reason {
-                    path: new.forms.text(held.form?),
+                    path,
                     change: Change::Holds,
-                    objects: u64::try_from(held.objects).unwrap_or(0),
-                    of: u64::try_from(of).unwrap_or(0),
-                    retained: u64::try_from(held.bytes).unwrap_or(0),
+                    objects: unsigned(holder.objects),
+                    of: unsigned(of),
+                    retained: unsigned(holder.bytes),
+                    parts,
                     also: Vec::new(),
                 },
-                bytes: held.bytes,
-                holder: Some(*key),
-                place: match held.came.is_empty() {
+                bytes: holder.bytes,
+                holder: Some(holder.key),
+                place: match holder.came.is_empty() {
                     true => Place::Old,
-                    false => Place::Below,
+                    false => Place::Below(is_whole.then_some(holder.form)),
                 },
-                came: match held.came.is_empty() {
-                    true => held.grown.into_iter().collect(),
-                    false => held.came.clone(),
+                came: match holder.came.is_empty() {
+                    true => holder.grown.into_iter().collect(),
+                    false => holder.came,
                 },
-            })
-        });
-        rows.collect()
+            }
+        };
+        self.holders.into_iter().map(row).collect()
     }
 }

@@ -46,8 +46,8 @@ pub struct Asked<'o> {
 pub enum Place {
     /// It leads to them.
     There,
-    /// It leads to what holds them.
-    Below,
+    /// It leads to what holds them, where that has a form.
+    Below(Option<u32>),
     /// It leads to them, and they were there before.
     Old,
 }
@@ -68,11 +68,11 @@ type Key = (From, usize, bool);
 pub fn find(came: &Counted<'_, '_>, climbs: bool, piles: &[Asked<'_>]) -> Vec<Vec<Also>> {
     let side = came.side;
     let chains = |place: Place, object: ObjectId| match place {
-        Place::There | Place::Below => chain(came, climbs, object),
+        Place::There | Place::Below(_) => chain(came, climbs, object),
         Place::Old => Vec::new(),
     };
     let holders_of = |place: Place, object: ObjectId, chain: &[ObjectId]| match place {
-        Place::There | Place::Below => container(came, climbs, chain),
+        Place::There | Place::Below(_) => container(came, climbs, chain),
         Place::Old => Some(side.fold.owner(object)),
     };
     let mut wanted = vec![false; side.graph.len()];
@@ -100,7 +100,10 @@ pub fn find(came: &Counted<'_, '_>, climbs: bool, piles: &[Asked<'_>]) -> Vec<Ve
             let container = holders_of(pile.place, *object, &chain);
             let top = chain.last().copied();
             let form = top.and_then(|top| side.forms.known(top));
-            let named = form.map(|form| side.forms.holder(form));
+            let named = match pile.place {
+                Place::Below(Some(whole)) => Some(whole),
+                _ => form.map(|form| side.forms.holder(form)),
+            };
             chain.extend(container);
             let mut known: FxHashSet<Key> = FxHashSet::default();
             for (above, at) in chain.iter().enumerate() {

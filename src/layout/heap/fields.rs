@@ -23,6 +23,9 @@ const CONTEXT_VARIABLE: &[Field] = &[("name", 16), ("default", 24)];
 const CONTEXT: &[Field] = &[("ctx_prev", 16), ("ctx_vars", 24)];
 /// `keyobject` of `functools.cmp_to_key` (Modules/_functoolsmodule.c); the collector knows it from 3.10 on.
 pub const KEY_WRAPPER: &[Field] = &[("cmp", 16), ("obj", 24)];
+/// `m_base.m_copy` of a `PyModuleDef` (Include/moduleobject.h): what the dict of a module was when it was made, from which another
+/// import makes it again. From 3.13 on it is in the cache of extensions.
+pub const MODULE_DEFINITION: &[Field] = &[("m_copy", 32)];
 const TOKEN: &[Field] = &[("context", 16), ("var", 24), ("old_value", 32)];
 
 /// Of `combinationsobject` and `cwrobject` (Modules/itertoolsmodule.c).
@@ -40,6 +43,20 @@ const FIELDS: &[Row] = &[
     (8, 15, "NotImplementedType", &[]),
     (8, 15, "PyCapsule", &[]),
     (8, 9, "Token", TOKEN),
+    // Without a base until somebody asks for an attribute of one (3.8, 3.9): nothing of theirs is scanned.
+    (
+        8,
+        15,
+        "async_generator_asend",
+        &[("ags_gen", 16), ("ags_sendval", 24)],
+    ),
+    (
+        8,
+        9,
+        "async_generator_athrow",
+        &[("agt_gen", 16), ("agt_args", 24)],
+    ),
+    (8, 9, "async_generator_wrapped_value", &[("agw_val", 16)]),
     (
         8,
         9,

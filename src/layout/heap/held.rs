@@ -65,6 +65,27 @@ const fn typing(start: u32) -> Range {
     }
 }
 
+/// What the runtime has of extension modules and of parsers of arguments (Include/internal/pycore_import.h, pycore_hashtable.h,
+/// Include/cpython/modsupport.h; 3.12 and newer).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extensions {
+    /// `imports.extensions.hashtable`: for each module that was made in one phase (PEP 489 calls it so) what it was made from.
+    pub table: u32,
+    /// The copy of a module's dict in such a value: `m_base.m_copy` of the definition (3.12), `m_dict->copied` (Python/import.c).
+    pub copy: u32,
+    /// `getargs.static_parsers`: the first of those that C code has used.
+    pub parsers: u32,
+}
+
+impl Extensions {
+    /// `nbuckets` and `buckets` of the table.
+    pub const BUCKETS: [u32; 2] = [8, 16];
+    /// Next one, key and value of an entry.
+    pub const ENTRY: [u32; 3] = [0, 16, 24];
+    /// `kwtuple` and `next` of a parser.
+    pub const PARSER: [u32; 2] = [56, 64];
+}
+
 /// Where those references are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
@@ -93,6 +114,8 @@ pub struct Held {
     pub signals: Option<u32>,
     /// What the runtime holds.
     pub runtime: &'static [Field],
+    /// What it has of extension modules.
+    pub extensions: Option<Extensions>,
 }
 
 /// Words of an entry of the signal handlers: an int and a function.
@@ -154,6 +177,15 @@ macro_rules! faulthandler {
     };
 }
 
+/// `table` and `parsers` of [`Extensions`]; the copy is at the same place in both structs.
+const fn extensions(table: u32, parsers: u32) -> Option<Extensions> {
+    Some(Extensions {
+        table,
+        copy: 32,
+        parsers,
+    })
+}
+
 /// Of Python 3.`minor`.
 pub fn of(minor: u32) -> Option<&'static Held> {
     HELD.get(minor.checked_sub(8)? as usize)
@@ -173,6 +205,7 @@ const HELD: [Held; 8] = [
         interned: None,
         signals: None,
         runtime: &[],
+        extensions: None,
     },
     Held {
         thread: thread!(72, [88, 3], 152, 168, 224, "on_delete_data": 208),
@@ -187,6 +220,7 @@ const HELD: [Held; 8] = [
         interned: None,
         signals: None,
         runtime: &[],
+        extensions: None,
     },
     Held {
         thread: thread!(72, [88, 3], 152, 168, 224, "on_delete_data": 208),
@@ -201,6 +235,7 @@ const HELD: [Held; 8] = [
         interned: None,
         signals: None,
         runtime: &[],
+        extensions: None,
     },
     Held {
         thread: thread!(80, [96, 3], 128, 144, 208, "on_delete_data": 192),
@@ -215,6 +250,7 @@ const HELD: [Held; 8] = [
         interned: None,
         signals: None,
         runtime: &[],
+        extensions: None,
     },
     Held {
         thread: thread!(80, [96], 112, 128, 192, "on_delete_data": 176),
@@ -233,6 +269,7 @@ const HELD: [Held; 8] = [
         interned: None,
         signals: Some(464),
         runtime: faulthandler!(2608, 2632),
+        extensions: extensions(1928, 2584),
     },
     Held {
         thread: thread!(96, [112], 128, 144, 192, "threading_local_key": 288, "threading_local_sentinel": 296),
@@ -255,6 +292,7 @@ const HELD: [Held; 8] = [
         interned: None,
         signals: Some(1080),
         runtime: faulthandler!(9920, 9944),
+        extensions: extensions(2544, 9896),
     },
     Held {
         thread: thread!(96, [112], 128, 144, 192, "threading_local_key": 288, "threading_local_sentinel": 296,
@@ -279,6 +317,7 @@ const HELD: [Held; 8] = [
         interned: Some(224_624),
         signals: Some(1256),
         runtime: faulthandler!(10_128, 10_160),
+        extensions: extensions(2728, 10_104),
     },
     Held {
         thread: thread!(120, [136], 152, 168, 216, "threading_local_key": 328, "threading_local_sentinel": 336,
@@ -307,6 +346,7 @@ const HELD: [Held; 8] = [
         interned: Some(224_896),
         signals: Some(1384),
         runtime: faulthandler!(10_248, 10_288),
+        extensions: extensions(2848, 10_224),
     },
 ];
 

@@ -1,6 +1,6 @@
 //! What some words of structs are called whose references are found by looking: asyncio's futures and tasks
 //! (Modules/_asynciomodule.c, `FutureObj_HEAD` and `TaskObj`), thread locals (Modules/_threadmodule.c, `localobject`),
-//! csv's writers (Modules/_csv.c, `WriterObj`), instances of ctypes (Modules/_ctypes/ctypes.h,
+//! csv's writers (Modules/_csv.c, `WriterObj`), connections of sqlite3, contexts of ssl (Modules/_ssl.c, `PySSLContext`), instances of ctypes (Modules/_ctypes/ctypes.h,
 //! `CDataObject`). Names only: a word that is not listed is found all the same.
 
 use super::Field;
@@ -9,8 +9,9 @@ use super::fields::find;
 
 /// A task: its future's words, then `task_fut_waiter`, `task_coro`, `task_name`, `task_context`.
 macro_rules! task {
-    ($result:literal, $waiter:literal) => {
+    ($result:literal, $waiter:literal $(, $traceback:literal)?) => {
         &[
+            $(("_exception_tb", $traceback),)?
             ("_loop", 16),
             ("_callbacks", 24),
             ("_callback_context", 32),
@@ -27,8 +28,9 @@ macro_rules! task {
 }
 
 macro_rules! future {
-    ($result:literal) => {
+    ($result:literal $(, $traceback:literal)?) => {
         &[
+            $(("_exception_tb", $traceback),)?
             ("_loop", 16),
             ("_callbacks", 24),
             ("_callback_context", 32),
@@ -71,15 +73,43 @@ const FUNCTION: &[Field] = cdata!(
     ("errcheck", 144)
 );
 
+/// `pysqlite_Connection` (Modules/_sqlite/connection.h) from `row_factory` on. Up to 3.10 the callbacks are there, then pointers to a
+/// `callback_context` each.
+macro_rules! connection {
+    ($factory:literal, $trace:literal) => {
+        &[
+            ("row_factory", $factory),
+            ("text_factory", $factory + 8),
+            ("trace_callback", $trace),
+            ("progress_handler", $trace + 8),
+            ("authorizer", $trace + 16),
+        ]
+    };
+}
+
+const CALLBACKS: &[Field] = &[("sni_callback", 40), ("_msg_callback", 64)];
+const MORE_CALLBACKS: &[Field] = &[
+    ("sni_callback", 40),
+    ("_msg_callback", 64),
+    ("psk_client_callback", 96),
+    ("psk_server_callback", 104),
+];
+
 const INNER: &[Row] = &[
+    (8, 10, "sqlite3.Connection", connection!(112, 128)),
+    (11, 11, "sqlite3.Connection", connection!(96, 112)),
+    (12, 14, "sqlite3.Connection", connection!(104, 120)),
+    (15, 15, "sqlite3.Connection", connection!(88, 104)),
+    (8, 12, "_ssl._SSLContext", CALLBACKS),
+    (13, 15, "_ssl._SSLContext", MORE_CALLBACKS),
     (8, 8, "_asyncio.Task", task!(56, 104)),
     (9, 9, "_asyncio.Task", task!(56, 144)),
-    (10, 10, "_asyncio.Task", task!(64, 152)),
-    (11, 12, "_asyncio.Task", task!(64, 128)),
-    (13, 13, "_asyncio.Task", task!(64, 112)),
-    (14, 15, "_asyncio.Task", task!(64, 120)),
+    (10, 10, "_asyncio.Task", task!(64, 152, 56)),
+    (11, 12, "_asyncio.Task", task!(64, 128, 56)),
+    (13, 13, "_asyncio.Task", task!(64, 112, 56)),
+    (14, 15, "_asyncio.Task", task!(64, 120, 56)),
     (8, 9, "_asyncio.Future", future!(56)),
-    (10, 15, "_asyncio.Future", future!(64)),
+    (10, 15, "_asyncio.Future", future!(64, 56)),
     (
         8,
         12,

@@ -5,9 +5,13 @@ use crate::heap::graph::Sizes;
 use crate::heap::why::{Change, Least, Reason, TypeReason};
 use crate::units::format_bytes;
 
+/// Places of a holder that are named.
+const MOST_PARTS: usize = 4;
+
 /// One reason in words, behind its path; with who else holds the objects.
 pub fn reason_text(reason: &Reason) -> String {
     let mut text = change_text(reason);
+    text.push_str(&parts_text(reason));
     for (at, also) in reason.also.iter().enumerate() {
         text.push_str(if at == 0 { "; " } else { ", " });
         match (also.objects == also.of, reason.change) {
@@ -20,6 +24,28 @@ pub fn reason_text(reason: &Reason) -> String {
         text.push_str(&format!("also {how} {}", shown(&also.path)));
     }
     text
+}
+
+/// Where a holder has what it holds more, when that is in several places.
+fn parts_text(reason: &Reason) -> String {
+    if reason.parts.is_empty() {
+        return String::new();
+    }
+    let part = |(path, bytes): &(String, u64)| {
+        let place = match path.strip_prefix(reason.path.as_str()) {
+            Some("") => "itself".to_string(),
+            Some(rest) => shown(rest).to_string(),
+            None => shown(path).to_string(),
+        };
+        format!("{place} {}", format_bytes(*bytes))
+    };
+    let shown: Vec<String> = reason.parts.iter().take(MOST_PARTS).map(part).collect();
+    let more = match reason.parts.len().saturating_sub(MOST_PARTS) {
+        0 => String::new(),
+        more => format!(", {more} more"),
+    };
+    let count = reason.parts.len();
+    format!(" in {count} places: {}{more}", shown.join(", "))
 }
 
 fn change_text(reason: &Reason) -> String {
@@ -145,6 +171,7 @@ mod tests {
             objects,
             of,
             retained: 2048,
+            parts: Vec::new(),
             also: Vec::new(),
         };
         let certain = |came, gone, stayed, of| Least {
