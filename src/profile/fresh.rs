@@ -214,8 +214,11 @@ mod tests {
         }
     }
 
-    /// A recording, and the calls by sample: thread, whether it used a CPU, functions with numbers of calls.
-    fn recorded(seed: u64) -> (Profile, Vec<(u64, bool, Vec<(u32, u64)>)>) {
+    /// The calls of a sample: thread, whether it used a CPU, functions with numbers of calls.
+    type Taken = (u64, bool, Vec<(u32, u64)>);
+
+    /// A recording, and the calls by sample.
+    fn recorded(seed: u64) -> (Profile, Vec<Taken>) {
         let mut recorder = Recorder::default();
         recorder.profile.processes.push(Default::default());
         let mut programs: Vec<Program> = Vec::new();
