@@ -471,7 +471,7 @@ fn what_was_sampled_is_shown_by_pstats_as_by_us() {
             assert_eq!(sampled, ours(&again, case), "{case}");
         }
         for python in pythons() {
-            compare(&python, "sampled", &data, &cases[..60]);
+            compare(&python, "sampled", dict, &cases[..60]);
         }
     }
     let apart = Filter {
