@@ -459,7 +459,11 @@ fn what_was_sampled_is_shown_by_pstats_as_by_us() {
             others.count(),
             usize::from(options.filter.split == Split::Threads)
         );
-        let again = Pstats.import(&data).expect("ours");
+        // pstats does not look at what stands behind the dict, and so shows bounds as if they were counted.
+        let behind = b"biopsy lower bounds";
+        let place = data.windows(behind.len()).rposition(|part| part == behind);
+        let dict = &data[..place.expect("the text") - 5];
+        let again = Pstats.import(dict).expect("ours");
         let stats = unmarked(profile.stats(&options.filter));
         let cases = cases();
         for case in &cases {
@@ -467,7 +471,7 @@ fn what_was_sampled_is_shown_by_pstats_as_by_us() {
             assert_eq!(sampled, ours(&again, case), "{case}");
         }
         for python in pythons() {
-            compare(&python, "sampled", &data, &cases[..60]);
+            compare(&python, "sampled", dict, &cases[..60]);
         }
     }
     let apart = Filter {
