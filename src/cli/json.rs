@@ -273,7 +273,8 @@ struct CallsDurations {
     p90_ns: u64,
     p99_ns: u64,
     max_ns: u64,
-    mean_ns: f64,
+    /// Null where only windows were watched: the waits for a CPU that fall into one are shared by the fewer calls that fit into it.
+    mean_ns: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -334,7 +335,9 @@ fn calls_function<'a>(code: &'a CodeObject, found: &'a Counted, seconds: f64) ->
             p90_ns,
             p99_ns,
             max_ns: all.max()?,
-            mean_ns: all.mean()?,
+            mean_ns: all
+                .mean()
+                .filter(|_| !matches!(found.sure, Sure::Estimated(_))),
         })
     });
     let histogram = all.powers(1).into_iter();

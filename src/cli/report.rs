@@ -40,7 +40,7 @@ pub struct ReportArgs {
     /// Keep threads apart
     #[arg(long)]
     threads: bool,
-    /// Which samples count: wall, cpu, gil [default: as recorded]
+    /// Which samples count: wall, cpu, gil, or exception where it was recorded with that [default: as recorded]
     #[arg(long)]
     mode: Option<CliMode>,
     /// Collapsed stacks: the numbers count samples, one each TIME, such as 10ms for py-spy's default of 100 Hz

@@ -346,7 +346,8 @@ fn holds(memory: &impl Memory, methods: u64, definition: u64) -> bool {
             .all(|entry| layout::word(entry, 0) != Some(0))
 }
 
-fn type_name(object: &ObjectOffsets, memory: &impl Memory, kind: u64) -> Option<String> {
+/// The name of a type: `tp_name`.
+pub fn type_name(object: &ObjectOffsets, memory: &impl Memory, kind: u64) -> Option<String> {
     let place = kind.checked_add(object.place(object::TYPE_NAME) as u64)?;
     let name = memory.read_word(place).ok()?;
     read_c_string(memory, name, NAME_LIMIT)

@@ -90,7 +90,7 @@ pub fn open(pid: Pid, options: ReaderOptions) -> Result<Opened> {
             format!("cannot tell which threads of process {pid} handle exceptions"),
             fallback.unwrap_or_else(|| "that takes biopsy's own reader".to_string()),
         )
-        .hint("leave out --mode exception, and what makes it py-spy's reader"));
+        .hint("leave out --mode exception"));
     }
     Ok(Opened {
         reader: Box::new(reader),

@@ -29,6 +29,9 @@ use program::Plan;
 /// Bytes of the ring: what a drain every 10 ms finds of a thread at 10 kHz, and small enough for the second cache.
 const RING: usize = 1 << 20;
 
+/// The same where threads run at the same time, on the CPU of whoever drains it too.
+const LARGE_RING: usize = 8 << 20;
+
 /// Most threads that can have a plan at a time: a room is 64 KiB.
 pub const MOST_THREADS: u32 = 128;
 
@@ -61,8 +64,9 @@ fn refused(what: &str, error: &io::Error) -> String {
 }
 
 impl Interrupts {
-    /// Makes maps and loads the program; no thread is interrupted yet. The error says why not, for people.
-    pub fn open(period_ns: u64) -> Result<Interrupts, String> {
+    /// Makes maps and loads the program; no thread is interrupted yet. `at_once`: many of them may run at the same time. The error
+    /// says why not, for people.
+    pub fn open(period_ns: u64, at_once: bool) -> Result<Interrupts, String> {
         let namespace = std::fs::read_link("/proc/self/ns/pid");
         if namespace.is_ok_and(|name| name.as_os_str() != FIRST_NAMESPACE) {
             return Err("biopsy runs in a PID namespace of its own (a container)".to_string());
@@ -70,7 +74,7 @@ impl Interrupts {
         let create = |made: io::Result<File>| made.map_err(|error| refused("an eBPF map", &error));
         let plans = create(bpf::hash(size_of::<Plan>(), MOST_THREADS))?;
         let rooms = create(bpf::array(program::ROOM, MOST_THREADS))?;
-        let ring = bpf::RingBuffer::new(RING);
+        let ring = bpf::RingBuffer::new(if at_once { LARGE_RING } else { RING });
         let ring = ring.map_err(|error| refused("an eBPF ring buffer", &error))?;
         let code = program::assemble(plans.as_raw_fd(), rooms.as_raw_fd(), ring.descriptor());
         let program = bpf::load(&code).map_err(|(error, log)| {
@@ -221,7 +225,7 @@ mod tests {
 
     /// Interrupts, or a word about why there are none here.
     fn open() -> Option<Interrupts> {
-        match Interrupts::open(1_000_000) {
+        match Interrupts::open(1_000_000, true) {
             Ok(interrupts) => Some(interrupts),
             Err(why) => {
                 assert!(!why.contains("verifier"), "{why}");

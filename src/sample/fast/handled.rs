@@ -3,6 +3,7 @@
 //! An item has the exception for which an `except` or `finally` block runs; a generator that runs has one of its own, in front of
 //! those of its callers (Python/errors.c, `_PyErr_GetTopmostException`).
 
+use super::super::builtins;
 use super::codes;
 use super::window::Window;
 use crate::layout::{self, HandledOffsets, Offsets, at, object};
@@ -97,13 +98,20 @@ impl Handling {
                 let mut head = [0; HEAD];
                 let is_exception = memory.read(*value, &mut head).is_ok()
                     && codes::is_a(offsets, memory, &head, object::IS_EXCEPTION);
-                if !is_exception {
+                // Of a copy that is approximate it may be neither.
+                if !is_exception && is_none(offsets, memory, &head) {
                     self.none = Some(*value);
                 }
                 is_exception
             }
         })
     }
+}
+
+fn is_none(offsets: &Offsets, memory: &impl Memory, head: &[u8]) -> bool {
+    let kind = layout::word(head, at(offsets.object.kind));
+    let name = kind.and_then(|kind| builtins::type_name(&offsets.object, memory, kind));
+    name.as_deref() == Some("NoneType")
 }
 
 #[cfg(test)]

@@ -53,6 +53,10 @@ const MOST_REPLACED: u64 = 2;
 /// Threads that run no Python and are known for that; then they are forgotten.
 const MOST_STRANGERS: usize = 4096;
 
+/// After which time, at first and at most, is looked again at who the threads are of which that is not known, microseconds.
+const SOON_US: u64 = 1000;
+const LATER_US: u64 = 100_000;
+
 /// Reads of the lists of threads for one sample.
 const RELISTS: usize = 8;
 
@@ -100,6 +104,10 @@ pub(super) struct Interruptions {
     /// The time between interrupts that was asked for, and until when the one that was drawn is kept.
     period_ns: u64,
     drawn_until_us: u64,
+    /// When to look again at who the threads are of which that is not known yet, and how long that takes: one that is starting has
+    /// a state before it has an id, and once it sleeps nothing tells that it has.
+    look_again_us: Option<u64>,
+    look_again_in_us: u64,
     /// Whether the ring has been read dry since the last look at all threads.
     is_dry: bool,
     first: bool,
@@ -125,12 +133,12 @@ impl<M: Memory> FastReader<M> {
             return Err("tasks are looked at from outside".to_string());
         }
         if self.handling.is_some() {
-            return Err("exceptions are looked at from outside".to_string());
+            return Err("--mode exception looks at more than an interrupt copies".to_string());
         }
         if !matches!(self.stillness, Stillness::SameCpu | Stillness::None) {
             return Err("the target is stopped for each sample".to_string());
         }
-        let source = Interrupts::open(period_ns)?;
+        let source = Interrupts::open(period_ns, self.offsets.is_free_threaded())?;
         self.was_interrupted = true;
         self.interruptions = Some(Box::new(Interruptions {
             source,
@@ -146,6 +154,8 @@ impl<M: Memory> FastReader<M> {
             was_whole: false,
             period_ns,
             drawn_until_us: 0,
+            look_again_us: None,
+            look_again_in_us: SOON_US,
             is_dry: false,
             first: true,
         }));
@@ -167,8 +177,13 @@ impl<M: Memory> FastReader<M> {
 
     /// Brings the list of threads up to date, and what is known of each.
     fn look_at_lists(&mut self, stacks: &mut ThreadStacks) -> Result<(), Fault> {
-        let before = self.stale || !self.same_lists().unwrap_or(false);
-        if before {
+        let now_us = self.epoch.elapsed().as_micros() as u64;
+        let again = self.interruptions.as_ref().is_some_and(|all| {
+            let due = all.look_again_us;
+            due.is_some_and(|due| due <= now_us)
+        });
+        let has_changed = self.stale || !self.same_lists().unwrap_or(false);
+        if has_changed || again {
             let mut outcome = Err(Fault::Torn);
             for _ in 0..RELISTS {
                 outcome = self.relist();
@@ -181,6 +196,15 @@ impl<M: Memory> FastReader<M> {
         if self.rearrange || stacks.threads.len() != self.threads.len() {
             self.arrange(stacks);
             self.sync(stacks);
+            let threads = self.threads.len();
+            if let Some(all) = &mut self.interruptions {
+                all.look_again_in_us = match has_changed {
+                    true => SOON_US,
+                    false => LATER_US.min(2 * all.look_again_in_us),
+                };
+                let is_missing = all.known.len() < threads;
+                all.look_again_us = is_missing.then(|| now_us + all.look_again_in_us);
+            }
         }
         Ok(())
     }

@@ -180,6 +180,7 @@ impl ProcessSampler<'_> {
             if thread.frames.is_empty() || thread.gone {
                 continue;
             }
+            slot.name(&mut self.part.recorder, thread);
             let time_us = sleeper.time_us;
             if !sleeper.changed && slot.stays_off(thread, sleeper.waits, time_us) {
                 continue;

@@ -196,6 +196,7 @@ enum Phase {
         times: (u64, u64),
     },
     Rest {
+        since_ns: u64,
         until_ns: u64,
     },
 }
@@ -303,10 +304,8 @@ impl<'a> Counter<'a> {
             }
         }
         self.ended_ns = watchpoint::now_ns();
-        if let Phase::Rest { until_ns } = self.phase {
-            self.rest_ns = self
-                .rest_ns
-                .saturating_sub(until_ns.saturating_sub(self.ended_ns));
+        if let Phase::Rest { since_ns, .. } = self.phase {
+            self.rest_ns += self.ended_ns.saturating_sub(since_ns);
         }
         self.watches.pause();
         self.take();
@@ -424,10 +423,11 @@ impl<'a> Counter<'a> {
         {
             self.close();
             self.watches.pause();
+            let paused_ns = watchpoint::now_ns();
             self.take();
             self.close();
             self.rest = share / MOST_COST;
-            self.begin_rest();
+            self.begin_rest(paused_ns);
         }
         true
     }
@@ -442,14 +442,14 @@ impl<'a> Counter<'a> {
         self.rules.cost_ns = median(&self.costs).min(self.watches.short_gap_ns());
     }
 
-    fn begin_rest(&mut self) {
+    /// Nothing has been watched since `paused_ns`.
+    fn begin_rest(&mut self, paused_ns: u64) {
         let jitter = rand::rng().random_range(0.5..1.5);
         let lengths = (self.rest - 1.0).clamp(0.0, LONGEST_REST) * jitter;
-        let now_ns = watchpoint::now_ns();
         let length_ns = (WINDOW.as_nanos() as f64 * lengths) as u64;
-        self.rest_ns += length_ns;
         self.phase = Phase::Rest {
-            until_ns: now_ns + length_ns,
+            since_ns: paused_ns,
+            until_ns: watchpoint::now_ns() + length_ns,
         };
     }
 
@@ -458,18 +458,21 @@ impl<'a> Counter<'a> {
         let now_ns = watchpoint::now_ns();
         match self.phase {
             Phase::Always => {}
-            Phase::Rest { until_ns } if now_ns >= until_ns => {
-                // It has taken a little longer.
-                self.rest_ns += now_ns - until_ns;
+            Phase::Rest {
+                since_ns: rested_ns,
+                until_ns,
+            } if now_ns >= until_ns => {
                 self.rules.window = Some(Window {
                     length_ns: WINDOW.as_nanos() as u64,
                     stands_for: self.rest.max(1.0),
                 });
                 let (hits, calls, times) = (self.watches.hits, self.calls(), self.watches.times());
                 self.watches.go_on();
-                // On a busy machine that took a while.
+                // On a busy machine that took a while, which is of the rest.
+                let since_ns = watchpoint::now_ns();
+                self.rest_ns += since_ns.saturating_sub(rested_ns);
                 self.phase = Phase::Window {
-                    since_ns: watchpoint::now_ns(),
+                    since_ns,
                     hits,
                     calls,
                     times,
@@ -500,7 +503,7 @@ impl<'a> Counter<'a> {
                 self.windows.waited += waited_ns.saturating_sub(times.1) as f64 / 1e9;
                 // So that a quiet window does not begin a costly time.
                 self.rest = self.windows.cost_of_late() / MOST_COST;
-                self.begin_rest();
+                self.begin_rest(now_ns);
             }
             Phase::Rest { .. } | Phase::Window { .. } => {}
         }
