@@ -8,7 +8,7 @@
 //!
 //! Nothing is written to the target, it is not stopped, and what watches cost it is kept to a share of its time ([`plan`]).
 
-mod cost;
+pub(super) mod cost;
 mod dilation;
 mod estimate;
 mod plan;

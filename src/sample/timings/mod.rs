@@ -19,6 +19,7 @@ use rand::RngExt;
 pub use callers::{Caller, Seen};
 pub use durations::Durations;
 
+use super::counts::cost::{Cost, TRIALS};
 use super::writers::{FrameEnds, Writers};
 use crate::error::{Error, ErrorKind, Result};
 use crate::target::memory::{Live, Memory};
@@ -211,6 +212,8 @@ struct Counter<'a> {
     tallies: Vec<Tally>,
     /// What a hit cost when that was measured last.
     costs: Vec<u64>,
+    /// What a hit costs with all that follows it: what it threw out of the caches is no time of the program either.
+    whole_cost: Option<Cost>,
     calibrated: Instant,
     gone: [bool; REGISTERS],
     rules: Rules,
@@ -256,6 +259,7 @@ impl<'a> Counter<'a> {
             watches: Watches::new(pid, &addresses),
             tallies: words.iter().map(|_| Tally::default()).collect(),
             costs,
+            whole_cost: watchpoint::cost_of_a_hit(TRIALS).ok().map(Cost::new),
             calibrated: Instant::now(),
             gone: [false; REGISTERS],
             phase: Phase::Always,
@@ -439,7 +443,20 @@ impl<'a> Counter<'a> {
             self.costs.remove(0);
             self.costs.push(cost_ns);
         }
+        if let (Some(cost), Ok(own_ns)) = (&mut self.whole_cost, watchpoint::cost_of_a_hit(TRIALS))
+        {
+            cost.measured(own_ns);
+        }
         self.rules.cost_ns = median(&self.costs).min(self.watches.short_gap_ns());
+    }
+
+    /// What a hit takes of the time of a window.
+    fn lost_to_a_hit_ns(&mut self) -> f64 {
+        let least_ns = self.rules.cost_ns as f64;
+        let whole_ns = self.whole_cost.as_ref().map_or(0.0, Cost::ns);
+        whole_ns
+            .max(least_ns)
+            .min(self.watches.short_gap_ns() as f64)
     }
 
     /// Nothing has been watched since `paused_ns`.
@@ -493,9 +510,10 @@ impl<'a> Counter<'a> {
                 for (new, old) in new.iter_mut().zip(calls) {
                     *new = new.saturating_sub(old);
                 }
+                let lost = hits * self.lost_to_a_hit_ns() / 1e9;
                 self.windows.shown.push(Shown {
                     seconds: now_ns.saturating_sub(since_ns) as f64 / 1e9,
-                    lost: hits * self.rules.cost_ns as f64 / 1e9,
+                    lost,
                     calls: new,
                 });
                 let (cpu_ns, waited_ns) = self.watches.times();
