@@ -25,7 +25,7 @@ use crate::profile::Tables;
 use crate::sample::{Fault, Glimpse, Interrupted, Sleeper, ThreadStacks};
 use crate::target::interrupt::program::{self, Plan, record};
 use crate::target::interrupt::{Interrupts, MOST_THREADS, Switches};
-use crate::target::memory::Memory;
+use crate::target::memory::{Memory, Range};
 use crate::target::watchpoint::{self, Refusal};
 use crate::units::Tid;
 
@@ -94,6 +94,9 @@ pub(super) struct Interruptions {
     met: FxHashSet<u64>,
     strangers: FxHashSet<u64>,
     record: Vec<u8>,
+    /// Where the numbers of threads are, and what was read there.
+    places: Vec<Range>,
+    ids: Vec<u8>,
     window: Window,
     versions: u64,
     /// Copies that were tried and given up, lately.
@@ -147,6 +150,8 @@ impl<M: Memory> FastReader<M> {
             met: FxHashSet::default(),
             strangers: FxHashSet::default(),
             record: Vec::new(),
+            places: Vec::new(),
+            ids: Vec::new(),
             window: Window::default(),
             versions: 0,
             tried: 0,
@@ -175,6 +180,25 @@ impl<M: Memory> FastReader<M> {
         self.planned = None;
     }
 
+    /// Whether the threads are those that they were: one that has ended leaves its place in the list to the next one, with the
+    /// same ident.
+    fn same_threads(&mut self) -> bool {
+        let Some(all) = &mut self.interruptions else {
+            return true;
+        };
+        let place = u64::from(self.offsets.thread.unique_id);
+        all.places.clear();
+        all.places.extend(self.threads.iter().map(|thread| Range {
+            address: thread.address.wrapping_add(place) as usize,
+            length: 8,
+        }));
+        all.ids.resize(8 * self.threads.len(), 0);
+        let read = self.memory.read_ranges(&all.places, &mut all.ids);
+        let mut ids = all.ids.chunks_exact(8).zip(&self.threads);
+        read == Ok(all.ids.len())
+            && ids.all(|(id, thread)| layout::word(id, 0) == Some(thread.unique_id))
+    }
+
     /// Brings the list of threads up to date, and what is known of each.
     fn look_at_lists(&mut self, stacks: &mut ThreadStacks) -> Result<(), Fault> {
         let now_us = self.epoch.elapsed().as_micros() as u64;
@@ -182,7 +206,7 @@ impl<M: Memory> FastReader<M> {
             let due = all.look_again_us;
             due.is_some_and(|due| due <= now_us)
         });
-        let has_changed = self.stale || !self.same_lists().unwrap_or(false);
+        let has_changed = self.stale || !self.same_lists().unwrap_or(false) || !self.same_threads();
         if has_changed || again {
             let mut outcome = Err(Fault::Torn);
             for _ in 0..RELISTS {
