@@ -176,6 +176,52 @@ fn threads_that_sleep_have_all_of_their_time() {
     }
 }
 
+/// Threads that sleep from their beginning to their end.
+const BRIEF: &str = r#"
+import threading, time
+def brief():
+    time.sleep(0.04)
+for _ in range(20):
+    thread = threading.Thread(target=brief, name="brief")
+    thread.start()
+    thread.join()
+"#;
+
+#[test]
+fn threads_that_sleep_from_their_start_are_found() {
+    let _shared = in_company();
+    let pythons = Python::all().iter().filter(|python| python.minor >= 8);
+    for python in pythons.chain(Python::free_threaded()) {
+        let stage = python.stage();
+        let json = stage.path().join("out.json");
+        let json = json.to_str().expect("UTF-8");
+        let mut words = vec![
+            "run",
+            "-q",
+            "--no-counts",
+            "--reader",
+            "interrupt",
+            "-o",
+            json,
+            "--",
+        ];
+        let program = python.words(&[&stage.put("brief.py", BRIEF)]);
+        words.extend(program.iter().map(String::as_str));
+        biopsy(&words).ok();
+        let text = std::fs::read_to_string(json).expect("written");
+        let profile: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        if !is_interrupting(&profile) {
+            return;
+        }
+        let functions = profile["functions"].as_array().expect("functions");
+        let row = functions.iter().find(|row| row["name"] == "brief");
+        let slept = row.map_or(0.0, |row| row["cumtime_s"].as_f64().expect("seconds"));
+        say(format_args!("{python}: {slept:.3} of 0.8 s asleep"));
+        // A thread is known some milliseconds after its start, and was seen last some milliseconds before its end.
+        assert!((0.4..1.2).contains(&slept), "{python}: {slept}");
+    }
+}
+
 #[test]
 fn without_the_right_to_interrupt_threads_are_read_from_outside() {
     let _shared = in_company();
