@@ -18,6 +18,7 @@ mod run;
 mod shell;
 mod sources;
 mod top;
+mod verbose;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -33,6 +34,9 @@ use crate::error::{Error, Result};
 #[command(name = "biopsy", version, max_term_width = 100, after_help = EXAMPLES)]
 #[command(disable_help_subcommand = true, arg_required_else_help = false)]
 pub struct Opt {
+    /// Say on stderr what is done and why: which reader, what was refused, retried and waited for
+    #[arg(short, long, global = true)]
+    verbose: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -87,6 +91,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Result<u8> {
         }
         Err(error) => return Err(usage_error(&error, &arguments)),
     };
+    if opt.verbose {
+        verbose::show(matches!(opt.command, Command::Top(_)));
+    }
     let mut out = std::io::LineWriter::new(stdout.lock());
     match opt.command {
         Command::Ps(args) => ps::run(&args, &mut out).map(|()| 0),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::verbose;
 use crate::sample::session::Progress;
 
 /// Shows elapsed time, samples, given up, reads made again and the rate really reached until it is dropped.
@@ -17,9 +18,9 @@ pub struct ProgressLine {
 }
 
 impl ProgressLine {
-    /// A line that follows `progress`; nothing when `quiet` or stderr is no terminal.
+    /// A line that follows `progress`; nothing when `quiet`, among messages, or when stderr is no terminal.
     pub fn show(progress: Arc<Progress>, quiet: bool) -> Option<ProgressLine> {
-        if quiet || !std::io::stderr().is_terminal() {
+        if quiet || verbose::is_on() || !std::io::stderr().is_terminal() {
             return None;
         }
         let bar = ProgressBar::new_spinner();

@@ -1,6 +1,7 @@
 //! From an image to a heap that can be walked: offsets, interpreters, the collector's lists, and proof that all of
 //! that fits. What does not fit is an error that names it.
 
+use log::debug;
 use rustc_hash::FxHashMap;
 
 use super::candidates::{self, Candidates};
@@ -336,6 +337,10 @@ impl<'a> Heap<'a> {
             }
         }
         let lost = wrong.len() as u64;
+        debug!("layout: {checked} types have the size that is expected");
+        for why in &wrong {
+            debug!("layout: {why}");
+        }
         if let Some(first) = wrong.into_iter().next()
             && lost * MOST_WRONG > checked
         {

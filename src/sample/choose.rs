@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use log::debug;
+
 use super::fast::{self, FastOptions, FastReader};
 use super::pyspy::{PySpyReader, ReaderOptions};
 use super::{ReaderChoice, StackReader};
@@ -45,6 +47,16 @@ pub enum Patience {
 
 /// Opens `pid` once.
 pub fn open(pid: Pid, options: ReaderOptions) -> Result<Opened> {
+    let opened = open_best(pid, options)?;
+    let (version, reader) = (&opened.version, opened.reader.describe());
+    debug!("process {pid}: Python {version}, {reader}");
+    if let Some(why) = &opened.fallback {
+        debug!("process {pid}: {why}");
+    }
+    Ok(opened)
+}
+
+fn open_best(pid: Pid, options: ReaderOptions) -> Result<Opened> {
     access::check(pid)?;
     if locate::kind(pid) != Kind::Python && runtime::find(pid, &Live::new(pid)).is_err() {
         // Says what it is; goes on when a Python is linked into another program.
@@ -182,6 +194,9 @@ pub fn open_patiently(
         }
         if final_kind || hopeless || out_of_time || stop.load(Ordering::Relaxed) {
             return Err(error);
+        }
+        if before.as_ref().map(Error::why) != Some(error.why()) {
+            debug!("tried again: {error}");
         }
         before = Some(error);
         // What it does between its start and our next try is never seen.

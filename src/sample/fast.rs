@@ -30,6 +30,8 @@ mod window;
 
 use std::time::{Duration, Instant};
 
+use log::debug;
+
 pub use codes::read_text;
 
 use codes::Codes;
@@ -237,13 +239,16 @@ impl FastReader<Live> {
             reader.stopper = Some(stopper);
         }
         reader.self_check()?;
+        debug!("process {pid}: _PyRuntime at {:#x}", runtime.address);
         if let Some(period_ns) = options.interrupt_ns {
             reader.why_not_interrupted = reader.start_interrupts(period_ns).err();
         } else if let Some(period_ns) = options.parallel_interrupt_ns
             && reader.offsets.is_free_threaded()
         {
             // Where that cannot be, each thread is proved by itself from outside, which nobody has to be told.
-            let _ = reader.start_interrupts(period_ns);
+            if let Err(why) = reader.start_interrupts(period_ns) {
+                debug!("process {pid}: threads are not read in their timer interrupts: {why}");
+            }
         }
         Ok((reader, runtime.version))
     }

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use log::debug;
 use rustc_hash::FxHashMap;
 
 use family::Family;
@@ -253,6 +254,9 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
                 }
                 sampler.give_up(clock.periods(began.elapsed()).max(1));
                 faults_in_a_row += 1;
+                debug!(
+                    "process {pid}: a sample is given up, {faults_in_a_row} in a row: {fault:?}"
+                );
                 // A debugger or another profiler may hold the target for a moment; that passes.
                 let forbidden = |error: Error| error.kind() == ErrorKind::NotPermitted;
                 if fault == Fault::Denied && access::check(pid).is_err_and(forbidden) {
@@ -264,6 +268,7 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
                 }
                 if faults_in_a_row == FAULTS_BEFORE_REOPEN {
                     faults_in_a_row = 0;
+                    debug!("process {pid}: opened anew, it may have called exec");
                     let since = Instant::now();
                     let opened = open_again(pid, shared);
                     sampler.give_up(clock.periods(since.elapsed()));
@@ -284,6 +289,11 @@ fn sample_process(pid: Pid, patience: Patience, shared: &Shared) -> Result<Part>
     sampler.settle();
     sampler.add_unsampled();
     sampler.end_showing();
+    let (part, late) = (&sampler.part, clock.mean_lateness_us());
+    debug!(
+        "process {pid}: {} samples, {} given up, {} reads made again; {late:.0} us late on average",
+        part.samples, part.given_up, part.retried
+    );
     sampler.note_states();
     if !options.no_timeline {
         let profile = &mut sampler.part.recorder.profile;

@@ -149,6 +149,7 @@ pub fn not_permitted(pid: Pid) -> Error {
         container: std::path::Path::new("/.dockerenv").exists()
             || std::path::Path::new("/run/.containerenv").exists(),
     };
+    log::debug!("process {pid} cannot be read: {obstacles:?}");
     advise(pid, obstacles)
 }
 

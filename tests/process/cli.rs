@@ -676,3 +676,89 @@ fn what_is_no_process_id_is_told_for_what_it_is() {
     biopsy(&["attach", "abc"]).refused(2, "--name PATTERN");
     biopsy(&["attach", "0"]).refused(2, "it is not a process id");
 }
+
+/// The lines of `--verbose`.
+fn messages(ran: &Ran) -> Vec<&str> {
+    let lines = ran.stderr.lines();
+    lines
+        .filter_map(|line| line.strip_prefix("biopsy: [debug] "))
+        .collect()
+}
+
+#[test]
+fn verbose_says_what_is_done_and_why_and_nothing_else_does() {
+    let _company = in_company();
+    let python = Python::any();
+    let target = python.start(&[
+        "-c",
+        "import time\nprint('ready', flush=True)\ntime.sleep(60)",
+    ]);
+    let pid = target.pid.to_string();
+    let sampled = ["attach", &pid, "-d", "0.2"];
+    let verbose = |words: &[&str]| biopsy(&[words, &["-v"]].concat()).ok();
+
+    let quiet = biopsy(&sampled).ok();
+    assert!(messages(&quiet).is_empty(), "{quiet}");
+    let said = verbose(&sampled);
+    let of_process = format!("process {pid}: Python {}, own reader", python.version);
+    let has = |words: &str| messages(&said).iter().any(|line| line.contains(words));
+    assert!(has(&of_process), "{said}");
+    assert!(has("reads made again"), "{said}");
+
+    let said = biopsy(&["--verbose", "heap", "summary", &pid]).ok();
+    let has = |words: &str| messages(&said).iter().any(|line| line.contains(words));
+    assert!(has("waited for") && has("stops"), "{said}");
+    assert!(has("types have the size that is expected"), "{said}");
+    let quiet = biopsy(&["heap", "summary", &pid]).ok();
+    assert!(messages(&quiet).is_empty(), "{quiet}");
+
+    // What stands after the command is the command's own.
+    let words = [
+        "run",
+        "--python",
+        &python.command[0],
+        "--",
+        "-c",
+        "import sys; print(sys.argv)",
+    ];
+    if python.command.len() == 1 {
+        let ran = biopsy(&[&words[..], &["-v"]].concat()).ok();
+        assert!(ran.stdout.contains("['-c', '-v']"), "{ran}");
+        assert!(messages(&ran).is_empty(), "{ran}");
+        let ran = biopsy(&[&["-v"], &words[..]].concat()).ok();
+        assert!(
+            messages(&ran)
+                .iter()
+                .any(|line| line.contains("own reader")),
+            "{ran}"
+        );
+    }
+}
+
+#[test]
+fn verbose_says_which_right_is_missing() {
+    let _company = in_company();
+    let python = Python::any();
+    let target = python.start(&[
+        "-c",
+        "import time\nprint('ready', flush=True)\ntime.sleep(60)",
+    ]);
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]);
+    command.args(biopsy_command::<&str>(&[]).get_program().to_str());
+    command.args(["-v", "attach", &target.pid.to_string(), "-d", "1"]);
+    let ran = if is_root() && find_program("setpriv").is_some() {
+        run(&mut command)
+    } else {
+        not_here("root with setpriv");
+        return;
+    };
+    if ran.code() == 127 || ran.code() == 126 {
+        not_here("a folder that others may read");
+        return;
+    }
+    let ran = ran.expect_code(1);
+    let said = messages(&ran);
+    let named = |line: &&str| line.contains("capable: false") && line.contains("same_user: false");
+    assert!(said.iter().any(named), "{ran}");
+}

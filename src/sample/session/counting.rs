@@ -81,6 +81,7 @@ impl ProcessSampler<'_> {
     }
 
     fn note_refusal(&mut self, why: Refusal) {
+        log::debug!("process {}: hardware watchpoints: {why:?}", self.pid);
         let why = match why {
             Refusal::NotPermitted => format!("not permitted; {}", watchpoint::what_permits()),
             Refusal::NotAvailable => "this kernel or machine has none, or the limit of locked memory (ulimit -l) is too small"

@@ -15,6 +15,8 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use log::debug;
+
 use super::constants::Unwritten;
 use super::moment::{Moment, Signs};
 use super::pages::{PAGE, Pages, Run};
@@ -183,7 +185,8 @@ impl Job<'_> {
             Manner::StoppedBy(_) => still(self.pid),
             _ => None,
         };
-        let (guard, moment, stops, lost) = self.stop()?;
+        let mut waited = Duration::ZERO;
+        let (guard, moment, stops, lost) = self.stop(&mut waited)?;
         let taken_at = SystemTime::now();
         let mut now = Layout::of(self.pid, pages).map_err(|_| ended(self.pid))?;
         self.check_same(&now)?;
@@ -191,6 +194,13 @@ impl Job<'_> {
         let copied = self.copy(&now.present, &places)?;
         let rss = process::resident(self.pid);
         let pause = guard.map(Guard::release);
+        // Only now: what is written while it stands still is a longer pause.
+        debug!(
+            "process {}: copied at a moment that was {moment:?}, waited for {:.1} ms; {stops} stops, {:.1} ms in all",
+            self.pid,
+            1e3 * waited.as_secs_f64(),
+            1e3 * (pause.unwrap_or_default() + lost).as_secs_f64()
+        );
         let held = match (self.manner, pause) {
             (Manner::Stop, Some(pause)) => Held::Stopped(pause + lost),
             (Manner::Run, _) => Held::Running,
@@ -221,16 +231,18 @@ impl Job<'_> {
         })
     }
 
-    /// Stops the process, at a good moment where one comes; gives what the moment is like, how many stops it took,
-    /// and how long the vain ones were.
-    fn stop(&self) -> Result<(Option<Guard>, Moment, u32, Duration)> {
+    /// Stops the process, at a good moment where one comes, which is `waited` for; gives what the moment is like, how many stops
+    /// it took, and how long the vain ones were.
+    fn stop(&self, waited: &mut Duration) -> Result<(Option<Guard>, Moment, u32, Duration)> {
         let holds = matches!(self.manner, Manner::Stop | Manner::StoppedBySignal);
         let (mut stops, mut lost) = (0, Duration::ZERO);
         let mut deadline = Instant::now() + PATIENCE;
         let mut wanted = Moment::Quiet;
         loop {
             if let (Some(signs), Manner::Stop) = (&self.signs, self.manner) {
+                let since = Instant::now();
                 let met = signs.wait(&self.memory, wanted, deadline);
+                *waited += since.elapsed();
                 if !met.map_err(|why| self.unreadable(why))? && wanted < Moment::Collecting {
                     wanted = next(wanted);
                     deadline = Instant::now() + PATIENCE;
