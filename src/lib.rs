@@ -11,12 +11,6 @@
 //! L1  profile, layout, blocks  what was measured; structs of CPython; packed bytes: pure data
 //! L0  error, units, glob
 //! ```
-#![deny(missing_docs, clippy::undocumented_unsafe_blocks)]
-// Bytes from a target or a file are hostile: what does not fit is an error, not a panic.
-#![cfg_attr(
-    not(test),
-    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)
-)]
 
 mod blocks;
 pub mod cli;

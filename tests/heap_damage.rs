@@ -4,6 +4,15 @@
 //! The files are taken apart and put together here by the words of the format's description, without the crate's
 //! own code, with checksums that fit: what the reader then meets are contents that no writer would write.
 
+// What a test did not expect is its failure, in what several tests share too.
+#![allow(
+    missing_docs,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::too_many_lines,
+    clippy::unwrap_used
+)]
+
 #[path = "heap/graphs.rs"]
 mod graphs;
 

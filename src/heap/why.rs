@@ -205,6 +205,7 @@ fn signed(old: u64, new: u64) -> i64 {
     clamped(new).saturating_sub(clamped(old))
 }
 
+#[allow(clippy::too_many_lines)]
 fn explain(
     old: &Side<'_>,
     new: &Side<'_>,

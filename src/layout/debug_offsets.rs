@@ -195,38 +195,16 @@ pub fn gc(block: &[u8], minor: u32) -> Option<(u32, u32)> {
     Some((offset(at.interpreter_state_gc)?, offset(at.gc_collecting)?))
 }
 
-/// `table` with what the block knows better; fails where they cannot both be right.
-pub fn apply(block: &[u8], minor: u32, table: Offsets) -> Result<Offsets, Mismatch> {
-    if !block.starts_with(COOKIE) {
-        return Err(Mismatch::NoCookie);
-    }
-    if is_free_threaded(block) != table.is_free_threaded() {
-        return Err(Mismatch::FreeThreaded);
-    }
-    let at = positions(minor).ok_or(Mismatch::UnknownVersion)?;
-    let get = |position: usize, name| super::word(block, position).ok_or(Mismatch::Field(name));
-    let moved = |position: usize, name| {
-        let value = get(position, name)?;
-        u32::try_from(value)
-            .ok()
-            .filter(|_| value < LARGEST && value.is_multiple_of(8))
-            .ok_or(Mismatch::Field(name))
-    };
-    let mut offsets = table;
-    offsets.interpreters_head = moved(at.runtime_state_interpreters_head, "interpreters_head")?;
-    offsets.interpreter.id = moved(at.interpreter_state_id, "interpreter id")?;
-    offsets.interpreter.next = moved(at.interpreter_state_next, "interpreter next")?;
-    offsets.interpreter.threads_head = moved(at.interpreter_state_threads_head, "threads_head")?;
-    offsets.interpreter.modules = moved(at.interpreter_state_imports_modules, "modules")?;
-    offsets.gc.place = GcPlace::Interpreter(moved(at.interpreter_state_gc, "interpreter gc")?);
-    offsets.gil.place = GilPlace::Interpreter(moved(at.interpreter_state_ceval_gil, "ceval.gil")?);
-
-    let gil = get(at.gil, "gil")?;
-    let CurrentFrame::Thread(current) = table.thread.current else {
-        return Err(Mismatch::Field("current_frame"));
-    };
+/// What the block must say: its name, where, and what; `gil` is where the block has the lock's fields from, and `current` the
+/// field with the running frame.
+fn known(
+    at: &Positions,
+    table: &Offsets,
+    gil: u64,
+    current: u32,
+) -> [(&'static str, usize, u64); 20] {
     let (thread, frame, code) = (table.thread, table.frame, table.code);
-    let known = [
+    [
         (
             "gil locked",
             at.gil_locked,
@@ -307,18 +285,50 @@ pub fn apply(block: &[u8], minor: u32, table: Offsets) -> Result<Offsets, Mismat
             at.unicode_asciiobject_size,
             table.text.ascii_data.into(),
         ),
-    ];
-    for (name, position, expected) in known {
+    ]
+}
+
+/// `table` with what the block knows better; fails where they cannot both be right.
+pub fn apply(block: &[u8], minor: u32, table: Offsets) -> Result<Offsets, Mismatch> {
+    if !block.starts_with(COOKIE) {
+        return Err(Mismatch::NoCookie);
+    }
+    if is_free_threaded(block) != table.is_free_threaded() {
+        return Err(Mismatch::FreeThreaded);
+    }
+    let at = positions(minor).ok_or(Mismatch::UnknownVersion)?;
+    let get = |position: usize, name| super::word(block, position).ok_or(Mismatch::Field(name));
+    let moved = |position: usize, name| {
+        let value = get(position, name)?;
+        u32::try_from(value)
+            .ok()
+            .filter(|_| value < LARGEST && value.is_multiple_of(8))
+            .ok_or(Mismatch::Field(name))
+    };
+    let mut offsets = table;
+    offsets.interpreters_head = moved(at.runtime_state_interpreters_head, "interpreters_head")?;
+    offsets.interpreter.id = moved(at.interpreter_state_id, "interpreter id")?;
+    offsets.interpreter.next = moved(at.interpreter_state_next, "interpreter next")?;
+    offsets.interpreter.threads_head = moved(at.interpreter_state_threads_head, "threads_head")?;
+    offsets.interpreter.modules = moved(at.interpreter_state_imports_modules, "modules")?;
+    offsets.gc.place = GcPlace::Interpreter(moved(at.interpreter_state_gc, "interpreter gc")?);
+    offsets.gil.place = GilPlace::Interpreter(moved(at.interpreter_state_ceval_gil, "ceval.gil")?);
+
+    let gil = get(at.gil, "gil")?;
+    let CurrentFrame::Thread(current) = table.thread.current else {
+        return Err(Mismatch::Field("current_frame"));
+    };
+    for (name, position, expected) in known(&at, &table, gil, current) {
         if get(position, name)? != expected {
             return Err(Mismatch::Field(name));
         }
     }
-    if let super::Bytecode::Inline(start) = code.bytecode
+    if let super::Bytecode::Inline(start) = table.code.bytecode
         && get(at.code_co_code_adaptive, "co_code_adaptive")? != u64::from(start)
     {
         return Err(Mismatch::Field("co_code_adaptive"));
     }
-    if let (Some(index), Some(copies)) = (frame.bytecode_copy, code.bytecode_copies) {
+    if let (Some(index), Some(copies)) = (table.frame.bytecode_copy, table.code.bytecode_copies) {
         let (tlbc_index, co_tlbc) = at.bytecode_copies.ok_or(Mismatch::Field("tlbc_index"))?;
         if get(tlbc_index, "tlbc_index")? != u64::from(index) {
             return Err(Mismatch::Field("tlbc_index"));

@@ -21,7 +21,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use cost::Cost;
 use estimate::Evidence;
 use plan::Purse;
-use tally::{Tally, Watched};
+use tally::Tally;
 use thread::{Current, Thread};
 
 use super::writers::{FrameEnds, Meaning, Role, Sequence, Writers};
@@ -324,30 +324,8 @@ impl Watching {
             match set {
                 Ok(()) => {
                     self.has_watched = true;
-                    let (edge, edges_at_ns) = tally.edge(thread.cpu_ns);
-                    let at_ns = [0, 1].map(|kind| tally.clock_ns(kind, thread.cpu_ns));
-                    let current = Current {
-                        tally: chosen,
-                        access: watchable.access,
-                        plan,
-                        watched: Watched {
-                            on: kind == 0,
-                            blind: plan.blind,
-                            edge,
-                            edges_at_ns,
-                            at_ns,
-                            ..Watched::default()
-                        },
-                        began_ns: thread.clock.ns,
-                        writes: 0,
-                        sequence: Sequence::default(),
-                        hits: 0,
-                        hits_before: 0,
-                        depth_before: tally.depth,
-                        clock_before_ns: thread.clock.ns,
-                        lost_before_ns: thread.clock.lost_ns,
-                        spent_at: None,
-                    };
+                    let mut current = Current::new(chosen, watchable.access, plan, &thread.clock);
+                    current.begin(tally, kind == 0, thread.cpu_ns);
                     if let Some(place) = thread.currents.get_mut(register) {
                         *place = Some(current);
                     }

@@ -29,14 +29,7 @@ pub struct PythonProcess {
 /// All processes that look like Python, in the order of their ids. Takes about 0.2 s, the interval over
 /// which CPU use is measured.
 pub fn python_processes() -> Result<Vec<PythonProcess>> {
-    let failed = |error: sysinfo::Error| {
-        Error::new(
-            ErrorKind::Failed,
-            "cannot list processes",
-            error.to_string(),
-        )
-    };
-    let mut system = System::new().map_err(failed)?;
+    let mut system = System::new();
     let kind = ProcessRefreshKind::nothing()
         .with_cpu()
         .with_memory()
@@ -44,7 +37,7 @@ pub fn python_processes() -> Result<Vec<PythonProcess>> {
     system.refresh_processes_specifics(ProcessesToUpdate::All, true, kind);
     std::thread::sleep(sysinfo::MINIMUM_CPU_UPDATE_INTERVAL);
     system.refresh_processes_specifics(ProcessesToUpdate::All, true, kind);
-    let users = Users::new_with_refreshed_list().map_err(failed)?;
+    let users = Users::new_with_refreshed_list();
     let me = std::process::id();
     let mut found: Vec<PythonProcess> = system
         .processes()

@@ -1,5 +1,14 @@
 //! Heaps of living processes, snapshots and core files.
 
+// What a test did not expect is its failure, in what several tests share too.
+#![allow(
+    missing_docs,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::too_many_lines,
+    clippy::unwrap_used
+)]
+
 #[path = "../common/mod.rs"]
 mod common;
 

@@ -73,12 +73,7 @@ pub fn run(args: &WatchArgs, out: &mut dyn Write) -> Result<()> {
     signals::handle(OnSignal::Stop(stop.clone()))?;
     let started = Instant::now();
     let mut program = process::program(pid);
-    let (first, source, mut first_graph) = {
-        let mut subject = Subject::of_process(pid, &args.pause)?;
-        let (census, source) = (subject.census(args.counting.counting())?, subject.source());
-        let graph = args.why.then(|| subject.graph(false)).transpose()?;
-        (census, source, graph)
-    };
+    let (first, source, mut first_graph) = look(pid, args)?;
     let mut screen = Screen {
         args,
         rows: if args.json {
@@ -110,14 +105,7 @@ pub fn run(args: &WatchArgs, out: &mut dyn Write) -> Result<()> {
             break;
         }
         let now = process::program(pid);
-        // The reasons at the end are of the same moment as the numbers, and a process may end before the next one.
-        let read = Subject::of_process(pid, &args.pause).and_then(|mut subject| {
-            let census = subject.census(args.counting.counting())?;
-            let source = subject.source();
-            let graph = args.why.then(|| subject.graph(false)).transpose()?;
-            Ok((census, source, graph))
-        });
-        let (census, source, graph) = match read {
+        let (census, source, graph) = match look(pid, args) {
             Ok(read) => read,
             // It called exec, and is not yet what it will be.
             Err(_) if !failed && process::is_alive(pid) && process::program(pid) != program => {
@@ -177,14 +165,24 @@ pub fn run(args: &WatchArgs, out: &mut dyn Write) -> Result<()> {
         (None, _) => {}
     }
     args.page.show();
-    match ended {
-        None => Ok(()),
-        Some(error) if is_end(&error) || !process::is_alive(pid) => {
-            note(&format!("process {pid} has ended"));
-            Ok(())
-        }
-        Some(error) => Err(error),
+    ended.map_or(Ok(()), |error| as_end(pid, error))
+}
+
+/// That the process has ended is no error.
+fn as_end(pid: Pid, error: Error) -> Result<()> {
+    if is_end(&error) || !process::is_alive(pid) {
+        note(&format!("process {pid} has ended"));
+        return Ok(());
     }
+    Err(error)
+}
+
+/// One summary. The reasons at the end are of the same moment as the numbers, as a process may end before the next one.
+fn look(pid: Pid, args: &WatchArgs) -> Result<(Census, summary::Source, Option<Graph>)> {
+    let mut subject = Subject::of_process(pid, &args.pause)?;
+    let (census, source) = (subject.census(args.counting.counting())?, subject.source());
+    let graph = args.why.then(|| subject.graph(false)).transpose()?;
+    Ok((census, source, graph))
 }
 
 /// The page of what was seen so far, written anew at each step: it is there whatever ends us.

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::formats::Loss;
 use crate::formats::flamegraph::DifferentialOptions;
 use crate::profile::diff::{DiffRow, Side};
-use crate::profile::{FunctionId, Profile};
+use crate::profile::{CallTree, FunctionId, Profile};
 use crate::units::printable;
 
 /// A function's numbers on both sides, the older one first; `None` where it does not occur.
@@ -40,7 +40,7 @@ pub fn write_difference(
     let filter = &options.export.filter;
     let ((new_tree, new_estimated), (old_tree, old_estimated)) =
         (new.tree(filter), old.tree(filter));
-    let total = |tree: &crate::profile::CallTree| {
+    let total = |tree: &CallTree| {
         let own = tree.nodes.iter().map(|node| node.self_wall_ns);
         own.fold(0u64, u64::saturating_add) as f64
     };
@@ -48,47 +48,8 @@ pub fn write_difference(
         true => total(&new_tree) / total(&old_tree),
         false => 1.0,
     };
-    let mut nodes: Vec<(Option<u32>, u32)> = Vec::new();
-    let mut known: FxHashMap<(Option<u32>, u32), u32> = FxHashMap::default();
-    let mut cells: Vec<Cell> = Vec::new();
-    let mut runs = Vec::new();
-    for (side, (profile, tree, scale)) in [(new, &new_tree, 1.0), (old, &old_tree, scale)]
-        .into_iter()
-        .enumerate()
-    {
-        let place_of: FxHashMap<FunctionId, u32> = (0..)
-            .zip(rows)
-            .filter_map(|(at, row)| Some((row.functions[1 - side]?, at)))
-            .collect();
-        let before = cells.len();
-        let mut places: Vec<Option<u32>> = Vec::with_capacity(tree.nodes.len());
-        for node in &tree.nodes {
-            let above = node
-                .parent
-                .and_then(|parent| places.get(parent as usize).copied()?);
-            let function = profile.tables.get_frame(node.frame).function;
-            // A function without a row has no time either: its place is its caller's.
-            let place = place_of.get(&function).map(|row| {
-                *known.entry((above, *row)).or_insert_with(|| {
-                    nodes.push((above, *row));
-                    nodes.len() as u32 - 1
-                })
-            });
-            let place = place.or(above);
-            places.push(place);
-            let own = (node.self_wall_ns as f64 * scale).round() as u64;
-            if let Some(node) = place.filter(|_| own > 0) {
-                let (wall, weight) = (own, own);
-                cells.push(Cell {
-                    node,
-                    wall,
-                    weight,
-                    state: 0,
-                });
-            }
-        }
-        runs.push(cells.len() - before);
-    }
+    let sides = [(new, &new_tree, 1.0), (old, &old_tree, scale)];
+    let Merged { nodes, cells, runs } = merge(sides, rows);
     put_nodes(&nodes, &mut columns);
     put_cells(&cells, nodes.len(), &mut columns);
     let names = ["newer", "older"];
@@ -139,6 +100,60 @@ pub fn write_difference(
         true => vec!["stacks are estimated from caller edges".to_string()],
         false => Vec::new(),
     })
+}
+
+/// The stacks of both sides as one tree.
+#[derive(Default)]
+struct Merged {
+    nodes: Vec<(Option<u32>, u32)>,
+    cells: Vec<Cell>,
+    /// How many of the cells are of each side.
+    runs: Vec<usize>,
+}
+
+/// Puts the trees of the newer and the older side, each with what its times are multiplied by, together.
+fn merge(sides: [(&Profile, &CallTree, f64); 2], rows: &[DiffRow]) -> Merged {
+    let mut known: FxHashMap<(Option<u32>, u32), u32> = FxHashMap::default();
+    let Merged {
+        mut nodes,
+        mut cells,
+        mut runs,
+    } = Merged::default();
+    for (side, (profile, tree, scale)) in sides.into_iter().enumerate() {
+        let place_of: FxHashMap<FunctionId, u32> = (0..)
+            .zip(rows)
+            .filter_map(|(at, row)| Some((row.functions[1 - side]?, at)))
+            .collect();
+        let before = cells.len();
+        let mut places: Vec<Option<u32>> = Vec::with_capacity(tree.nodes.len());
+        for node in &tree.nodes {
+            let above = node
+                .parent
+                .and_then(|parent| places.get(parent as usize).copied()?);
+            let function = profile.tables.get_frame(node.frame).function;
+            // A function without a row has no time either: its place is its caller's.
+            let place = place_of.get(&function).map(|row| {
+                *known.entry((above, *row)).or_insert_with(|| {
+                    nodes.push((above, *row));
+                    nodes.len() as u32 - 1
+                })
+            });
+            let place = place.or(above);
+            places.push(place);
+            let own = (node.self_wall_ns as f64 * scale).round() as u64;
+            if let Some(node) = place.filter(|_| own > 0) {
+                let (wall, weight) = (own, own);
+                cells.push(Cell {
+                    node,
+                    wall,
+                    weight,
+                    state: 0,
+                });
+            }
+        }
+        runs.push(cells.len() - before);
+    }
+    Merged { nodes, cells, runs }
 }
 
 fn numbers(side: Side) -> Numbers {

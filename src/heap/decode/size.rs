@@ -281,19 +281,7 @@ fn other_size(heap: &Heap, info: &TypeInfo, place: &Place) -> Option<(u64, u64)>
             0 => bounded(heap, place.word(56)?, 8)? * 8,
             _ => 0,
         },
-        Sizing::Element => match place.word(40)? {
-            0 => 0,
-            extra => {
-                let more = heap.memory.place(extra)?;
-                let inside = more.word(24)? == extra + 32;
-                ELEMENT_EXTRA
-                    + if inside {
-                        0
-                    } else {
-                        bounded(heap, more.word(16)?, 8)? * 8
-                    }
-            }
-        },
+        Sizing::Element => element(heap, place)?,
         Sizing::NdArray => array_size(heap, place)?,
         // Modules/itertoolsmodule.c: the pools or the pool come first, the length behind indices and result.
         Sizing::Product => heap.tuple_items(place.word(16)?)?.len() as u64,
@@ -304,6 +292,21 @@ fn other_size(heap: &Heap, info: &TypeInfo, place: &Place) -> Option<(u64, u64)>
         _ => 0,
     };
     Some((basic, outside))
+}
+
+/// Bytes of an element's attributes and children (Modules/_elementtree.c: up to four of these are part of the first block).
+fn element(heap: &Heap, place: &Place) -> Option<u64> {
+    let extra = place.word(40)?;
+    if extra == 0 {
+        return Some(0);
+    }
+    let more = heap.memory.place(extra)?;
+    let is_inside = more.word(24)? == extra.wrapping_add(32);
+    let outside = match is_inside {
+        true => 0,
+        false => bounded(heap, more.word(16)?, 8)? * 8,
+    };
+    Some(ELEMENT_EXTRA + outside)
 }
 
 fn struct_codes(heap: &Heap, codes: u64) -> Option<u64> {

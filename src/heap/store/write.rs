@@ -233,6 +233,25 @@ impl Writer<'_> {
     }
 }
 
+fn root_names(root: &Root) -> [Option<u32>; 2] {
+    match *root {
+        Root::Module(name) | Root::Interpreter(name) | Root::Thread { field: name, .. } => {
+            [Some(name), None]
+        }
+        Root::Frame {
+            function, local, ..
+        } => [Some(function), local],
+        Root::StaticType | Root::Tracked | Root::Garbage => [None, None],
+    }
+}
+
+fn label_name(label: &Label) -> Option<u32> {
+    match *label {
+        Label::Attribute(name) | Label::Field(name) | Label::Local(name) => Some(name),
+        Label::Found => None,
+    }
+}
+
 /// Fails unless all of the graph's indices lead somewhere: a file that cannot be read back helps nobody.
 fn check(graph: &Graph) -> Result<()> {
     let objects = graph.len();
@@ -243,19 +262,7 @@ fn check(graph: &Graph) -> Result<()> {
         [first, .., last] => *first == 0 && *last == graph.targets.len() as u64,
         [only] => *only == 0 && graph.targets.is_empty(),
     };
-    let is_root = |root: &Root| match *root {
-        Root::Module(name) | Root::Interpreter(name) | Root::Thread { field: name, .. } => {
-            is_name(name)
-        }
-        Root::Frame {
-            function, local, ..
-        } => is_name(function) && local.is_none_or(is_name),
-        Root::StaticType | Root::Tracked | Root::Garbage => true,
-    };
-    let is_label = |label: &Label| match *label {
-        Label::Attribute(name) | Label::Field(name) | Label::Local(name) => is_name(name),
-        Label::Found => true,
-    };
+    let is_label = |label: &Label| label_name(label).is_none_or(is_name);
     let lengths = [
         graph.type_ids.len(),
         graph.sizes.len(),
@@ -313,10 +320,9 @@ fn check(graph: &Graph) -> Result<()> {
         ),
         (
             "a root leads nowhere",
-            graph
-                .roots
-                .iter()
-                .all(|(id, root)| is_object(*id) && is_root(root)),
+            graph.roots.iter().all(|(id, root)| {
+                is_object(*id) && root_names(root).into_iter().flatten().all(is_name)
+            }),
         ),
         (
             "a cache is no object or has no name",

@@ -39,6 +39,41 @@ pub struct Current {
     pub spent_at: Option<(f64, f64)>,
 }
 
+impl Current {
+    /// One of the function of a tally, which has yet to [`Current::begin`].
+    pub fn new(tally: u32, access: Access, plan: Plan, clock: &ThreadClock) -> Current {
+        Current {
+            tally,
+            access,
+            plan,
+            watched: Watched::default(),
+            began_ns: clock.ns,
+            writes: 0,
+            sequence: Sequence::default(),
+            hits: 0,
+            hits_before: 0,
+            depth_before: 0,
+            clock_before_ns: clock.ns,
+            lost_before_ns: clock.lost_ns,
+            spent_at: None,
+        }
+    }
+
+    /// Takes down what is known of its function; `on`: whether that is on the stack.
+    pub fn begin(&mut self, tally: &mut Tally, on: bool, cpu_ns: f64) {
+        let (edge, edges_at_ns) = tally.edge(cpu_ns);
+        self.watched = Watched {
+            on,
+            blind: self.plan.blind,
+            edge,
+            edges_at_ns,
+            at_ns: [0, 1].map(|kind| tally.clock_ns(kind, cpu_ns)),
+            ..Watched::default()
+        };
+        self.depth_before = tally.depth;
+    }
+}
+
 /// One thread.
 #[derive(Debug)]
 pub struct Thread {

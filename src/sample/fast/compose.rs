@@ -143,6 +143,21 @@ fn told_below(lines: &[Vec<usize>], counted: &[bool]) -> Vec<bool> {
     told
 }
 
+/// Tasks that were there before stay as they were.
+fn keep(kept: impl Iterator<Item = TaskStack>, tasks: &mut Tasks, stacks: &mut TaskStacks) {
+    for before in kept {
+        let first = before.frames.get(before.own + 1);
+        if let Some(first) = first {
+            let known = tasks.by_frame.entry(first.invocation);
+            known.or_insert(stacks.tasks.len());
+        }
+        if before.ran {
+            tasks.ran_in_look.push(stacks.tasks.len());
+        }
+        stacks.tasks.push(before);
+    }
+}
+
 /// Puts together what was found: each task's stack with those of the tasks that wait for it above. A stack of which not
 /// all was there at the same time is none: that task, and those that are `changing`, stay as they were, if they were
 /// there.
@@ -242,19 +257,12 @@ pub(super) fn compose(
     {
         task.told_below = told;
     }
-    for before in old.into_values() {
-        if changing.contains(&before.address) && !before.unknown {
-            let first = before.frames.get(before.own + 1);
-            if let Some(first) = first {
-                let known = tasks.by_frame.entry(first.invocation);
-                known.or_insert(stacks.tasks.len());
-            }
-            if before.ran {
-                tasks.ran_in_look.push(stacks.tasks.len());
-            }
-            stacks.tasks.push(before);
-        }
-    }
+    let left = old.into_values();
+    keep(
+        left.filter(|before| changing.contains(&before.address) && !before.unknown),
+        tasks,
+        stacks,
+    );
     stacks.look += 1;
     tasks
         .names

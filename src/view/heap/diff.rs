@@ -195,6 +195,29 @@ pub fn text(comparison: &Comparison, rows: &Rows) -> String {
     text
 }
 
+/// Each rule of a comment, and what broke it.
+fn put_rules(comparison: &Comparison, text: &mut String) {
+    for rule in comparison.rules {
+        let broken: Vec<&Broken> = comparison
+            .broken
+            .iter()
+            .filter(|broken| broken.rule == *rule)
+            .collect();
+        if broken.is_empty() {
+            text.push_str(&format!("- :white_check_mark: {}\n", markup::code(rule)));
+        }
+        for broken in broken {
+            let name = broken.name.as_deref().map(markup::code);
+            text.push_str(&format!(
+                "- :x: {}: {}{}\n",
+                markup::code(rule),
+                name.map_or(String::new(), |name| format!("{name} ")),
+                markup::plain(&broken.actual.to_string())
+            ));
+        }
+    }
+}
+
 /// A comment for a pull request.
 pub fn markdown(comparison: &Comparison, rows: &Rows) -> String {
     let types = comparison.types;
@@ -224,25 +247,7 @@ pub fn markdown(comparison: &Comparison, rows: &Rows) -> String {
     ));
     if !comparison.rules.is_empty() {
         text.push('\n');
-        for rule in comparison.rules {
-            let broken: Vec<&Broken> = comparison
-                .broken
-                .iter()
-                .filter(|broken| broken.rule == *rule)
-                .collect();
-            if broken.is_empty() {
-                text.push_str(&format!("- :white_check_mark: {}\n", markup::code(rule)));
-            }
-            for broken in broken {
-                let name = broken.name.as_deref().map(markup::code);
-                text.push_str(&format!(
-                    "- :x: {}: {}{}\n",
-                    markup::code(rule),
-                    name.map_or(String::new(), |name| format!("{name} ")),
-                    markup::plain(&broken.actual.to_string())
-                ));
-            }
-        }
+        put_rules(comparison, &mut text);
     }
     if let Some(note) = versions_note(comparison.pythons) {
         text.push_str(&format!("\n:warning: {}\n", markup::plain(&note)));

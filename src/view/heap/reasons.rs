@@ -164,6 +164,7 @@ mod tests {
     use crate::heap::why::Also;
 
     #[test]
+    #[allow(clippy::too_many_lines)]
     fn reasons_say_what_is_known() {
         let reason = |change, objects, of| Reason {
             path: "app.SESSIONS[*]".to_string(),

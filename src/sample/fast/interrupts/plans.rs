@@ -86,23 +86,7 @@ impl<M: Memory> FastReader<M> {
                 }
                 CurrentFrame::Thread(_) => {}
             }
-            let (mut parts, mut bytes) = (Vec::new(), 0usize);
-            for range in window.ranges() {
-                let Some(place) = plan.parts.get_mut(parts.len()) else {
-                    break;
-                };
-                if bytes + range.length > program::MOST_BYTES as usize {
-                    continue;
-                }
-                *place = Part {
-                    address: range.address as u64,
-                    length: range.length as u32,
-                    offset: bytes as u32,
-                };
-                parts.push((*range, bytes));
-                bytes += range.length;
-            }
-            (plan.count, plan.bytes) = (parts.len() as u32, bytes as u32);
+            let (parts, bytes) = put_parts(window.ranges(), &mut plan);
             let holds = |(range, _): &(Range, usize)| {
                 range.address as u64 <= plan.low
                     && (range.address + range.length) as u64 >= plan.high
@@ -129,6 +113,28 @@ impl<M: Memory> FastReader<M> {
             self.end_interrupts(&why);
         }
     }
+}
+
+/// Puts the ranges that fit into the plan; gives them with their places in the copy, and how long that is.
+fn put_parts(ranges: &[Range], plan: &mut Plan) -> (Vec<(Range, usize)>, usize) {
+    let (mut parts, mut bytes) = (Vec::new(), 0usize);
+    for range in ranges {
+        let Some(place) = plan.parts.get_mut(parts.len()) else {
+            break;
+        };
+        if bytes + range.length > program::MOST_BYTES as usize {
+            continue;
+        }
+        *place = Part {
+            address: range.address as u64,
+            length: range.length as u32,
+            offset: bytes as u32,
+        };
+        parts.push((*range, bytes));
+        bytes += range.length;
+    }
+    (plan.count, plan.bytes) = (parts.len() as u32, bytes as u32);
+    (parts, bytes)
 }
 
 /// Puts a record's copies, and the blocks of frames that were followed, where they are looked up by address.
