@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::json;
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::Heap;
 use crate::heap::functions::{CodeObject, Functions, NoMatch, shown};
@@ -21,6 +20,7 @@ use crate::target::signals::{self, OnSignal};
 use crate::target::{list, process};
 use crate::units::{Pid, parse_duration};
 use crate::view::calls::{self as view, Report};
+use crate::view::json;
 
 /// How often a program that we started is looked at until it has the functions.
 const AGAIN: Duration = Duration::from_millis(20);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::args::{SelectArgs, parse_limit};
-use super::{input, json, output};
+use super::{input, output};
 use crate::error::{Error, Result};
 use crate::formats::ExportOptions;
 use crate::formats::flamegraph::{self, DifferentialOptions};
@@ -15,6 +15,7 @@ use crate::formats::html;
 use crate::profile::diff::{self, DiffRow};
 use crate::profile::{Filter, Profile, Split};
 use crate::units::{self, parse_duration};
+use crate::view::json;
 use crate::view::table;
 
 /// Compare two profiles: recordings, .prof files or collapsed stacks.

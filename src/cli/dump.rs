@@ -5,10 +5,10 @@ use std::path::Path;
 
 use clap::Args;
 
-use super::heap::input::open_heap;
-use super::{json, output};
+use super::output;
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::locals::Locals;
+use crate::heap::subject::open_heap;
 use crate::sample::dump::{self, Dump};
 use crate::sample::pyspy::ReaderOptions;
 use crate::target::image::Captured;
@@ -17,6 +17,7 @@ use crate::target::memory::core;
 use crate::target::open::Target;
 use crate::target::{list, process};
 use crate::units::printable;
+use crate::view::json;
 use crate::view::stacks;
 
 /// Print every thread's stack, once, innermost frame first: of a process, or of a core file.

@@ -9,7 +9,6 @@ mod diff;
 mod dump;
 mod heap;
 mod input;
-mod json;
 mod output;
 mod progress;
 mod ps;

@@ -4,9 +4,9 @@ use std::io::{IsTerminal, Write};
 
 use clap::Args;
 
-use super::json;
 use crate::error::{Error, Result};
 use crate::target::list;
+use crate::view::json;
 use crate::view::table;
 
 /// List the Python processes of this machine: pid, version, user, memory, threads, CPU, command.

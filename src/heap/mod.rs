@@ -34,6 +34,8 @@ pub mod rss;
 pub mod run;
 pub mod steps;
 pub mod store;
+pub mod subject;
+pub mod summary;
 mod types;
 mod uses;
 pub mod values;

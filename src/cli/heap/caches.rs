@@ -5,8 +5,7 @@ use std::io::Write;
 use clap::Args;
 
 use super::args::SizesArgs;
-use super::holders_json as json;
-use super::input::{GraphArgs, Subject};
+use super::input::GraphArgs;
 use super::put;
 use crate::cli::args::parse_limit;
 use crate::error::Result;
@@ -15,6 +14,7 @@ use crate::heap::paths::Paths;
 use crate::heap::retained::Retained;
 use crate::heap::{caches, containers};
 use crate::view::heap::holders;
+use crate::view::heap::json::holders as json;
 
 /// List every functools.lru_cache and functools.cache: hits, misses, size, limit and the memory that it keeps;
 /// those without a limit first, then by memory. With --since, also the lists, dicts and other containers of modules and
@@ -45,9 +45,7 @@ const STEPS: usize = 12;
 
 pub fn run(args: &CachesArgs, out: &mut dyn Write) -> Result<()> {
     let since = args.since.as_deref();
-    let old = since
-        .map(|old| Subject::open(old, args.target.pause()))
-        .transpose()?;
+    let old = since.map(|old| args.target.pause().open(old)).transpose()?;
     let new = args.target.open()?;
     for subject in old.iter().chain([&new]) {
         subject.whole("what the caches keep", "caches may be missing")?;

@@ -6,16 +6,18 @@ use clap::Args;
 
 use super::args::{CountingArgs, Form, FormArgs, ReportArgs, RowArgs, SizesArgs};
 use super::html::PageArgs;
-use super::input::{PauseArgs, Subject};
-use super::{json, put};
+use super::input::PauseArgs;
+use super::put;
 use crate::cli::output;
 use crate::error::{Error, Result};
 use crate::heap::census::{Census, Counting};
 use crate::heap::diff::{self, CensusDiff, Fates, Rule};
 use crate::heap::graph::{Graph, Sizes};
+use crate::heap::subject::Subject;
 use crate::heap::why::{self, TypeReason};
 use crate::view::heap::diff as view;
 use crate::view::heap::diff::Comparison;
+use crate::view::heap::json;
 use crate::view::heap::page::Page;
 use crate::view::heap::summary;
 
@@ -77,8 +79,8 @@ fn parse_rule(text: &str) -> Result<Rule, String> {
 pub fn run(args: &DiffArgs, out: &mut dyn Write) -> Result<u8> {
     args.reports.check()?;
     args.page.check()?;
-    let mut old = Subject::open(&args.old, &args.pause)?;
-    let mut new = Subject::open(&args.new, &args.pause)?;
+    let mut old = args.pause.open(&args.old)?;
+    let mut new = args.pause.open(&args.new)?;
     let source = new.source();
     for subject in [&old, &new] {
         subject.whole("what grew", "what is missing may have been there")?;

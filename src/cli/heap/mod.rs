@@ -3,10 +3,8 @@
 mod args;
 mod caches;
 mod diff;
-mod holders_json;
 mod html;
 pub(super) mod input;
-mod json;
 mod objects;
 mod path;
 mod referrers;
@@ -16,7 +14,6 @@ mod run;
 mod snapshot;
 mod summary;
 mod watch;
-mod why_json;
 
 use std::io::Write;
 

@@ -8,12 +8,12 @@ use rustc_hash::FxHashMap;
 
 use super::args::CountingArgs;
 use super::input::HeapTargetArgs;
-use super::json;
 use crate::cli::args::parse_limit;
 use crate::error::{Error, Result};
 use crate::glob;
 use crate::heap::Object;
 use crate::units::parse_bytes;
+use crate::view::heap::json;
 use crate::view::heap::objects;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

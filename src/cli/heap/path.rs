@@ -5,7 +5,6 @@ use std::io::Write;
 use clap::Args;
 use rustc_hash::FxHashMap;
 
-use super::holders_json as json;
 use super::input::GraphArgs;
 use super::put;
 use super::referrers::{Asked, SubjectArgs};
@@ -17,6 +16,7 @@ use crate::heap::paths::{Form, Paths};
 use crate::heap::referrers::Referrers;
 use crate::heap::steps;
 use crate::view::heap::holders::{self, PathRow};
+use crate::view::heap::json::holders as json;
 
 /// Print the shortest path from a module, a thread's frame or the interpreter to an object; for a type, the forms of
 /// the paths to its instances and how many share each; for several types, a line for each.

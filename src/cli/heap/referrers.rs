@@ -4,7 +4,6 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::holders_json as json;
 use super::input::GraphArgs;
 use super::put;
 use super::retained::{instances, kind_of};
@@ -15,6 +14,7 @@ use crate::heap::graph::{Graph, ObjectId};
 use crate::heap::referrers::{Limits, MOST_SHOWN, Referrers};
 use crate::units::printable;
 use crate::view::heap::holders;
+use crate::view::heap::json::holders as json;
 
 /// Deeper trees are asked for by mistake, and each level is a pass over all references.
 const DEEPEST: usize = 100;

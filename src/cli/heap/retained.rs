@@ -6,7 +6,6 @@ use std::io::Write;
 use clap::{Args, ValueEnum};
 
 use super::args::SizesArgs;
-use super::holders_json as json;
 use super::input::GraphArgs;
 use super::put;
 use crate::cli::args::parse_limit;
@@ -19,6 +18,7 @@ use crate::heap::retained::Retained;
 use crate::heap::steps;
 use crate::units::parse_bytes;
 use crate::view::heap::holders::{self, Lines, Unfold};
+use crate::view::heap::json::holders as json;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum ByArg {

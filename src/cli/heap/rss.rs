@@ -4,13 +4,14 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::holders_json as json;
-use super::input::{PauseArgs, Subject, no_heap};
+use super::input::{PauseArgs, no_heap};
 use super::put;
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::rss::{Family, Member};
+use crate::heap::subject::Subject;
 use crate::target::list;
 use crate::target::sharing::Frames;
+use crate::view::heap::json::holders as json;
 use crate::view::heap::rss;
 
 /// Tell where the resident memory of a process is: Python objects, free memory that the allocators keep, C's heap, files,
@@ -38,9 +39,9 @@ pub fn run(args: &RssArgs, out: &mut dyn Write) -> Result<()> {
         ([], None) => return Err(no_heap()),
         ([], Some(pattern)) => {
             let pid = list::find_by_name(pattern)?;
-            one(args, Subject::of_process(pid, &pause)?)?
+            one(args, pause.open_process(pid)?)?
         }
-        ([target], _) => one(args, Subject::open(target, &pause)?)?,
+        ([target], _) => one(args, pause.open(target)?)?,
         (targets, _) => {
             let family = family(targets, &pause)?;
             if args.json {
@@ -78,7 +79,7 @@ fn family(targets: &[String], pause: &PauseArgs) -> Result<Family> {
             let why = format!("{target} is named twice");
             return Err(Error::usage("cannot add up the resident memory", why));
         }
-        let subject = Subject::open(target, pause)?;
+        let subject = pause.open(target)?;
         let process = subject.process();
         let account = subject.account()?;
         if account.sharing.is_none() {

@@ -11,13 +11,14 @@ use clap::Args;
 
 use super::args::{CountingArgs, FormArgs, ReportArgs, RowArgs, SizesArgs};
 use super::diff::{RuleArgs, Verdict, rules_need};
-use super::input::{PauseArgs, Subject, open_heap};
+use super::input::PauseArgs;
 use super::{put, snapshot, summary};
 use crate::cli::output;
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::census::{Census, Counting};
 use crate::heap::graph::Graph;
 use crate::heap::run::{Moment, Prepared, Told};
+use crate::heap::subject::{Subject, open_heap};
 use crate::target::launch::{self, Launched};
 use crate::target::process;
 use crate::target::signals::{self, OnSignal};
@@ -186,7 +187,7 @@ pub fn run(args: RunArgs, out: &mut dyn Write) -> Result<u8> {
 
 /// What to compare with: read before the program starts.
 fn read_baseline(path: &Path, args: &RunArgs) -> Result<(Census, Option<Graph>)> {
-    let mut subject = Subject::of_file(path)?;
+    let mut subject = Subject::of_file(path, &output::note)?;
     subject.whole("what grew", "what is missing may have been there")?;
     let counting = subject.counting().unwrap_or(args.counting.counting());
     let census = subject.census(counting)?;

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::input::{PauseArgs, open_heap};
+use super::input::PauseArgs;
 use crate::cli::args::TargetArgs;
 use crate::cli::output;
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::census::{Census, Counting};
 use crate::heap::store::{self, SnapshotHead};
+use crate::heap::subject::open_heap;
 use crate::target::image::Captured;
 use crate::target::{disk, process};
 use crate::units::{Pid, format_bytes};

@@ -6,12 +6,14 @@ use clap::Args;
 
 use super::args::{CountingArgs, Form, FormArgs, RowArgs};
 use super::input::HeapTargetArgs;
-use super::{json, put};
+use super::put;
 use crate::error::Result;
 use crate::heap::census::Census;
+use crate::heap::subject::Source;
 use crate::units::parse_bytes;
 use crate::view::heap::Rows;
-use crate::view::heap::summary::{self, Source};
+use crate::view::heap::json;
+use crate::view::heap::summary;
 
 /// Count the objects of a process, snapshot or core by type, as muppy prints it.
 ///

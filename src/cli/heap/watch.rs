@@ -9,8 +9,8 @@ use clap::Args;
 
 use super::args::{CountingArgs, Form, RowArgs, SizesArgs};
 use super::html::PageArgs;
-use super::input::{PauseArgs, Subject};
-use super::{json, put};
+use super::input::PauseArgs;
+use super::put;
 use crate::cli::args::TargetArgs;
 use crate::cli::output::note;
 use crate::error::{Error, ErrorKind, Result};
@@ -18,10 +18,12 @@ use crate::heap::census::Census;
 use crate::heap::diff::{self, CensusDiff};
 use crate::heap::graph::{Graph, Sizes};
 use crate::heap::growth::{Growing, History};
+use crate::heap::subject::Source;
 use crate::heap::why::{self, TypeReason};
 use crate::target::process;
 use crate::target::signals::{self, OnSignal};
 use crate::units::{Pid, parse_duration};
+use crate::view::heap::json;
 use crate::view::heap::page::Page;
 use crate::view::heap::reasons::reasons;
 use crate::view::heap::watch::Step;
@@ -178,8 +180,8 @@ fn as_end(pid: Pid, error: Error) -> Result<()> {
 }
 
 /// One summary. The reasons at the end are of the same moment as the numbers, as a process may end before the next one.
-fn look(pid: Pid, args: &WatchArgs) -> Result<(Census, summary::Source, Option<Graph>)> {
-    let mut subject = Subject::of_process(pid, &args.pause)?;
+fn look(pid: Pid, args: &WatchArgs) -> Result<(Census, Source, Option<Graph>)> {
+    let mut subject = args.pause.open_process(pid)?;
     let (census, source) = (subject.census(args.counting.counting())?, subject.source());
     let graph = args.why.then(|| subject.graph(false)).transpose()?;
     Ok((census, source, graph))
@@ -189,12 +191,12 @@ fn look(pid: Pid, args: &WatchArgs) -> Result<(Census, summary::Source, Option<G
 struct OverTime<'a> {
     args: &'a WatchArgs,
     first: Census,
-    source: summary::Source,
+    source: Source,
     history: History,
 }
 
 impl<'a> OverTime<'a> {
-    fn of(args: &'a WatchArgs, first: &Census, source: summary::Source) -> Result<OverTime<'a>> {
+    fn of(args: &'a WatchArgs, first: &Census, source: Source) -> Result<OverTime<'a>> {
         let mut found = OverTime {
             args,
             first: first.clone(),
@@ -260,7 +262,7 @@ struct Screen<'a> {
 }
 
 impl Screen<'_> {
-    fn first(&mut self, census: &Census, source: summary::Source) -> Result<()> {
+    fn first(&mut self, census: &Census, source: Source) -> Result<()> {
         let step = Step {
             since: Duration::ZERO,
             census,

@@ -8,9 +8,9 @@ use rustc_hash::FxHashMap;
 use super::draw::broken;
 use super::page::{Page, Row, key_of};
 use super::tree::Look;
-use crate::cli::heap::input::open_heap;
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::census::{Census, Counting};
+use crate::heap::subject::{Source, open_heap};
 use crate::target::memory::copy::{self, CaptureOptions};
 use crate::target::process;
 use crate::units::{Pid, format_bytes, printable};
@@ -138,7 +138,7 @@ impl Memory {
         let text = format!(
             "{} s ago: {}",
             at.elapsed().as_secs(),
-            summary::note(census, summary::Source::Held)
+            summary::note(census, Source::Held)
         );
         // A line is cut at the edge: its parts have some each.
         let parts = text.split("; ");

@@ -1,7 +1,8 @@
-//! Text of what is found in a heap: tables as pympler prints them, Markdown and JUnit XML.
+//! Text of what is found in a heap: tables as pympler prints them, Markdown, JUnit XML and JSON.
 
 pub mod diff;
 pub mod holders;
+pub mod json;
 pub mod markup;
 pub mod objects;
 pub mod page;

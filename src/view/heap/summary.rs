@@ -2,18 +2,8 @@
 
 use super::{Rows, counted, header, markup, muppy_table, pretty_size, type_text};
 use crate::heap::census::{Census, Counting};
+use crate::heap::subject::Source;
 use crate::units::{format_bytes, printable};
-
-/// Where a summary's objects come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    /// A living process that was stopped, or copied.
-    Held,
-    /// A living process that ran on.
-    Running,
-    /// A file: a snapshot, a summary, a core.
-    File,
-}
 
 /// What a heap is of, in a few words.
 pub fn title(census: &Census) -> String {

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::heap::why::{Change, TypeReason};
 
 #[derive(Serialize)]
-pub struct ReasonDocument<'a> {
+pub(super) struct ReasonDocument<'a> {
     #[serde(rename = "type")]
     name: &'a str,
     path: &'a str,
@@ -34,14 +34,14 @@ pub struct ReasonDocument<'a> {
 
 /// A place of a holder, and by how much it holds more.
 #[derive(Serialize)]
-pub struct PartDocument<'a> {
+pub(super) struct PartDocument<'a> {
     path: &'a str,
     retained_bytes: u64,
 }
 
 /// Another holder, and how many it holds of those that came.
 #[derive(Serialize)]
-pub struct AlsoDocument<'a> {
+pub(super) struct AlsoDocument<'a> {
     path: &'a str,
     objects: u64,
     of: u64,
@@ -51,7 +51,7 @@ pub struct AlsoDocument<'a> {
 
 /// What the rows of a type do not tell.
 #[derive(Serialize)]
-pub struct RestDocument<'a> {
+pub(super) struct RestDocument<'a> {
     #[serde(rename = "type")]
     name: &'a str,
     paths: u64,
@@ -60,7 +60,7 @@ pub struct RestDocument<'a> {
 }
 
 /// A document for each reason.
-pub fn reasons(rows: &[TypeReason]) -> Vec<ReasonDocument<'_>> {
+pub(super) fn reasons(rows: &[TypeReason]) -> Vec<ReasonDocument<'_>> {
     let reasons = rows
         .iter()
         .flat_map(|row| row.reasons.iter().map(|reason| (&row.name, reason)));
@@ -114,7 +114,7 @@ pub fn reasons(rows: &[TypeReason]) -> Vec<ReasonDocument<'_>> {
 }
 
 /// One for what each type does not tell.
-pub fn rests(rows: &[TypeReason]) -> Vec<RestDocument<'_>> {
+pub(super) fn rests(rows: &[TypeReason]) -> Vec<RestDocument<'_>> {
     rows.iter()
         .filter(|row| row.rest.0 > 0)
         .map(|row| RestDocument {
