@@ -7,13 +7,14 @@ use std::time::Duration;
 use clap::Args;
 
 use super::args::{SelectArgs, parse_limit};
-use super::{input, output};
+use super::input;
 use crate::error::{Error, Result};
 use crate::formats::ExportOptions;
 use crate::formats::flamegraph::{self, DifferentialOptions};
 use crate::formats::html;
 use crate::profile::diff::{self, DiffRow};
 use crate::profile::{Filter, Profile, Split};
+use crate::target::disk;
 use crate::units::{self, parse_duration};
 use crate::view::json;
 use crate::view::table;
@@ -73,7 +74,7 @@ pub fn run(args: DiffArgs, out: &mut dyn Write) -> Result<()> {
                 "the same output is named two times",
             ));
         }
-        output::check_writable(path)?;
+        disk::check_writable(path)?;
         kinds.push((path, kind));
     }
     let selection = args.select.selection()?;
@@ -128,7 +129,7 @@ fn write_picture(
         normalise: args.normalise,
         names: [name(&args.old), name(&args.new)],
     };
-    let losses = output::write_file(path, false, |file| {
+    let losses = disk::write_file(path, false, |file| {
         if let Kind::Html = kind {
             let rows = rows(args, old, new).0;
             return html::write_difference(old, new, &options, &rows, file);
@@ -149,7 +150,7 @@ fn write_json(args: &DiffArgs, path: &Path, old: &Profile, new: &Profile) -> Res
         args.new.display().to_string(),
     );
     let text = json::diff(&old_name, &new_name, &rows(args, old, new).0)?;
-    output::write_file(path, false, |file| {
+    disk::write_file(path, false, |file| {
         file.write_all(text.as_bytes())
             .map_err(|error| Error::write(path.display(), &error))
     })

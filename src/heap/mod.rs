@@ -32,6 +32,7 @@ pub mod retained;
 mod roots;
 pub mod rss;
 pub mod run;
+pub mod save;
 pub mod steps;
 pub mod store;
 pub mod subject;

@@ -9,6 +9,7 @@ use crate::cli::output;
 use crate::error::{Error, Result};
 use crate::heap::census::Counting;
 use crate::heap::graph::{Graph, Sizes};
+use crate::target::disk;
 use crate::view::heap::{Rows, SortKey};
 
 /// Rows of a table without `--limit`, as `summary.print_` has it.
@@ -188,7 +189,7 @@ impl ReportArgs {
     pub fn check(&self) -> Result<()> {
         self.reports.iter().try_for_each(|path| {
             Form::of_file(path)?;
-            output::check_writable(path)
+            disk::check_writable(path)
         })
     }
 
@@ -201,7 +202,7 @@ impl ReportArgs {
     pub fn write(&self, text: impl Fn(Form) -> Result<String>) -> Result<()> {
         for path in &self.reports {
             let text = text(Form::of_file(path)?)?;
-            output::write_file(path, false, |file| {
+            disk::write_file(path, false, |file| {
                 file.write_all(text.as_bytes())
                     .map_err(|error| Error::write(path.display(), &error))
             })?;

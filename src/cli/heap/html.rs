@@ -6,8 +6,9 @@ use clap::Args;
 
 use super::args::SizesArgs;
 use super::input::GraphArgs;
-use crate::cli::{browser, output};
+use crate::cli::browser;
 use crate::error::{Error, Result};
+use crate::target::disk;
 use crate::view::heap::page::{self, Page};
 use crate::view::heap::summary;
 
@@ -73,16 +74,16 @@ impl PageArgs {
 
 fn check(path: &Path) -> Result<()> {
     let ending = path.extension().and_then(|ending| ending.to_str());
-    if !matches!(ending, Some("html" | "htm")) && !output::is_special(path) {
+    if !matches!(ending, Some("html" | "htm")) && !disk::is_special(path) {
         let what = format!("cannot tell the form of '{}'", path.display());
         return Err(Error::usage(what, "a page ends in .html"));
     }
-    output::check_writable(path)
+    disk::check_writable(path)
 }
 
 /// Readable by its owner alone, as snapshots are.
 fn save(page: &Page<'_>, path: &Path) -> Result<()> {
-    output::write_file(path, true, |file| page::write(page, file))
+    disk::write_file(path, true, |file| page::write(page, file))
 }
 
 pub fn run(args: &HtmlArgs) -> Result<()> {

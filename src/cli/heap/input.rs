@@ -37,7 +37,8 @@ pub struct PauseArgs {
 }
 
 impl PauseArgs {
-    fn options(&self, mappings: bool) -> CaptureOptions {
+    /// Plain options; with `mappings` these are noted too, which takes longer.
+    pub fn options(&self, mappings: bool) -> CaptureOptions {
         CaptureOptions {
             pause: match self.pause {
                 PauseArg::Auto | PauseArg::Stop => Pause::Stop,

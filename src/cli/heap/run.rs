@@ -2,39 +2,22 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicI32;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 
 use super::args::{CountingArgs, FormArgs, ReportArgs, RowArgs, SizesArgs};
 use super::diff::{RuleArgs, Verdict, rules_need};
 use super::input::PauseArgs;
-use super::{put, snapshot, summary};
+use super::{put, summary};
 use crate::cli::output;
 use crate::error::{Error, ErrorKind, Result};
 use crate::heap::census::{Census, Counting};
 use crate::heap::graph::Graph;
-use crate::heap::run::{Moment, Prepared, Told};
-use crate::heap::subject::{Subject, open_heap};
-use crate::target::launch::{self, Launched};
-use crate::target::process;
-use crate::target::signals::{self, OnSignal};
-use crate::units::{Pid, parse_duration, printable};
-
-/// Failures that are remembered.
-const MOST_FAILURES: usize = 8;
-
-/// What the snapshot of the end is called.
-const AT_EXIT: &str = "at exit";
-
-/// The same for the clock.
-const BY_THE_CLOCK: &str = "by the clock";
-
-/// Processes between the program that was started and the Python that tells of itself.
-const MOST_PARENTS: usize = 64;
+use crate::heap::run::{Moment, WatchOptions, Watched};
+use crate::heap::subject::Subject;
+use crate::target::{disk, launch};
+use crate::units::{parse_duration, printable};
 
 /// Start a program and take snapshots of its heap at named moments. Its streams are its own; its exit code becomes
 /// ours unless a rule is broken (3).
@@ -104,7 +87,7 @@ pub fn run(args: RunArgs, out: &mut dyn Write) -> Result<u8> {
     }
     args.reports.check()?;
     if let Some(path) = &args.output {
-        output::check_writable(path)?;
+        disk::check_writable(path)?;
     }
     let baseline = args
         .baseline
@@ -118,8 +101,17 @@ pub fn run(args: RunArgs, out: &mut dyn Write) -> Result<u8> {
         let what = "the baseline was counted with --muppy, which does not tell who holds what";
         return Err(Error::usage("cannot tell why types grew", what));
     }
-    let is_one = moments == [Moment::Exit] && args.every.is_none();
-    if baseline.is_none() && is_one {
+    let options = WatchOptions {
+        moments,
+        every: args.every,
+        count: args.count,
+        output: args.output.clone(),
+        capture: args.pause.options(false),
+        values: args.values,
+        counting,
+        graphs: args.why,
+    };
+    if baseline.is_none() && options.is_one() {
         let error = match (args.rules.is_empty(), args.why) {
             (false, _) => Some(rules_need("there is only one snapshot")),
             (true, true) => {
@@ -135,7 +127,12 @@ pub fn run(args: RunArgs, out: &mut dyn Write) -> Result<u8> {
         }
     }
     let words = launch::words(&args.command, &args.python);
-    let mut watched = Watched::start(&args, moments, counting, &words, is_one)?;
+    let wrote = |path: &Path, moment: &str| {
+        if !args.quiet {
+            eprintln!("biopsy: wrote {} ({})", path.display(), printable(moment));
+        }
+    };
+    let mut watched = Watched::start(&words, options, &output::note, &wrote)?;
     let code = watched.until_ended()?;
     let Some(mut last) = watched.last.take() else {
         return no_snapshot(&args, &mut watched, code);
@@ -199,7 +196,7 @@ fn read_baseline(path: &Path, args: &RunArgs) -> Result<(Census, Option<Graph>)>
 }
 
 /// No moment came: the program's own failure says more than ours.
-fn no_snapshot(args: &RunArgs, watched: &mut Watched, code: u8) -> Result<u8> {
+fn no_snapshot(args: &RunArgs, watched: &mut Watched<'_>, code: u8) -> Result<u8> {
     let why = if watched.told && args.every.is_none() {
         "none of the moments came (a signal, os._exit or exec ends a program without them)"
     } else if args.every.is_some() {
@@ -217,220 +214,4 @@ fn no_snapshot(args: &RunArgs, watched: &mut Watched, code: u8) -> Result<u8> {
     }
     eprintln!("biopsy: {error}");
     Ok(code)
-}
-
-/// What happens while the program runs.
-enum Event {
-    Told(Told),
-    Ended(Result<u8>),
-}
-
-/// A snapshot that was taken.
-struct Taken {
-    name: String,
-    census: Census,
-    /// With --why.
-    graph: Option<Graph>,
-}
-
-/// A program under way.
-struct Watched<'a> {
-    args: &'a RunArgs,
-    moments: Vec<Moment>,
-    counting: Counting,
-    is_one: bool,
-    prepared: Option<Prepared>,
-    events: Receiver<Event>,
-    started: Pid,
-    /// The Python that tells.
-    python: Pid,
-    /// Whether it told anything.
-    told: bool,
-    taken: u64,
-    first: Option<(Census, Option<Graph>)>,
-    last: Option<Taken>,
-    failures: Vec<Error>,
-    /// The latest failure by the clock.
-    missed: Option<Error>,
-}
-
-impl<'a> Watched<'a> {
-    fn start(
-        args: &'a RunArgs,
-        moments: Vec<Moment>,
-        counting: Counting,
-        words: &[String],
-        is_one: bool,
-    ) -> Result<Watched<'a>> {
-        let (sender, events) = mpsc::channel();
-        let prepared = if moments.is_empty() {
-            None
-        } else {
-            let mut prepared = Prepared::new(&moments, words)?;
-            let sender = sender.clone();
-            prepared.listen(move |told| sender.send(Event::Told(told)).is_ok())?;
-            Some(prepared)
-        };
-        let running = Arc::new(AtomicI32::new(0));
-        signals::handle(OnSignal::PassOn(running.clone()))?;
-        let environment = prepared.as_ref().map_or(Vec::new(), Prepared::environment);
-        let mut launched = Launched::start_with(words, environment, running)?;
-        let started = launched.pid();
-        std::thread::spawn(move || {
-            let code = launched.wait().map(launch::exit_code);
-            // Nobody listens any more when biopsy is ending.
-            let _ = sender.send(Event::Ended(code));
-        });
-        Ok(Watched {
-            args,
-            moments,
-            counting,
-            is_one,
-            prepared,
-            events,
-            started,
-            python: started,
-            told: false,
-            taken: 0,
-            first: None,
-            last: None,
-            failures: Vec::new(),
-            missed: None,
-        })
-    }
-
-    /// Takes the snapshots until the program ends; gives its exit code.
-    fn until_ended(&mut self) -> Result<u8> {
-        let mut due = self.args.every.map(|every| Instant::now() + every);
-        loop {
-            let wait = due.map_or(Duration::MAX, |due| {
-                due.saturating_duration_since(Instant::now())
-            });
-            match self.events.recv_timeout(wait) {
-                Ok(Event::Ended(code)) => return code,
-                Ok(Event::Told(told)) => {
-                    self.meet(&told);
-                    if let Some(prepared) = &self.prepared {
-                        prepared.go_on();
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => {
-                    self.take(BY_THE_CLOCK);
-                    due = self.args.every.map(|every| Instant::now() + every);
-                }
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(Error::new(
-                        ErrorKind::Failed,
-                        "cannot wait for the program",
-                        "the thread that waits has failed",
-                    ));
-                }
-            }
-        }
-    }
-
-    fn meet(&mut self, told: &Told) {
-        self.told = true;
-        match told {
-            Told::Hello(pid) => {
-                if descends(Pid(*pid), self.started) {
-                    self.python = Pid(*pid);
-                }
-            }
-            Told::Problem(problem) => self.failures.push(Error::new(
-                ErrorKind::Failed,
-                "a moment will not come",
-                printable(problem),
-            )),
-            Told::Exit => self.take(AT_EXIT),
-            Told::Call { moment, side, call } => {
-                let name = match self.moments.get(*moment) {
-                    Some(Moment::Call {
-                        module, function, ..
-                    }) => format!("{side} call {call} of {module}:{function}"),
-                    _ => format!("{side} call {call}"),
-                };
-                self.take(&name);
-            }
-        }
-    }
-
-    fn take(&mut self, moment: &str) {
-        if self.taken >= self.args.count && moment != AT_EXIT {
-            return;
-        }
-        match self.snapshot(moment) {
-            Ok(taken) => {
-                self.taken += 1;
-                // What the last one is compared with, where there is no baseline.
-                let last = self.last.replace(taken);
-                if let (None, Some(last)) = (&self.first, last) {
-                    self.first = Some((last.census, last.graph));
-                }
-            }
-            // Before the program is a Python and when it is ending, that is no news.
-            Err(error) if moment == BY_THE_CLOCK => self.missed = Some(error),
-            Err(error) => {
-                if self.failures.len() < MOST_FAILURES {
-                    self.failures
-                        .push(error.within(format!("no snapshot {}", printable(moment))));
-                }
-            }
-        }
-    }
-
-    fn snapshot(&self, moment: &str) -> Result<Taken> {
-        let pid = self.python;
-        let path = self.args.output.as_ref().map(|path| self.numbered(path));
-        if let Some(path) = &path {
-            snapshot::check_room(pid, path)?;
-        }
-        let started = snapshot::started(pid);
-        let captured = self.args.pause.capture(pid, path.is_some())?;
-        let census = match &path {
-            Some(path) => {
-                let census = snapshot::save(&captured, started, path, self.args.values)?;
-                if self.counting == Counting::Reachable {
-                    census
-                } else {
-                    open_heap(&captured)?.census(self.counting)
-                }
-            }
-            None => open_heap(&captured)?.census(self.counting),
-        };
-        let name = match &path {
-            Some(path) => path.display().to_string(),
-            None => moment.to_string(),
-        };
-        if let (Some(path), false) = (&path, self.args.quiet) {
-            eprintln!("biopsy: wrote {} ({})", path.display(), printable(moment));
-        }
-        let why = self.args.why.then(|| open_heap(&captured)?.graph(false));
-        Ok(Taken {
-            name,
-            census,
-            graph: why.transpose()?,
-        })
-    }
-
-    /// The file of the next snapshot: `NAME.2.heap` when there may be several.
-    fn numbered(&self, path: &Path) -> PathBuf {
-        if self.is_one {
-            return path.to_path_buf();
-        }
-        let number = self.taken + 1;
-        let name = path.file_stem().unwrap_or_default().to_string_lossy();
-        let ending = path
-            .extension()
-            .map_or("heap".into(), |ending| ending.to_string_lossy());
-        path.with_file_name(format!("{name}.{number}.{ending}"))
-    }
-}
-
-/// Whether `pid` is `ancestor`, or has been started by it or one of its children.
-fn descends(pid: Pid, ancestor: Pid) -> bool {
-    let parent = |pid: &Pid| process::stat(*pid).map(|stat| stat.parent);
-    std::iter::successors(Some(pid), parent)
-        .take(MOST_PARENTS)
-        .any(|pid| pid == ancestor)
 }

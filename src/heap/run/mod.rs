@@ -1,11 +1,15 @@
 //! Moments of a program that we start: a small script in the place of `sitecustomize` says when they come, and
 //! waits until we have done what we do then. What it does in the program stands in `bootstrap.py`.
 
+mod watched;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::str::FromStr;
+
+pub use watched::{Taken, WatchOptions, Watched};
 
 use crate::error::{Error, ErrorKind, Result, io_reason};
 use crate::target::fifo;
