@@ -55,12 +55,12 @@ pub struct DiffArgs {
 }
 
 pub fn run(args: DiffArgs, out: &mut dyn Write) -> Result<()> {
-    let mut kinds: Vec<(&Path, Kind)> = Vec::new();
+    let mut kinds: Vec<(&Path, PictureFormat)> = Vec::new();
     for path in &args.outputs {
         let kind = match path.extension().and_then(|e| e.to_str()) {
-            Some("svg") => Kind::Svg,
-            Some("html") => Kind::Html,
-            Some("json") => Kind::Json,
+            Some("svg") => PictureFormat::Svg,
+            Some("html") => PictureFormat::Html,
+            Some("json") => PictureFormat::Json,
             _ => {
                 return Err(Error::usage(
                     format!("cannot tell the format of '{}'", path.display()),
@@ -92,8 +92,10 @@ pub fn run(args: DiffArgs, out: &mut dyn Write) -> Result<()> {
     let (old, new) = (read(&args.old)?, read(&args.new)?);
     for (path, kind) in &kinds {
         match kind {
-            Kind::Svg | Kind::Html => write_picture(&args, path, *kind, &old, &new)?,
-            Kind::Json => write_json(&args, path, &old, &new)?,
+            PictureFormat::Svg | PictureFormat::Html => {
+                write_picture(&args, path, *kind, &old, &new)?
+            }
+            PictureFormat::Json => write_json(&args, path, &old, &new)?,
         }
         if !args.quiet {
             eprintln!("biopsy: wrote {}", path.display());
@@ -106,7 +108,7 @@ pub fn run(args: DiffArgs, out: &mut dyn Write) -> Result<()> {
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+enum PictureFormat {
     Svg,
     Html,
     Json,
@@ -115,7 +117,7 @@ enum Kind {
 fn write_picture(
     args: &DiffArgs,
     path: &Path,
-    kind: Kind,
+    kind: PictureFormat,
     old: &Profile,
     new: &Profile,
 ) -> Result<()> {
@@ -130,7 +132,7 @@ fn write_picture(
         names: [name(&args.old), name(&args.new)],
     };
     let losses = disk::write_file(path, false, |file| {
-        if let Kind::Html = kind {
+        if let PictureFormat::Html = kind {
             let rows = rows(args, old, new).0;
             return html::write_difference(old, new, &options, &rows, file);
         }

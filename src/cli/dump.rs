@@ -12,7 +12,7 @@ use crate::heap::subject::open_heap;
 use crate::sample::dump::{self, Dump};
 use crate::sample::pyspy::ReaderOptions;
 use crate::target::image::Captured;
-use crate::target::locate::{self, Kind};
+use crate::target::locate::{self, ProgramKind};
 use crate::target::memory::core;
 use crate::target::open::Target;
 use crate::target::{list, process};
@@ -69,7 +69,7 @@ pub fn run(args: &DumpArgs, out: &mut dyn Write) -> Result<()> {
     }
     let (mut first_error, mut shown) = (None, false);
     for process in process::tree(pid) {
-        if process != pid && locate::kind(process) == Kind::Unknown {
+        if process != pid && locate::kind(process) == ProgramKind::Unknown {
             continue;
         }
         match dump::dump(process, options) {

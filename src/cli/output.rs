@@ -21,7 +21,7 @@ const TERMINAL_ROWS: usize = 30;
 
 /// One result.
 #[derive(Debug)]
-enum Kind {
+enum Form {
     Table,
     File(&'static Format),
 }
@@ -30,7 +30,7 @@ enum Kind {
 struct Output {
     /// `None` for stdout.
     path: Option<PathBuf>,
-    kind: Kind,
+    kind: Form,
 }
 
 /// All results of a command.
@@ -71,15 +71,15 @@ impl Outputs {
             .hint("leave it out: file names choose their formats"));
         }
         let kind_of = |name: &str| match name {
-            "table" => Ok(Kind::Table),
-            name => registry::by_name(name).map(Kind::File),
+            "table" => Ok(Form::Table),
+            name => registry::by_name(name).map(Form::File),
         };
         let mut outputs = Vec::new();
         for path in &args.outputs {
             let kind = match &args.format {
                 Some(name) => kind_of(name)?,
-                None if path.as_os_str() == "-" => Kind::Table,
-                None => Kind::File(registry::by_file_name(path)?),
+                None if path.as_os_str() == "-" => Form::Table,
+                None => Form::File(registry::by_file_name(path)?),
             };
             let path = (path.as_os_str() != "-").then(|| path.clone());
             if outputs.iter().any(|other: &Output| other.path == path) {
@@ -93,19 +93,19 @@ impl Outputs {
         if outputs.is_empty() {
             outputs.push(Output {
                 path: None,
-                kind: args.format.as_deref().map_or(Ok(Kind::Table), kind_of)?,
+                kind: args.format.as_deref().map_or(Ok(Form::Table), kind_of)?,
             });
         }
         let is_stdout = |output: &Output| output.path.is_none();
-        let has_table = outputs.iter().any(|o| matches!(o.kind, Kind::Table));
+        let has_table = outputs.iter().any(|o| matches!(o.kind, Form::Table));
         if table && !has_table && !outputs.iter().any(is_stdout) {
             outputs.push(Output {
                 path: None,
-                kind: Kind::Table,
+                kind: Form::Table,
             });
         }
         for output in &outputs {
-            if let Kind::File(format) = output.kind {
+            if let Form::File(format) = output.kind {
                 format.exporter()?;
                 if output.path.is_none() && is_binary(format) && std::io::stdout().is_terminal() {
                     return Err(Error::usage(
@@ -120,8 +120,8 @@ impl Outputs {
             }
         }
         let is_page = |output: &&Output| match output.kind {
-            Kind::Table => false,
-            Kind::File(format) => matches!(format.name, "html" | "flamegraph"),
+            Form::Table => false,
+            Form::File(format) => matches!(format.name, "html" | "flamegraph"),
         };
         let page = outputs
             .iter()
@@ -141,8 +141,8 @@ impl Outputs {
     /// Whether any of them shows when things happened.
     pub fn need_timeline(&self) -> bool {
         let mut files = self.outputs.iter().filter_map(|output| match output.kind {
-            Kind::Table => None,
-            Kind::File(format) => format.exporter().ok(),
+            Form::Table => None,
+            Form::File(format) => format.exporter().ok(),
         });
         files.any(|exporter| exporter.needs_timeline())
     }
@@ -151,7 +151,7 @@ impl Outputs {
     pub fn has_table(&self) -> bool {
         self.outputs
             .iter()
-            .any(|output| matches!(output.kind, Kind::Table))
+            .any(|output| matches!(output.kind, Form::Table))
     }
 
     /// Writes what `selection` says of the profile, but recordings whole. One failure does not keep the others from being
@@ -179,12 +179,12 @@ impl Outputs {
         let mut said: Vec<Loss> = Vec::new();
         for output in &self.outputs {
             let result = match (&output.path, &output.kind) {
-                (None, Kind::Table) => write_table(profile, filter, shown, out),
-                (None, Kind::File(format)) => export(format, profile, &options, shown, out),
-                (Some(path), Kind::Table) => write_file(path, false, |file| {
+                (None, Form::Table) => write_table(profile, filter, shown, out),
+                (None, Form::File(format)) => export(format, profile, &options, shown, out),
+                (Some(path), Form::Table) => write_file(path, false, |file| {
                     write_table(profile, filter, shown, file)
                 }),
-                (Some(path), Kind::File(format)) => {
+                (Some(path), Form::File(format)) => {
                     // They have the text of source files.
                     let private = matches!(format.name, "biopsy" | "html");
                     // What is narrowed can be widened again from a recording.

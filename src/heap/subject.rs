@@ -15,7 +15,7 @@ use super::{Heap, Object, summary, values};
 use crate::error::{Error, ErrorKind, Result};
 use crate::target::image::{Captured, Held};
 use crate::target::memory::copy::{self, CaptureOptions, Pause};
-use crate::target::memory::moment::Moment;
+use crate::target::memory::moment::HeapState;
 use crate::target::open::{self, Target};
 use crate::target::process;
 use crate::target::runtime::{self, Runtime};
@@ -41,7 +41,7 @@ pub enum Source {
 /// Copies a process.
 pub fn capture(pid: Pid, options: CaptureOptions, tell: Tell<'_>) -> Result<Captured> {
     let (captured, report) = copy::capture(pid, options).map_err(supported)?;
-    if options.pause != Pause::Running && report.moment == Moment::Collecting {
+    if options.pause != Pause::Running && report.moment == HeapState::Collecting {
         tell(&format!(
             "process {pid} was collecting garbage all the time: some of its objects may be missing"
         ));

@@ -10,7 +10,7 @@ use super::pyspy::{PySpyReader, ReaderOptions};
 use super::{ReaderChoice, StackReader};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layout::tables;
-use crate::target::locate::{Kind, Version};
+use crate::target::locate::{ProgramKind, Version};
 use crate::target::memory::Live;
 use crate::target::{access, locate, process, runtime};
 use crate::units::Pid;
@@ -58,7 +58,7 @@ pub fn open(pid: Pid, options: ReaderOptions) -> Result<Opened> {
 
 fn open_best(pid: Pid, options: ReaderOptions) -> Result<Opened> {
     access::check(pid)?;
-    if locate::kind(pid) != Kind::Python && runtime::find(pid, &Live::new(pid)).is_err() {
+    if locate::kind(pid) != ProgramKind::Python && runtime::find(pid, &Live::new(pid)).is_err() {
         // Says what it is; goes on when a Python is linked into another program.
         locate::version(pid)?;
     }

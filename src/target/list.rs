@@ -2,7 +2,7 @@
 
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System, UpdateKind, Users};
 
-use super::locate::{self, Kind};
+use super::locate::{self, ProgramKind};
 use super::{access, process, runtime};
 use crate::error::{Error, ErrorKind, Result};
 use crate::units::Pid;
@@ -46,7 +46,7 @@ pub fn python_processes() -> Result<Vec<PythonProcess>> {
         .filter_map(|(pid, info)| {
             let pid = Pid(i32::try_from(pid.as_u32()).ok()?);
             let kind = locate::kind(pid);
-            if kind == Kind::Unknown || !process::is_alive(pid) {
+            if kind == ProgramKind::Unknown || !process::is_alive(pid) {
                 return None;
             }
             let user = info.user_id().map(|id| {
@@ -69,8 +69,8 @@ pub fn python_processes() -> Result<Vec<PythonProcess>> {
     Ok(found)
 }
 
-fn python_text(pid: Pid, kind: Kind) -> Result<String, String> {
-    if let Kind::OtherPython(name) = kind {
+fn python_text(pid: Pid, kind: ProgramKind) -> Result<String, String> {
+    if let ProgramKind::OtherPython(name) = kind {
         return Err(name.to_string());
     }
     access::check(pid)
@@ -88,7 +88,7 @@ pub fn find_by_name(pattern: &str) -> Result<Pid> {
     let mut matching: Vec<(Pid, String)> = all_pids()
         .into_iter()
         .filter(|pid| pid.0 != std::process::id() as i32)
-        .filter(|pid| locate::kind(*pid) != Kind::Unknown && process::is_alive(*pid))
+        .filter(|pid| locate::kind(*pid) != ProgramKind::Unknown && process::is_alive(*pid))
         .map(|pid| (pid, process::command_line(pid)))
         .filter(|(_, command)| command.contains(pattern))
         .collect();

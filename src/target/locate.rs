@@ -16,7 +16,7 @@ use crate::units::{Pid, printable};
 
 /// What kind of program it seems to be, from the names of its files alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ProgramKind {
     /// A CPython: its program is called python, or it has loaded a libpython.
     Python,
     /// A PyPy, GraalPy or other implementation, which is not supported.
@@ -64,13 +64,13 @@ impl std::fmt::Display for Version {
 pub const MINORS: std::ops::RangeInclusive<u32> = 6..=15;
 
 /// What the names of a process's program and mapped files say.
-pub fn kind(pid: Pid) -> Kind {
+pub fn kind(pid: Pid) -> ProgramKind {
     let Some(program) = process::executable(pid) else {
         // Not permitted, in all likelihood; what it was started as is told to everybody.
         return process::names(pid)
             .iter()
             .find_map(|name| kind_of_file(name))
-            .unwrap_or(Kind::Unknown);
+            .unwrap_or(ProgramKind::Unknown);
     };
     let program = program
         .file_name()
@@ -84,21 +84,21 @@ pub fn kind(pid: Pid) -> Kind {
     files
         .filter_map(|region| region.name.rsplit('/').next())
         .find_map(|name| kind_of_file(name).filter(|_| name.starts_with("lib")))
-        .unwrap_or(Kind::Unknown)
+        .unwrap_or(ProgramKind::Unknown)
 }
 
-fn kind_of_file(name: &str) -> Option<Kind> {
+fn kind_of_file(name: &str) -> Option<ProgramKind> {
     let stem = name.strip_prefix("lib").unwrap_or(name);
     let versioned = |stem: &str, word: &str| {
         stem.strip_prefix(word)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(|c: char| !c.is_alphabetic()))
     };
     if versioned(stem, "python") {
-        Some(Kind::Python)
+        Some(ProgramKind::Python)
     } else if stem.starts_with("pypy") {
-        Some(Kind::OtherPython("PyPy"))
+        Some(ProgramKind::OtherPython("PyPy"))
     } else if stem.starts_with("graalpy") || stem.starts_with("pythonvm") {
-        Some(Kind::OtherPython("GraalPy"))
+        Some(ProgramKind::OtherPython("GraalPy"))
     } else {
         None
     }
@@ -107,7 +107,7 @@ fn kind_of_file(name: &str) -> Option<Kind> {
 /// The version of a process that [`access::check`] lets us read; fails when it is not a CPython, or not
 /// one that is supported.
 pub fn version(pid: Pid) -> Result<Version> {
-    if let Kind::OtherPython(name) = kind(pid) {
+    if let ProgramKind::OtherPython(name) = kind(pid) {
         return Err(unsupported(pid, name));
     }
     let opened = remoteprocess::Process::new(pid.0).map_err(|_| process::gone(pid))?;
@@ -121,7 +121,7 @@ pub fn version(pid: Pid) -> Result<Version> {
     ]
     .iter()
     .any(|name| info.get_symbol(name).is_some());
-    if !has_symbols && kind(pid) == Kind::Unknown {
+    if !has_symbols && kind(pid) == ProgramKind::Unknown {
         return Err(not_python(pid, "no Python in it"));
     }
     let version = get_python_version(&info, &opened).map_err(|error| not_python(pid, &error))?;
@@ -273,9 +273,9 @@ fn not_python(pid: Pid, reason: impl std::fmt::Display) -> Error {
     }
     let program = process::executable(pid).unwrap_or_default();
     let why = match kind(pid) {
-        Kind::OtherPython(name) => return unsupported(pid, name),
-        Kind::Python => format!("its Python could not be recognised: {reason}"),
-        Kind::Unknown => format!("{} is not a Python process", program.display()),
+        ProgramKind::OtherPython(name) => return unsupported(pid, name),
+        ProgramKind::Python => format!("its Python could not be recognised: {reason}"),
+        ProgramKind::Unknown => format!("{} is not a Python process", program.display()),
     };
     let error = Error::new(
         ErrorKind::NotPython,
@@ -285,7 +285,7 @@ fn not_python(pid: Pid, reason: impl std::fmt::Display) -> Error {
     // A bootloader, a shell or a supervisor.
     let tree = process::tree(pid);
     let mut below = tree.into_iter().skip(1).take(MOST_BELOW);
-    match below.find(|child| kind(*child) == Kind::Python) {
+    match below.find(|child| kind(*child) == ProgramKind::Python) {
         Some(child) => error.hint(format!(
             "process {child}, which it started, is one: {}",
             process::short_command_line(child)
@@ -307,12 +307,15 @@ mod tests {
             "python3.13t",
             "libpython3.11.so.1.0",
         ] {
-            assert_eq!(kind_of_file(name), Some(Kind::Python), "{name}");
+            assert_eq!(kind_of_file(name), Some(ProgramKind::Python), "{name}");
         }
-        assert_eq!(kind_of_file("pypy3.10"), Some(Kind::OtherPython("PyPy")));
+        assert_eq!(
+            kind_of_file("pypy3.10"),
+            Some(ProgramKind::OtherPython("PyPy"))
+        );
         assert_eq!(
             kind_of_file("libpypy3.10-c.so"),
-            Some(Kind::OtherPython("PyPy"))
+            Some(ProgramKind::OtherPython("PyPy"))
         );
         for name in ["bash", "pythonic", "libpythonize.so", "ls"] {
             assert_eq!(kind_of_file(name), None, "{name}");

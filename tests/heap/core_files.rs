@@ -13,7 +13,7 @@ use biopsy::target::image::{Captured, Held};
 use biopsy::target::locate;
 use biopsy::target::memory::copy::{CaptureOptions, Pause, capture};
 use biopsy::target::memory::core;
-use biopsy::target::memory::moment::Moment;
+use biopsy::target::memory::moment::HeapState;
 use biopsy::target::open;
 use biopsy::units::Pid;
 use common::{Python, Target, biopsy, find_program, in_company, not_here, run, say, send_signal};
@@ -62,7 +62,7 @@ fn assert_core(python: &Python, living: &Captured, path: &Path, how: &str) {
     assert_eq!(core.pid, living.pid, "{python}, {how}");
     assert_eq!(core.threads.len(), living.threads.len(), "{python}, {how}");
     assert!(core.command.contains("python"), "{:?}", core.command);
-    assert_eq!(report.moment, Moment::Quiet, "{python}, {how}");
+    assert_eq!(report.moment, HeapState::Quiet, "{python}, {how}");
     let (differ, all) = differing_pages(living, &core);
     say(format_args!(
         "{python}, {how}: {all} pages, {differ} differ; {} mappings, {}",

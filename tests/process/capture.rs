@@ -13,7 +13,7 @@ use biopsy::error::{Error, ErrorKind};
 use biopsy::target::image::{Captured, Held};
 use biopsy::target::memory::Live;
 use biopsy::target::memory::copy::{CaptureOptions, Pause, Report, capture};
-use biopsy::target::memory::moment::{Moment, Signs};
+use biopsy::target::memory::moment::{HeapState, Signs};
 use biopsy::target::memory::stopped::Guard;
 use biopsy::target::{maps, runtime};
 use biopsy::units::Pid;
@@ -340,7 +340,7 @@ while True:
         // On its way to read the line.
         std::thread::sleep(Duration::from_millis(100));
         assert!(
-            (0..400).all(|_| look() == Moment::Quiet),
+            (0..400).all(|_| look() == HeapState::Quiet),
             "{python} waits for a line"
         );
         target.tell("go");
@@ -348,14 +348,14 @@ while True:
         wait_until("both were seen", || {
             for _ in 0..50 {
                 let moment = look();
-                collecting += u32::from(moment == Moment::Collecting);
-                quiet += u32::from(collecting > 0 && moment == Moment::Quiet);
+                collecting += u32::from(moment == HeapState::Collecting);
+                quiet += u32::from(collecting > 0 && moment == HeapState::Quiet);
             }
             collecting > 40 && quiet > 4
         });
         for _ in 0..5 {
             let (_, report) = take(&target, CaptureOptions::default());
-            assert_eq!(report.moment, Moment::Quiet, "{python}: {report:?}");
+            assert_eq!(report.moment, HeapState::Quiet, "{python}: {report:?}");
         }
         target.assert_free();
     }
@@ -372,7 +372,7 @@ fn a_busy_process_is_copied_with_its_lock_held() {
     // It lets go of the lock to write its line.
     std::thread::sleep(Duration::from_millis(200));
     let (_, report) = take(&target, CaptureOptions::default());
-    assert_eq!(report.moment, Moment::LockHeld, "{report:?}");
+    assert_eq!(report.moment, HeapState::LockHeld, "{report:?}");
 }
 
 /// What `capturer` said, in a process of its own.

@@ -9,7 +9,7 @@ use rustc_hash::FxHashSet;
 use super::{CHILD_SCAN, Part, Root, STOP_SCAN, Shared, sample_process};
 use crate::error::{Error, ErrorKind, Result, io_reason};
 use crate::sample::choose::Patience;
-use crate::target::locate::{self, Kind};
+use crate::target::locate::{self, ProgramKind};
 use crate::target::{launch, process};
 use crate::units::Pid;
 
@@ -212,7 +212,7 @@ impl Family {
             && self.python_child.is_none()
         {
             for child in process::children(pid) {
-                if locate::kind(child) != Kind::Unknown {
+                if locate::kind(child) != ProgramKind::Unknown {
                     self.python_child = Some(format!(
                         "process {child}, {}",
                         process::short_command_line(child)
@@ -242,7 +242,7 @@ impl Family {
 fn left_out(pid: Pid, error: &Error) -> Option<String> {
     let known = match error.kind() {
         ErrorKind::UnsupportedPython => true,
-        ErrorKind::NotPermitted => locate::kind(pid) != Kind::Unknown,
+        ErrorKind::NotPermitted => locate::kind(pid) != ProgramKind::Unknown,
         _ => false,
     };
     let command = match process::short_command_line(pid) {

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 use log::debug;
 
 use super::constants::Unwritten;
-use super::moment::{Moment, Signs};
+use super::moment::{HeapState, Signs};
 use super::pages::{PAGE, Pages, Run};
 use super::refusals::{ended, failed, refused, traced};
 use super::room::{Layout, Places, Room};
@@ -53,7 +53,7 @@ pub struct CaptureOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
     /// What the interpreters were doing.
-    pub moment: Moment,
+    pub moment: HeapState,
     /// How often the process was stopped, until a good moment was met.
     pub stops: u32,
     /// Bytes copied.
@@ -233,17 +233,17 @@ impl Job<'_> {
 
     /// Stops the process, at a good moment where one comes, which is `waited` for; gives what the moment is like, how many stops
     /// it took, and how long the vain ones were.
-    fn stop(&self, waited: &mut Duration) -> Result<(Option<Guard>, Moment, u32, Duration)> {
+    fn stop(&self, waited: &mut Duration) -> Result<(Option<Guard>, HeapState, u32, Duration)> {
         let holds = matches!(self.manner, Manner::Stop | Manner::StoppedBySignal);
         let (mut stops, mut lost) = (0, Duration::ZERO);
         let mut deadline = Instant::now() + PATIENCE;
-        let mut wanted = Moment::Quiet;
+        let mut wanted = HeapState::Quiet;
         loop {
             if let (Some(signs), Manner::Stop) = (&self.signs, self.manner) {
                 let since = Instant::now();
                 let met = signs.wait(&self.memory, wanted, deadline);
                 *waited += since.elapsed();
-                if !met.map_err(|why| self.unreadable(why))? && wanted < Moment::Collecting {
+                if !met.map_err(|why| self.unreadable(why))? && wanted < HeapState::Collecting {
                     wanted = next(wanted);
                     deadline = Instant::now() + PATIENCE;
                     continue;
@@ -260,7 +260,7 @@ impl Job<'_> {
                     let read = signs.read(&self.memory);
                     read.map_err(|why| self.unreadable(why))?
                 }
-                None => Moment::Unknown,
+                None => HeapState::Unknown,
             };
             let again = self.manner == Manner::Stop && self.signs.is_some() && moment > wanted;
             match guard {
@@ -366,10 +366,10 @@ impl Job<'_> {
 }
 
 /// The next best moment.
-fn next(wanted: Moment) -> Moment {
+fn next(wanted: HeapState) -> HeapState {
     match wanted {
-        Moment::Quiet => Moment::LockHeld,
-        _ => Moment::Collecting,
+        HeapState::Quiet => HeapState::LockHeld,
+        _ => HeapState::Collecting,
     }
 }
 

@@ -19,7 +19,7 @@ use std::time::SystemTime;
 use super::constants::{FileId, Unwritten};
 use super::copy::Report;
 use super::headroom;
-use super::moment::{Moment, Signs};
+use super::moment::{HeapState, Signs};
 use super::pages::{PAGE, Run, append};
 use super::reserve::Reservation;
 use super::room::Places;
@@ -131,7 +131,7 @@ pub fn read(path: &Path) -> Result<(Captured, Report)> {
     let memory = &image;
     let moment = Signs::find(&memory, &runtime)
         .and_then(|signs| signs.read(&memory).ok())
-        .unwrap_or(Moment::Unknown);
+        .unwrap_or(HeapState::Unknown);
     let dead = Dead {
         caveats: core.caveats(&image, &loads, &notes, &regions, &replaced),
         missing,

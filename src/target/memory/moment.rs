@@ -17,7 +17,7 @@ const BETWEEN: Duration = Duration::from_micros(100);
 
 /// What state a heap was in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Moment {
+pub enum HeapState {
     /// In order.
     Quiet,
     /// A thread held the interpreter lock and may have been in the middle of a change.
@@ -80,7 +80,7 @@ impl Signs {
     }
 
     /// What they say now.
-    pub fn read(&self, memory: &impl Memory) -> Result<Moment, Unreadable> {
+    pub fn read(&self, memory: &impl Memory) -> Result<HeapState, Unreadable> {
         let mut bytes = vec![0; self.words.len() * 4];
         if memory.read_ranges(&self.words, &mut bytes)? != bytes.len() {
             return Err(Unreadable::Nowhere);
@@ -90,11 +90,11 @@ impl Signs {
         let held = locks.chunks_exact(4).any(|word| word == 1i32.to_ne_bytes());
         let collecting = collectors.chunks_exact(4).any(|word| word != [0; 4]);
         Ok(if collecting {
-            Moment::Collecting
+            HeapState::Collecting
         } else if held {
-            Moment::LockHeld
+            HeapState::LockHeld
         } else {
-            Moment::Quiet
+            HeapState::Quiet
         })
     }
 
@@ -102,7 +102,7 @@ impl Signs {
     pub fn wait(
         &self,
         memory: &impl Memory,
-        wanted: Moment,
+        wanted: HeapState,
         deadline: Instant,
     ) -> Result<bool, Unreadable> {
         while self.read(memory)? > wanted {
