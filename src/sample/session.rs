@@ -369,8 +369,8 @@ struct ProcessSampler<'a> {
     timelines: Timelines,
     unseen: Unseen,
     unsampled: Unsampled,
-    /// Whether threads that are read in their interrupts sleep now and then.
-    naps: bool,
+    /// Whether threads that are read in their interrupts sleep now and then, or copies of them were not whole.
+    looks_soon: bool,
     last_us: u64,
     generation: u64,
     remarks: Remarks,
@@ -423,7 +423,7 @@ impl<'a> ProcessSampler<'a> {
             timelines: Timelines::default(),
             unseen: Unseen::default(),
             unsampled: Unsampled::new(pid, shared),
-            naps: true,
+            looks_soon: true,
             last_us: shared.now_us(),
             generation: 0,
             remarks: Remarks::default(),
