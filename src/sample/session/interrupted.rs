@@ -45,7 +45,7 @@ impl ProcessSampler<'_> {
         self.unsampled.look(self.pid, now_us);
         self.last_us = now_us;
         self.looks_soon = changed > 0 || learns;
-        self.rest.note(seen > 0 || changed > 0, now_us);
+        self.rest.note(seen > 0 || self.looks_soon, now_us);
         Ok(seen.max(u64::from(sleeping > 0)))
     }
 
