@@ -45,7 +45,7 @@ use crate::profile::{Mode, ProcessInfo, Profile, Recorder, RunState};
 use crate::target::threads::Threads;
 use crate::target::watchpoint::Refusal;
 use crate::target::{access, process};
-use crate::units::Pid;
+use crate::units::{Pid, Rate};
 
 /// How often new children are looked for.
 const CHILD_SCAN: Duration = Duration::from_millis(20);
@@ -506,6 +506,9 @@ impl<'a> ProcessSampler<'a> {
             self.wake(&mut slots, now_us);
         }
         let happened = self.add(&mut slots, &shown, now_us, until_us);
+        if self.shared.options.rate == Rate::Max && !self.rest.is_on() {
+            self.unseen.late(self.last_us, now_us);
+        }
         self.rest.note(happened, now_us);
         let generation = self.generation;
         let recorder = &mut self.part.recorder;
