@@ -207,7 +207,13 @@ fn attempt(pid: Pid, words: &[String], pause: Pause) -> Result<Found> {
         mappings: false,
     };
     let (captured, _) = copy::capture(pid, options)?;
-    let functions = Heap::open(&captured)?.functions();
+    let heap = Heap::open(&captured).map_err(|error| match error.kind() {
+        ErrorKind::UnsupportedPython => error.hint(
+            "functions are found in the heap: calls are counted in CPython 3.8 to 3.15, free-threaded builds excepted",
+        ),
+        _ => error,
+    })?;
+    let functions = heap.functions();
     let version = &captured.runtime.version;
     let codes = select(pid, words, &functions)?;
     let memory = Live::new(pid);

@@ -90,6 +90,13 @@ pub fn run(args: DiffArgs, out: &mut dyn Write) -> Result<()> {
         Ok(profile)
     };
     let (old, new) = (read(&args.old)?, read(&args.new)?);
+    let modes = [&old, &new].map(|profile| profile.meta.mode.name());
+    if modes[0] != modes[1] && !args.quiet {
+        eprintln!(
+            "biopsy: note: the old profile has times of --mode {}, the new one those of --mode {}: not every difference is a change of the program",
+            modes[0], modes[1]
+        );
+    }
     for (path, kind) in &kinds {
         match kind {
             PictureFormat::Svg | PictureFormat::Html => {

@@ -194,6 +194,8 @@ impl Importer for Pstats {
         };
         let behind = data.get(document.end..).unwrap_or_default();
         let bounds = read_bounds(behind, document.end as u64, pairs.len())?;
+        // What `profiling.sampling` (3.15) writes as calls are samples. A row that is there has been called once at least.
+        let sampled = pairs.iter().any(|(key, _)| builder.is_sampled_marker(key));
         let mut places: FxHashMap<FunctionId, usize> = FxHashMap::default();
         for (at, (key, value)) in pairs.iter().enumerate() {
             if builder.is_sampled_marker(key) {
@@ -201,7 +203,13 @@ impl Importer for Pstats {
             }
             let function = builder.function(key)?;
             let mut row = builder.row(function, value)?;
-            if bounds.as_ref().and_then(|bounds| bounds.get(at)) == Some(&true) {
+            if sampled {
+                (row.ncalls, row.primitive) = (1, 1);
+                for (_, edge) in &mut row.callers {
+                    (edge.ncalls, edge.primitive) = (1, 1);
+                }
+            }
+            if sampled || bounds.as_ref().and_then(|bounds| bounds.get(at)) == Some(&true) {
                 row.lower_bound = true;
                 row.callers
                     .iter_mut()
@@ -220,7 +228,7 @@ impl Importer for Pstats {
         let exact = CallStats {
             rows: builder.rows,
             groups: vec![String::new()],
-            exact: bounds.is_none(),
+            exact: bounds.is_none() && !sampled,
         };
         let meta = Meta {
             origin: Origin::Exact,

@@ -46,7 +46,7 @@ use crate::profile::{Mode, ProcessInfo, Profile, Recorder, RunState};
 use crate::target::threads::Threads;
 use crate::target::watchpoint::Refusal;
 use crate::target::{access, process};
-use crate::units::Pid;
+use crate::units::{Pid, Rate};
 
 /// How often new children are looked for.
 const CHILD_SCAN: Duration = Duration::from_millis(20);
@@ -379,8 +379,8 @@ struct ProcessSampler<'a> {
     timelines: Timelines,
     unseen: Unseen,
     unsampled: Unsampled,
-    /// Whether threads that are read in their interrupts sleep now and then.
-    naps: bool,
+    /// Whether threads that are read in their interrupts sleep now and then, or copies of them were not whole.
+    looks_soon: bool,
     last_us: u64,
     generation: u64,
     remarks: Remarks,
@@ -433,7 +433,7 @@ impl<'a> ProcessSampler<'a> {
             timelines: Timelines::default(),
             unseen: Unseen::default(),
             unsampled: Unsampled::new(pid, shared),
-            naps: true,
+            looks_soon: true,
             last_us: shared.now_us(),
             generation: 0,
             remarks: Remarks::default(),
@@ -516,6 +516,9 @@ impl<'a> ProcessSampler<'a> {
             self.wake(&mut slots, now_us);
         }
         let happened = self.add(&mut slots, &shown, now_us, until_us);
+        if self.shared.options.rate == Rate::Max && !self.rest.is_on() {
+            self.unseen.late(self.last_us, now_us);
+        }
         self.rest.note(happened, now_us);
         let generation = self.generation;
         let recorder = &mut self.part.recorder;

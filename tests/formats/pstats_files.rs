@@ -99,22 +99,24 @@ fn what_is_no_profile_is_refused() {
 }
 
 #[test]
-fn negative_counts_and_the_mark_of_a_sampler_are_taken() {
-    // {('__sampled__',): True, ('a', -1, 'f'): (-1, -1, 0.5, 1)}
-    let data = b"{)\x01z\x0b__sampled__T)\x03z\x01ai\xff\xff\xff\xffz\x01f)\x04i\xff\xff\xff\xffi\xff\xff\xff\xff\
-                 g\x00\x00\x00\x00\x00\x00\xe0?i\x01\x00\x00\x000";
-    assert!(Pstats.recognises(data));
-    let profile = Pstats.import(data).expect("valid");
-    let stats = profile.exact.as_ref().expect("exact");
-    assert_eq!(
-        (
-            stats.rows.len(),
-            stats.rows[0].ncalls,
-            stats.rows[0].tottime
-        ),
-        (1, 0, 0.5)
-    );
-    assert_eq!(profile.tables.line(stats.rows[0].function), 0);
+fn negative_counts_are_taken_and_those_of_a_sampler_are_samples() {
+    // {('a', -1, 'f'): (-1, -1, 0.5, 1)}
+    let row = b")\x03z\x01ai\xff\xff\xff\xffz\x01f)\x04i\xff\xff\xff\xffi\xff\xff\xff\xffg\x00\x00\x00\x00\x00\x00\xe0?i\x01\x00\x00\x000";
+    let calls = |data: &[u8]| {
+        assert!(Pstats.recognises(data));
+        let profile = Pstats.import(data).expect("valid");
+        let stats = profile.exact.as_ref().expect("exact");
+        let [row] = &stats.rows[..] else {
+            panic!("{:?}", stats.rows);
+        };
+        assert_eq!(row.tottime, 0.5);
+        assert_eq!(profile.tables.line(row.function), 0);
+        (row.ncalls, row.lower_bound, stats.exact)
+    };
+    assert_eq!(calls(&[&b"{"[..], row].concat()), (0, false, true));
+    // ('__sampled__',): True, as profiling.sampling of 3.15 has before them.
+    let marked = [&b"{)\x01z\x0b__sampled__T"[..], row].concat();
+    assert_eq!(calls(&marked), (1, true, false));
 }
 
 #[test]

@@ -146,6 +146,37 @@ fn pstats_of_every_python() {
 }
 
 #[test]
+fn files_of_profiling_sampling_have_no_call_counts() {
+    let _shared = in_company();
+    let Some(python) = Python::all().iter().find(|python| python.minor >= 15) else {
+        not_here("Python 3.15 with profiling.sampling");
+        return;
+    };
+    let stage = python.stage();
+    let program = "def inner():\n    return sum(range(999))\ndef outer():\n    for _ in range(30_000): inner()\nouter()\n";
+    let program = stage.put("calls.py", program);
+    let out = stage.inside("sampling.prof");
+    let words = ["-m", "profiling.sampling", "run", "--pstats", "-o", &out];
+    let mut command = python.command(&[&words[..], &[program.as_str()]].concat());
+    // The set of locales that 3.15 finds may have none of its name.
+    command.env_remove("LANG").env("LC_ALL", "C");
+    run(&mut command).ok();
+    let file = stage.path().join("sampling.prof");
+    let json = biopsy(&["report", "-f", "json", file.to_str().expect("UTF-8")]).ok();
+    let json = json.json();
+    let functions = json["functions"].as_array().expect("functions");
+    let named = |name: &str| functions.iter().find(|row| row["name"] == name);
+    for name in ["inner", "outer"] {
+        let row = named(name).expect(name);
+        assert_eq!(row["ncalls_from"], "lower-bound", "{row}");
+        assert!(
+            row["ncalls"] == 1 && row["cumtime_s"].as_f64() > Some(0.01),
+            "{row}"
+        );
+    }
+}
+
+#[test]
 fn gprof2dot_and_snakeviz() {
     let _shared = in_company();
     let files = files();

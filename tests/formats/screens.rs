@@ -7,7 +7,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::common::page::drive;
-use crate::common::{biopsy, in_company, project, say, target_folder};
+use crate::common::{biopsy_command, in_company, project, run, say, target_folder};
 
 /// Share of a picture's squares that may look different: letters, where the browser or its fonts are others.
 const TOLERANCE: f64 = 0.04;
@@ -22,15 +22,21 @@ fn pages_look_as_they_did() {
         let path = folder.path().join(name).with_extension("html");
         path.to_string_lossy().into_owned()
     };
-    let (before, after) = (file("before.heap"), file("after.heap"));
     let outputs = ["profile", "difference", "heap", "growth"].map(page);
     let [profile, difference, heap, growth] = &outputs;
-    let recording = file("tasks.biopsy");
-    biopsy(&["report", &recording, "-q", "-o", profile]).ok();
-    let old = file("old.collapsed");
-    biopsy(&["diff", &old, &file("new.collapsed"), "-q", "-o", difference]).ok();
-    biopsy(&["heap", "html", &before, "-o", heap]).ok();
-    biopsy(&["heap", "diff", &before, &after, "-o", growth]).ok();
+    // By names alone: headings show what was typed.
+    let biopsy = |words: &[&str]| run(biopsy_command(words).current_dir(&kept)).ok();
+    biopsy(&["report", "tasks.biopsy", "-q", "-o", profile]);
+    biopsy(&[
+        "diff",
+        "old.collapsed",
+        "new.collapsed",
+        "-q",
+        "-o",
+        difference,
+    ]);
+    biopsy(&["heap", "html", "before.heap", "-o", heap]);
+    biopsy(&["heap", "diff", "before.heap", "after.heap", "-o", growth]);
     let seen = target_folder().join("pages");
     fs::create_dir_all(&seen).expect("a folder");
     for path in &outputs {

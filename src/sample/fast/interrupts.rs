@@ -102,8 +102,9 @@ pub(super) struct Interruptions {
     /// Copies that were tried and given up, lately.
     tried: u64,
     given_up: u64,
-    /// Whether one was whole yet: those before it were copied by plans that knew nothing of the stack.
-    was_whole: bool,
+    /// Whether too many of the [`TRIED`] before these were given up. Once can be: the first copies of each thread are made by
+    /// plans that know nothing of its stack.
+    was_bad: bool,
     /// The time between interrupts that was asked for, and until when the one that was drawn is kept.
     period_ns: u64,
     drawn_until_us: u64,
@@ -156,7 +157,7 @@ impl<M: Memory> FastReader<M> {
             versions: 0,
             tried: 0,
             given_up: 0,
-            was_whole: false,
+            was_bad: false,
             period_ns,
             drawn_until_us: 0,
             look_again_us: None,
@@ -338,13 +339,14 @@ impl<M: Memory> FastReader<M> {
             };
             all.record = bytes;
             all.is_dry |= !found;
-            let tried = all.tried;
-            let bad = all.given_up as f64 > MOST_GIVEN_UP * TRIED as f64;
-            if tried >= TRIED {
+            let mut bad_twice = false;
+            if all.tried >= TRIED {
+                let is_bad = all.given_up as f64 > MOST_GIVEN_UP * all.tried as f64;
+                bad_twice = std::mem::replace(&mut all.was_bad, is_bad) && is_bad;
                 (all.tried, all.given_up) = (0, 0);
             }
             self.interruptions = Some(all);
-            if tried >= TRIED && bad {
+            if bad_twice {
                 self.end_interrupts("too many of the copies were not whole");
             }
             if outcome.is_some() || !found {
@@ -407,9 +409,6 @@ impl<M: Memory> FastReader<M> {
         };
         match (copied, place) {
             (Copied::Whole, Some(place)) => {
-                if !std::mem::replace(&mut all.was_whole, true) {
-                    (all.tried, all.given_up) = (1, 0);
-                }
                 if (1..=LEARNT).contains(&known.follows)
                     && let Some(layout) = known.layouts.back()
                     && let Some(thread) = self.threads.get_mut(place)

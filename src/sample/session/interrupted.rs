@@ -3,7 +3,7 @@
 //!
 //! An interrupt stands for the time in which its thread ran since its last one; a look at a thread that sleeps, or waits for a
 //! CPU, for the time of that. The ring of interrupts is read every [`DRAIN`] while threads run all the time, and once a period, but at
-//! most every [`LOOK`], where some of them are off the CPU now and then.
+//! most every [`LOOK`], where some of them are off the CPU now and then or copies are not whole: the next plan knows what they lack.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::target::threads::Activity;
 /// How long the ring is left alone.
 const DRAIN: Duration = Duration::from_millis(10);
 
-/// The shortest time between looks at sleeping threads.
+/// The shortest time between looks.
 const LOOK: Duration = Duration::from_millis(1);
 
 impl ProcessSampler<'_> {
@@ -27,7 +27,9 @@ impl ProcessSampler<'_> {
     pub(super) fn sample_interrupts(&mut self) -> Result<u64, Fault> {
         let mut stacks = std::mem::take(&mut self.stacks);
         let mut slots = std::mem::take(&mut self.slots);
+        let given_up = self.part.given_up;
         let outcome = self.take_interrupts(&mut slots, &mut stacks);
+        let learns = self.part.given_up > given_up;
         let outcome = outcome.and_then(|seen| {
             let sleeping = self.take_sleepers(&mut slots, &mut stacks)?;
             Ok((seen, sleeping))
@@ -42,8 +44,8 @@ impl ProcessSampler<'_> {
         self.unseen.gap(self.last_us, now_us);
         self.unsampled.look(self.pid, now_us);
         self.last_us = now_us;
-        self.naps = changed > 0;
-        self.rest.note(seen > 0 || changed > 0, now_us);
+        self.looks_soon = changed > 0 || learns;
+        self.rest.note(seen > 0 || self.looks_soon, now_us);
         Ok(seen.max(u64::from(sleeping > 0)))
     }
 
@@ -52,7 +54,7 @@ impl ProcessSampler<'_> {
         if !self.opened.reader.is_interrupting() {
             return self.rest.periods(self.last_us, period);
         }
-        let time = match self.naps {
+        let time = match self.looks_soon {
             true => LOOK,
             false => DRAIN,
         };

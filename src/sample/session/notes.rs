@@ -27,7 +27,9 @@ impl ProcessSampler<'_> {
         let duration_us = end_us.saturating_sub(self.part.opened_us);
         let mut notes = self.remarks.notes(&self.part.recorder.profile, duration_us);
         notes.extend(self.unseen.note_passed());
-        notes.extend(self.unseen.note(now_us.saturating_sub(self.part.opened_us)));
+        let duration_us = now_us.saturating_sub(self.part.opened_us);
+        notes.extend(self.unseen.note(duration_us));
+        notes.extend(self.unseen.note_late(duration_us));
         if self.shared.options.subprocesses {
             for note in &mut notes {
                 *note = format!("process {}: {note}", self.pid);

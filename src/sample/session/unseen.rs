@@ -3,6 +3,9 @@
 /// Shorter gaps are what a busy machine makes.
 const SHORTEST_US: u64 = 100_000;
 
+/// Gaps between samples that are taken as fast as they can be: who has the CPU then is another program, or the target itself.
+const LATE_US: u64 = 4_000;
+
 /// Share of the duration without a sample that needs a word.
 const WORTH_TELLING: f64 = 0.05;
 
@@ -13,6 +16,8 @@ const DEEP: usize = 5000;
 #[derive(Debug, Default)]
 pub struct Unseen {
     us: u64,
+    /// The time of those between samples that were taken as fast as they could be.
+    late_us: u64,
     deepest: usize,
     /// The time of those that are nobody's.
     passed_us: u64,
@@ -25,6 +30,28 @@ impl Unseen {
         if gap_us >= SHORTEST_US {
             self.us += gap_us;
         }
+    }
+
+    /// The same where the next sample was to be taken at once.
+    pub fn late(&mut self, last_us: u64, now_us: u64) {
+        let gap_us = now_us.saturating_sub(last_us);
+        if gap_us >= LATE_US {
+            self.late_us += gap_us;
+        }
+    }
+
+    /// What is worth telling of the time in which samples were late.
+    pub fn note_late(&self, duration_us: u64) -> Option<String> {
+        let is_told = self.late_us as f64 > WORTH_TELLING * duration_us as f64;
+        is_told.then(|| {
+            format!(
+                "{:.2} s of {:.2} s went by between samples that are more than {} ms apart: the machine is too busy for --rate max; functions \
+                 that sleep may have got time of others",
+                self.late_us as f64 / 1e6,
+                duration_us as f64 / 1e6,
+                LATE_US / 1000
+            )
+        })
     }
 
     /// The same of a time in which we were stopped.
@@ -70,6 +97,17 @@ impl Unseen {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn gaps_at_the_highest_rate_are_told() {
+        let mut unseen = Unseen::default();
+        unseen.late(1000, 4900);
+        assert_eq!(unseen.note_late(4000), None);
+        unseen.late(4900, 9000);
+        assert_eq!(unseen.note_late(100_000), None);
+        let note = unseen.note_late(50_000).expect("a note");
+        assert!(note.starts_with("0.00 s of 0.05 s went by"), "{note}");
+    }
 
     #[test]
     fn long_gaps_are_told() {
