@@ -19,6 +19,7 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROGRAMS = ["richards", "deltablue", "raytrace", "hexiom", "chaos", "go", "nbody", "float", "pyflate", "mdp", "nqueens",
             "deepcopy", "logging", "spectral_norm", "fannkuch", "generators", "coroutines", "json_dumps", "telco", "scimark"]
+IMPORTS = ["builtins.exec", "__build_class__", "__import__", "marshal.loads", "_imp.", "posix."]
 PYPERF = '''"""Stands in for pyperf: runs what it is given as often as LOOPS says, or for SECONDS."""
 import argparse
 import os
@@ -155,6 +156,9 @@ def one(program, programs, folder, environment, options, everything):
         true = truth.get(key)
         if true is None and row["name"].startswith("<"):
             # cProfile calls C functions otherwise than we do in places.
+            continue
+        if row["file"].startswith("<frozen") or row["file"] == "~" and any(word in row["name"] for word in IMPORTS):
+            # Python imports at its start what cProfile does not see.
             continue
         each = 1e6 * row["cumtime_s"] / true if true else 0
         for one_of in (tally, everything):

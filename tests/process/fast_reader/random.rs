@@ -36,6 +36,9 @@ pub fn impossible(
         .find(|call| !calls.contains(call))
 }
 
+/// Seconds that a busy machine may take longer; the programs run for longer than that.
+const MORE: f64 = 15.0;
+
 /// What was seen of a program.
 #[derive(Debug, Default)]
 struct Seen {
@@ -45,11 +48,16 @@ struct Seen {
     wrong: Vec<Call>,
 }
 
-fn watch(reader: &mut impl StackReader, calls: &HashSet<Call>, seconds: f64) -> Seen {
+/// For so many seconds, and on a busy machine for up to [`MORE`] more until so many samples were taken.
+fn watch(reader: &mut impl StackReader, calls: &HashSet<Call>, seconds: f64, fewest: u32) -> Seen {
     let (mut tables, mut stacks) = (Tables::default(), ThreadStacks::default());
     let mut seen = Seen::default();
     let started = Instant::now();
-    while started.elapsed().as_secs_f64() < seconds {
+    let is_enough = |seen: &Seen, elapsed: f64| {
+        elapsed >= seconds + MORE
+            || elapsed >= seconds && seen.taken >= fewest && seen.frames >= 5 * fewest as usize
+    };
+    while !is_enough(&seen, started.elapsed().as_secs_f64()) {
         std::thread::sleep(Duration::from_micros(60));
         match reader.read(&mut tables, &mut stacks) {
             Ok(()) => seen.taken += 1,
@@ -142,7 +150,7 @@ fn stacks_of_random_programs_hold_only_calls_that_can_happen() {
                 eprintln!("skipped: {}", reader.describe());
                 return None;
             }
-            Some(watch(&mut reader, calls, seconds))
+            Some(watch(&mut reader, calls, seconds, 100))
         },
         100,
         0.01,
@@ -159,7 +167,7 @@ fn what_is_read_after_the_copy_is_of_the_same_instant() {
                 eprintln!("skipped: {}", reader.describe());
                 return None;
             }
-            Some(watch(&mut reader, calls, seconds))
+            Some(watch(&mut reader, calls, seconds, 20))
         },
         20,
         f64::INFINITY,
