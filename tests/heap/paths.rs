@@ -105,6 +105,43 @@ fn structs_that_the_collector_does_not_know_are_read_by_their_members() {
     assert_eq!(document["doubts"]["torn"], 0);
 }
 
+/// A random generator whose state looks like references to an instance, and a lock beside it.
+const NUMBERS: &str = "
+import ctypes, random, threading
+class Victim: pass
+kept = [Victim()]
+# A reference that nothing explains: such objects are looked for in structs that are not known.
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept[0]))
+address = id(kept[0])
+state = random.Random()
+lock = threading.RLock()
+pairs = [address & 0xffffffff, address >> 32] * 312
+# The state begins in the second half of a word.
+state.setstate((3, tuple([7] + pairs[:623] + [624]), None))
+print('ready', flush=True)
+input()
+";
+
+#[test]
+fn numbers_that_look_like_references_are_none() {
+    for python in Python::all().iter().filter(|python| python.minor >= 8) {
+        let target = python.start(&["-c", NUMBERS]);
+        let pid = target.pid.to_string();
+        let path = ["heap", "path", &pid, "--type", "__main__.Victim"];
+        assert_eq!(
+            biopsy(&path).ok().stdout,
+            "__main__.kept[*] × 1\n",
+            "{python}"
+        );
+        let address = ["heap", "referrers", &pid, "--type", "__main__.Victim"];
+        let text = biopsy(&address).ok().stdout;
+        assert!(
+            text.contains("list") && !text.contains("Random"),
+            "{python}: {text}"
+        );
+    }
+}
+
 /// 20 threads that each hold some of the same.
 const THREADS: &str = "
 import threading, time

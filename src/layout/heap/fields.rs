@@ -42,6 +42,20 @@ const FIELDS: &[Row] = &[
     (8, 15, "NoneType", &[]),
     (8, 15, "NotImplementedType", &[]),
     (8, 15, "PyCapsule", &[]),
+    // Locks, numbers, states of hashes and file descriptors: what looks like a reference in them is none (`lockobject` and
+    // `rlockobject` of Modules/_threadmodule.c, `RandomObject` of Modules/_randommodule.c, `EVPobject` of Modules/_hashopenssl.c,
+    // `BLAKE2bObject` of Modules/_blake2, `pyEpoll_Object` of Modules/selectmodule.c, `mmap_object` of Modules/mmapmodule.c).
+    (8, 15, "_blake2.blake2b", &[]),
+    (8, 15, "_blake2.blake2s", &[]),
+    (8, 15, "_hashlib.HASH", &[]),
+    (8, 15, "_hashlib.HASHXOF", &[]),
+    (8, 15, "_hashlib.HMAC", &[]),
+    (8, 15, "_random.Random", &[]),
+    (8, 15, "_thread.RLock", &[]),
+    (8, 15, "_thread.lock", &[]),
+    (13, 15, "_thread._ThreadHandle", &[]),
+    (8, 15, "mmap.mmap", &[]),
+    (8, 15, "select.epoll", &[]),
     (8, 9, "Token", TOKEN),
     // Without a base until somebody asks for an attribute of one (3.8, 3.9): nothing of theirs is scanned.
     (
