@@ -281,6 +281,8 @@ impl Watching {
             let kind = usize::from(tally.depth == 0);
             let plan = plan::plan(tally, period_ns);
             tally.expected_cost = plan.expected / 10.0;
+            tally.hopeless_ns = plan::hopeless_ns(self.cost.ns());
+            tally.is_cheap = plan.is_cheap();
             plan::next(tally, kind, thread.cpu_ns, &mut self.random);
             let key = thread.keys.get(chosen as usize).copied();
             let known = thread.watchables.get_mut(chosen as usize);

@@ -33,16 +33,22 @@ const MOST_WRITES: f64 = 4.0;
 const LONGEST_NS: f64 = 3e8;
 const SHORT_NS: f64 = 8e6;
 
+/// Length of a watch from which on its hits cost next to nothing beside it: such functions are not watched so much less when
+/// others have spent what there is.
+const CHEAP_NS: f64 = 2e7;
+
 /// CPU time between the beginnings of two watches of a function of which 1 % of the time is, in time with it on the
 /// stack, and without; it grows with the number of watches that there were, doubled at so many.
 const GAP_NS: [f64; 2] = [3e6, 60e6];
 const DOUBLED_AT: f64 = 40.0;
 
 /// CPU time from hit to hit below which nothing can be told, as so many watches that ended early have shown; such
-/// functions are watched by so much less.
-const HOPELESS_NS: f64 = 700.0;
-const TRIED: u64 = 3;
-const RARELY: f64 = 40.0;
+/// functions are watched by so much less. The more a hit costs, the less is left to be seen between two: a part of that, up
+/// to a limit at which functions would be missed whose calls can be told.
+const HOPELESS_NS: std::ops::RangeInclusive<f64> = 700.0..=2000.0;
+const HOPELESS_OF_COST: f64 = 0.15;
+const TRIED: u64 = 2;
+const RARELY: f64 = 150.0;
 
 /// Functions with a smaller share of the time are watched less often, down to so much less.
 const SMALL: f64 = 0.01;
@@ -91,6 +97,12 @@ impl Purse {
             // What was saved up may be spent within some steps, what is owed has to be saved.
             let goal_ns = (self.earned_ns + self.left_ns / 20.0).max(0.2 * self.earned_ns);
             let beyond = (self.spent_ns / goal_ns - 1.0).clamp(-1.0, 4.0);
+            // That nothing is spent while nothing may be says nothing about the gaps.
+            let beyond = if self.left_ns < 0.0 {
+                beyond.max(0.0)
+            } else {
+                beyond
+            };
             self.stretch = (self.stretch * (GAIN * beyond).exp()).clamp(0.1, 1e4);
             (self.earned_ns, self.spent_ns) = (0.0, 0.0);
         }
@@ -113,6 +125,16 @@ impl Purse {
     }
 }
 
+/// CPU time from hit to hit below which a function is hopeless, where a hit costs so much.
+pub fn hopeless_ns(cost_ns: f64) -> f64 {
+    (HOPELESS_OF_COST * cost_ns).clamp(*HOPELESS_NS.start(), *HOPELESS_NS.end())
+}
+
+/// Whether hits follow each other too fast, as far as is known.
+fn is_dense(tally: &Tally) -> bool {
+    tally.dense.0 * tally.hopeless_ns > 1.0
+}
+
 /// How a function is to be watched.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Plan {
@@ -127,6 +149,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether what it costs is next to nothing beside its length.
+    pub fn is_cheap(&self) -> bool {
+        self.length_ns >= CHEAP_NS
+    }
+
     /// Whether it is short enough for any register.
     pub fn is_short(&self) -> bool {
         self.length_ns <= SHORT_NS
@@ -174,8 +201,11 @@ fn plan_of_hits(tally: &Tally, period_ns: f64) -> Plan {
     };
     let length_ns = (HITS / rate.max(HITS / LONGEST_NS)).min(LONGEST_NS);
     if length_ns < period_ns {
-        // It may be called much more often at times.
-        let dense = rate.max(tally.dense.0);
+        // It may be called much more often at times. Where nothing can be told, a few hits say so as well as many.
+        let dense = match is_dense(tally) {
+            true => 0.0,
+            false => rate.max(tally.dense.0),
+        };
         let limit = (dense * LEAST_NS).clamp(f64::from(least), f64::from(*LIMITS.end()));
         return Plan {
             length_ns,
@@ -203,7 +233,7 @@ fn gap_ns(tally: &Tally, kind: usize, now_ns: f64, random: &mut SmallRng) -> f64
     let usual_ns = GAP_NS.get(kind).copied().unwrap_or(1e8) * (1.0 + begun / DOUBLED_AT);
     // Those that cost less are watched more often: the most is learnt for what may be spent.
     let cost = (tally.expected_cost.max(0.1)).sqrt();
-    let is_hopeless = tally.dense.1 >= TRIED && tally.dense.0 * HOPELESS_NS > 1.0;
+    let is_hopeless = tally.dense.1 >= TRIED && is_dense(tally);
     let cost = if is_hopeless { RARELY * cost } else { cost };
     let off_hits = tally.hits.get(1).copied().unwrap_or(0) as f64;
     let off_cost = (0.5 + off_hits / (1.0 + begun) / 5.0).sqrt();
@@ -250,6 +280,10 @@ pub fn hasten(tally: &mut Tally, now_ns: f64, random: &mut SmallRng) {
 /// By how much more than the usual time a watch of a function is overdue; `None` when it is not due.
 fn overdue(tally: &Tally, kind: usize, now_ns: f64, stretch: f64) -> Option<f64> {
     let (since_ns, gap_ns) = tally.due.get(kind).copied()?;
+    let stretch = match tally.is_cheap {
+        true => stretch.max(1.0).cbrt(),
+        false => stretch,
+    };
     let passed = (tally.clock_ns(kind, now_ns) - since_ns) / (gap_ns * stretch).max(1.0);
     (passed >= 1.0).then_some(passed)
 }

@@ -98,6 +98,10 @@ pub struct Tally {
     pub due: [(f64, f64); 2],
     /// What a watch is expected to cost, in costs of ten hits.
     pub expected_cost: f64,
+    /// Whether the last watch was planned to be long, for the function is called rarely.
+    pub is_cheap: bool,
+    /// CPU time from hit to hit below which nothing can be told of it.
+    pub hopeless_ns: f64,
     /// Watches that began with the function on the stack, and without.
     pub begun: [u64; 2],
     /// Hits, and CPU time without what hits cost, in watches of both kinds.
