@@ -552,7 +552,7 @@ fn brief_tasks_beside_thousands_have_their_time() {
         let seconds = row.map_or(0.0, |row| row["cumtime_s"].as_f64().expect("number"));
         eprintln!("{python}: brief {seconds:.2} s of {own:.2} s");
         assert!(
-            (0.75..1.25).contains(&(seconds / own)),
+            (0.65..1.25).contains(&(seconds / own)),
             "{python}: {seconds} s of {own} s, from looks every 50 to 200 ms; a busy machine makes them fewer"
         );
     }
